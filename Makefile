@@ -1,0 +1,41 @@
+# charlm's jobs. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs clean
+
+help:  ## list what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: .venv/installed  ## make .venv with charlm in it, at the versions of constraints.txt
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,dev]'
+	@touch $@
+
+demo: setup  ## train two minutes on Python's own documentation, write some, and score it
+	$(BIN)/charlm data get python-docs
+	$(BIN)/charlm train data/python-docs.txt --name demo --time 110s --force
+	$(BIN)/charlm sample demo --length 400 --temperature 0.7 --prime 'The "for" statement'
+	$(BIN)/charlm eval demo
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, types, tests
+	$(BIN)/ruff format --check charlm tests bench docs
+	$(BIN)/ruff check charlm tests bench docs
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: setup  ## measure speed against plain PyTorch (ONLY=train|start for one part)
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+docs: setup  ## write docs/cli.md again from the commands themselves
+	$(BIN)/python docs/generate.py
+
+clean:  ## remove the environment and caches; data and runs stay
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"""charlm: a character-level language-model workbench.
+
+    charlm.train("corpus.txt")      train a run; returns how it ended
+    charlm.load("corpus")           a trained model: .sample(...), .score(text)
+
+Names are handed out lazily: importing charlm does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError, DivergedError, StorageError
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel, Trained, load, train
+
+__version__ = "0.1.0"
+__all__ = [
+    "CharlmError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "LanguageModel",
+    "StorageError",
+    "Trained",
+    "__version__",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LanguageModel", "Trained", "load", "train"):
+        from charlm import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'charlm' has no attribute {name!r}")

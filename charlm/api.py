@@ -1,0 +1,193 @@
+"""charlm as a Python library: train, load, sample, score. The command line is a thin layer over this module.
+
+>>> import charlm, pathlib, tempfile
+>>> folder = pathlib.Path(tempfile.mkdtemp())
+>>> _ = (folder / "hello.txt").write_text("hello")
+>>> trained = charlm.train(folder / "hello.txt", checkpoints=folder, val="0", steps=150, hidden=16, seed=1)
+>>> trained.result["train_loss"] < 0.01
+True
+>>> model = charlm.load(trained.checkpoint)
+>>> model.sample(length=5, temperature=0)
+'hello'
+>>> model.score("hello").perplexity > 2  # 3.5/6 of every probability is kept for characters never seen
+True
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charlm.config import Config, SampleConfig, check_sample, check_train
+from charlm.errors import ConfigError, DataError
+from charlm.inference.decoder import Decoder
+from charlm.inference.sampler import Piece, collect, generate
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.storage.provenance import find_corpus
+from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
+from charlm.text.corpus import STDIN
+from charlm.text.tokenizer import Tokenizer, tokenize
+
+if TYPE_CHECKING:
+    from charlm.inference.evaluate import Score
+    from charlm.models.network import Network
+    from charlm.training.events import Emit
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a run ended: `reason` is `done`, `patience`, or what stopped it; `result` holds the closing figures."""
+
+    run: Run
+    reason: str
+    checkpoint: Path
+    result: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+    parameters: int
+
+
+def train(
+    *corpus: PathLike,
+    name: str | None = None,
+    checkpoints: PathLike = DEFAULT_FOLDER,
+    preset: str | None = None,
+    resume: bool = False,
+    init_from: PathLike | None = None,
+    force: bool = False,
+    allow_data_change: bool = False,
+    on_event: Emit | None = None,
+    stop: Callable[[], str | None] = lambda: None,
+    **options: object,
+) -> Trained:
+    """Train a run on files, folders or "-"; `options` are those of `charlm train`, with `_` for `-`.
+
+    What is not given is chosen by `charlm.training.recipe`. `on_event` is told of every step (`charlm.training.events`);
+    `stop` is asked before each, and a text that it returns ends training there, saved.
+
+    Raises ConfigError, DataError, CheckpointError, DivergedError or StorageError; a run that exists is left as it is
+    unless `resume` or `force` says otherwise.
+    """
+    given = check_train(options)
+    from charlm.training import recipe
+    from charlm.training.events import ignore
+    from charlm.training.session import Order, new_run, old_run
+
+    if resume and force:
+        raise ConfigError("--resume and --force exclude each other", kept="nothing was changed")
+    paths = tuple(os.fspath(path) for path in corpus)
+    run = _run(paths, name, os.fspath(checkpoints), resume)
+    order = Order(
+        paths, given, recipe.preset(preset), os.fspath(init_from) if init_from else None, force, allow_data_change
+    )
+    emit = on_event or ignore
+    if resume and run.exists:
+        with old_run(run, order, emit, stop) as trainer:
+            if isinstance(trainer, Checkpoint):
+                return _trained(run, "patience" if trainer.result["stopped"] else "done")
+            return _trained(run, trainer.train().reason)
+    if not paths:
+        raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
+    with new_run(run, order, emit, stop) as trainer:
+        return _trained(run, trainer.train().reason)
+
+
+def _run(paths: tuple[str, ...], name: str | None, folder: str, resume: bool) -> Run:
+    """The run that a user means: by name, by the first corpus's stem, or for a bare `--resume` the newest."""
+    if name is None and not paths and resume:
+        return newest_run(Path(folder))
+    first = paths[0] if paths else STDIN
+    return open_run(name or ("stdin" if first == STDIN else Path(first).absolute().stem), folder)
+
+
+def _trained(run: Run, reason: str) -> Trained:
+    last = load_checkpoint(run.last)
+    return Trained(run, reason, run.best if run.best.exists() else run.last, last.result, last.history, last.parameters)
+
+
+def load(
+    checkpoint: PathLike | None = None, *, checkpoints: PathLike = DEFAULT_FOLDER, device: str = "auto"
+) -> LanguageModel:
+    """A trained model: from a file, a run's folder or name, or (None) the newest run.
+
+    Raises CheckpointError when there is none, or when it is not whole.
+    """
+    path = find_checkpoint(os.fspath(checkpoint) if checkpoint is not None else None, os.fspath(checkpoints))
+    return LanguageModel(path, load_checkpoint(path), device)
+
+
+class LanguageModel:
+    """A checkpoint, ready to write and to judge text. torch is imported by the first score, not by sampling."""
+
+    def __init__(self, path: Path, checkpoint: Checkpoint, device: str = "auto") -> None:
+        self.path, self.checkpoint, self._device = path, checkpoint, device
+        self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
+
+    @property
+    def config(self) -> Config:
+        return self.checkpoint.config
+
+    def held_out(self, corpus: Sequence[str] = ()) -> str:
+        """The text that this run held out, read again from where it was or from `corpus`, and known by its fingerprint."""
+        found = find_corpus(self.checkpoint.corpus, self.config.data.val, corpus).val
+        if not found:
+            raise DataError(
+                f"{self.path} held no text out (--val 0)", kept="nothing was scored", hint="name one with --text FILE"
+            )
+        return found
+
+    def sample(self, *, prime: str = "", stop: str = "", **options: object) -> str:
+        """A text of `length` characters (default 500); options are those of `charlm sample`. The prime is not returned."""
+        return self.samples(prime=prime, stop=stop, **options)[0]
+
+    def samples(self, *, prime: str = "", stop: str = "", **options: object) -> tuple[str, ...]:
+        """`count` samples, generated side by side; sample k is the same for any count, up to rounding."""
+        config = check_sample(options)
+        return tuple(collect(self.stream(config, prime=prime, stop=stop), config.count))
+
+    def stream(self, config: SampleConfig, *, prime: str = "", stop: str = "") -> Iterator[Piece]:
+        """Pieces of text as they are generated."""
+        return generate(self._decoder, self.tokenizer, config, prime=prime, stop=stop)
+
+    def score(self, text: str, *, exact: bool = False) -> Score:
+        """Loss, bits per character and perplexity of a text; `exact` reads it in one pass instead of in lanes."""
+        from charlm.inference.evaluate import score
+
+        return score(
+            self._network, self.tokenizer, tokenize(self.tokenizer, text), exact=exact, device=self._network.device
+        )
+
+    def prepare(self) -> None:
+        """Do now what the first score would do: import torch and build the network."""
+        _ = self._network
+
+    def use_threads(self, threads: int) -> None:
+        """Score with so many processor threads; 0 takes as many as training did."""
+        from charlm.runtime.device import set_threads
+
+        set_threads(threads or int(self.checkpoint.environment["threads"]))
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.config.model, self.checkpoint.weights)
+
+    @cached_property
+    def _network(self) -> Network:
+        from charlm.models.network import Network, import_weights
+        from charlm.runtime.device import choose_device
+
+        network = Network(self.config.model, self.tokenizer.size)
+        import_weights(network, self.checkpoint.weights)
+        return network.to_device(choose_device(self._device)).eval()
+
+
+def doctor() -> dict[str, Any]:
+    """What a run here would compute with, and whether one that is interrupted ends like one that is not (tried, in a second)."""
+    from charlm.training.checkup import examine
+
+    return examine(lambda folder, **options: train(folder / "text.txt", checkpoints=folder, **options))

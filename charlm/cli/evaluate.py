@@ -1,0 +1,106 @@
+"""charlm eval, and charlm perplexity, which is the same"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm.cli.options import Screen, command
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel
+
+
+def register(app: typer.Typer) -> None:
+    for name in ("eval", "perplexity"):
+        command(app, name)(evaluate)
+
+
+def evaluate(
+    screen: Screen,
+    options: dict[str, Any],  # noqa: ARG001
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Argument(help="files, run folders or run names (default: the newest run)", show_default=False),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="text to score, - for standard input; may be repeated (default: what the run held out)",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="where the run's own text is now, if it moved; may be repeated", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="one unbroken pass instead of lanes: slower, and the reference")
+    ] = False,
+    checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+    device: Annotated[str, typer.Option(help="where to compute", metavar="auto|cpu|cuda|cuda:N|mps")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="processor threads (default: all cores)", metavar="N", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Report loss, bits per character, bits per byte and perplexity of text under a model."""
+    from charlm.config import TRAIN_OPTIONS, check
+
+    check("device", device, TRAIN_OPTIONS["device"])
+    if threads is not None:
+        check("threads", threads, TRAIN_OPTIONS["threads"])
+
+    from charlm import api
+    from charlm.text.corpus import read_text
+
+    texts = [(path, read_text(path)) for path in text or ()]
+    models = [api.load(what, checkpoints=checkpoints, device=device) for what in checkpoint or (None,)]
+    if not checkpoint:
+        screen.note(f"scoring with {models[0].path}")
+    results = []
+    for model in models:
+        model.use_threads(threads or 0)
+        for name, content in texts or [("held-out text", model.held_out(corpus or ()))]:
+            results.append(_row(model, name, content, exact=exact))
+    if as_json:
+        screen.json("eval", exact=exact, results=results)
+        return
+    from charlm.report.terminal import meaning, paragraphs, score_table
+
+    score_table(screen.out, results)
+    if len(results) == 1:
+        paragraphs(screen.out, [f"The model is {meaning(results[0]['loss'])}."])
+    how = "in one unbroken pass" if exact else "in lanes, within 0.0005 bits a character of the exact pass (--exact)"
+    screen.note(f"scored in fp32, {how}")
+
+
+def _row(model: LanguageModel, name: str, text: str, *, exact: bool) -> dict[str, Any]:
+    from charlm.storage.checkpoint import finite
+
+    model.prepare()
+    began = time.perf_counter()
+    score = model.score(text, exact=exact)
+    took = time.perf_counter() - began
+    return {
+        "text": name,
+        "checkpoint": str(model.path),
+        "model": model.config.model.cell,
+        "characters": score.characters,
+        "bytes": score.bytes,
+        "words": score.words,
+        "tokens": score.tokens,
+        "unknown_characters": score.unknown_characters,
+        "nats": finite(score.nats),
+        "loss": finite(score.loss),
+        "bits_per_character": finite(score.bits_per_character),
+        "bits_per_byte": finite(score.bits_per_byte),
+        "perplexity": finite(score.perplexity),
+        "word_perplexity": finite(score.word_perplexity),
+        "characters_per_second": finite(score.characters / took) if score.characters else None,
+    }

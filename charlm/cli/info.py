@@ -1,0 +1,148 @@
+"""charlm info and charlm verify"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm.cli.options import Screen, command
+
+if TYPE_CHECKING:
+    from charlm.storage.checkpoint import Checkpoint
+
+_CHECKPOINT = typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False)
+_FOLDER = typer.Option(help="folder of all runs", metavar="DIR")
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "info")
+    def info(
+        screen: Screen,
+        options: dict[str, Any],  # noqa: ARG001
+        checkpoint: Annotated[str | None, _CHECKPOINT] = None,
+        checkpoints: Annotated[str, _FOLDER] = "checkpoints",
+        as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+    ) -> None:
+        """Tell what is in a checkpoint: architecture, vocabulary, text, training history, best score."""
+        from charlm.storage.checkpoint import load_checkpoint
+        from charlm.storage.runs import find_checkpoint
+
+        path = find_checkpoint(checkpoint, checkpoints)
+        loaded = load_checkpoint(path)
+        if as_json:
+            screen.json("info", checkpoint=str(path), **_record(loaded))
+        else:
+            from charlm.report.terminal import facts
+
+            facts(screen.out, [("checkpoint", str(path)), *_lines(loaded)])
+
+    @command(app, "verify")
+    def verify(
+        screen: Screen,
+        options: dict[str, Any],  # noqa: ARG001
+        checkpoint: Annotated[str | None, _CHECKPOINT] = None,
+        checkpoints: Annotated[str, _FOLDER] = "checkpoints",
+        as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+    ) -> None:
+        """Check a checkpoint: its hash, the names and shapes of its tensors, and that every number is finite."""
+        from charlm.storage.checkpoint import load_checkpoint
+        from charlm.storage.runs import find_checkpoint
+
+        path = find_checkpoint(checkpoint, checkpoints)
+        loaded = load_checkpoint(path)
+        arrays = {**loaded.weights, **loaded.tensors}
+        numbers = sum(array.size for array in arrays.values())
+        if as_json:
+            screen.json(
+                "verify",
+                checkpoint=str(path),
+                whole=True,
+                tensors=len(arrays),
+                numbers=numbers,
+                state_sha256=loaded.state_sha256,
+            )
+        else:
+            from charlm.report.terminal import paragraphs
+
+            paragraphs(
+                screen.out,
+                [
+                    f"{path} is whole: its SHA-256 matches, {len(arrays)} tensors have the shapes they should, {numbers:,} numbers are finite."
+                ],
+            )
+
+
+def _record(checkpoint: Checkpoint) -> dict[str, Any]:
+    tokenizer = checkpoint.open_tokenizer()
+    table = {name: value for name, value in checkpoint.tokenizer.table.items() if name != "vocabulary"}
+    return {
+        "state_sha256": checkpoint.state_sha256,
+        "resumable": bool(checkpoint.tensors),
+        "parameters": checkpoint.parameters,
+        "vocabulary": tokenizer.size,
+        "tokenizer": {**table, "escape": tokenizer.escape},
+        "config": checkpoint.config.flat(),
+        "corpus": checkpoint.corpus,
+        "training": checkpoint.training,
+        "history": checkpoint.history,
+        "environment": checkpoint.environment,
+        "result": {name: value for name, value in checkpoint.result.items() if name != "stopped"},
+    }
+
+
+def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    from charlm.report.plain import bits, duration
+
+    model, train, optim = checkpoint.config.model, checkpoint.config.train, checkpoint.config.optim
+    corpus, environment, result = checkpoint.corpus, checkpoint.environment, checkpoint.result
+    tokenizer = checkpoint.open_tokenizer()
+    dropout = ", ".join(f"{name} {getattr(model, 'dropout_' + name):g}" for name in ("input", "between", "output"))
+    lines = [
+        (
+            "model",
+            f"{model.layers} x {model.hidden} {model.cell}, embedding {model.embedding or 'one-hot'}, {checkpoint.parameters:,} parameters",
+        ),
+        ("dropout", dropout),
+        ("vocabulary", f"{tokenizer.size:,} ({tokenizer.kind}), escape {tokenizer.escape:.3g}"),
+        (
+            "text",
+            f"{corpus['train_characters']:,} characters to train on, {corpus['val_characters']:,} held out, SHA-256 {corpus['fingerprint'][:16]}…",
+        ),
+    ]
+    lines += [
+        ("", f"{source['path']}{' (held out)' if source['held_out'] else ''}") for source in corpus["sources"][:10]
+    ]
+    if len(corpus["sources"]) > 10:
+        lines.append(("", f"and {len(corpus['sources']) - 10} more"))
+    lines += [
+        (
+            "training",
+            f"{optim.optimizer}, rate {optim.lr:g}, {train.batch} lanes x {train.bptt} tokens, seed {train.seed}",
+        ),
+        (
+            "progress",
+            f"{checkpoint.training['step']:,} steps, {duration(checkpoint.bookkeeping['seconds'])}, {'finished' if result else 'not finished'}",
+        ),
+    ]
+    if checkpoint.training["best"] is not None:
+        lines.append(
+            (
+                "best check",
+                f"{checkpoint.training['best']:.4f} nats, {bits(checkpoint.training['best']):.4f} bits a character",
+            )
+        )
+    if result and result["val_loss"] is not None:
+        lines.append(
+            ("held-out loss", f"{result['val_loss']:.4f} nats, {result['val_bits_per_character']:.4f} bits a character")
+        )
+    lines += [
+        (
+            "made by",
+            f"charlm's format 1, torch {environment['torch']}, Python {environment['python']}, {environment['device']}, {environment['precision']}",
+        ),
+        ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.tensors else 'the model alone'})"),
+    ]
+    kinds = Counter(name.split(".")[0] for name in {**checkpoint.weights, **checkpoint.tensors})
+    return [*lines, ("tensors", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))]

@@ -1,0 +1,98 @@
+"""The entry point: commands, and the one boundary at which errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from charlm import __version__
+from charlm.cli import data, doctor, evaluate, info, sample, train
+from charlm.errors import INTERRUPTED, CharlmError, StorageError
+from charlm.report.plain import one_line
+
+app = typer.Typer(
+    name="charlm",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"charlm {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def charlm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    """A character-level language-model workbench: train, sample and score recurrent networks on your own text."""
+
+
+for module in (train, sample, evaluate, info, data, doctor):
+    module.register(app)
+
+
+def main() -> NoReturn:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each way to end
+    """Run one command line; returns the exit code. Whatever goes wrong is one line on standard error."""
+    show = "--traceback" in arguments
+    try:
+        code = app(args=list(arguments), prog_name="charlm", standalone_mode=False)
+        sys.stdout.flush()
+        return _interrupted() if code == INTERRUPTED else int(code or 0)
+    except CharlmError as error:
+        return _fail(error, str(error), error.exit_code, show)
+    except typer.TyperException as error:
+        return _fail(
+            error, f"{error.format_message()}; charlm --help lists commands and options", error.exit_code, show
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:
+        return _closed_pipe()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return _closed_pipe()
+        return _fail(error, f"input or output failed: {error}", StorageError.exit_code, show)
+    except MemoryError as error:
+        return _fail(
+            error, "there is not enough memory; try a smaller --batch or --hidden", CharlmError.exit_code, show
+        )
+    except Exception as error:  # noqa: BLE001 - the last boundary: a bug of ours, told in one line
+        return _fail(
+            error,
+            f"this is a bug of charlm's: {type(error).__name__}: {error}; --traceback shows where",
+            CharlmError.exit_code,
+            show,
+        )
+
+
+def _fail(error: BaseException, text: str, code: int, show: bool) -> int:
+    if show:
+        raise error
+    print(f"charlm: {one_line(text)}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _interrupted() -> int:
+    print("charlm: interrupted", file=sys.stderr)  # noqa: T201
+    return INTERRUPTED
+
+
+def _closed_pipe() -> int:
+    """Whoever read our output has gone: no error. Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

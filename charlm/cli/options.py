@@ -1,0 +1,103 @@
+"""Commands made from specifications: every option of `charlm.config` becomes one of the command line, and
+every command gets the options that all share. Nothing here, nor in the modules that declare commands, may import torch."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charlm.config import Spec, Value, flag
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHARED = {
+    "quiet": (bool, typer.Option("-q", "--quiet", help="say nothing but results and errors")),
+    "no_color": (bool, typer.Option("--no-color", help="no colours (NO_COLOR does the same)")),
+    "traceback": (bool, typer.Option("--traceback", help="show where an error came from")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where a command writes: results to `out`, everything else to `err`."""
+
+    quiet: bool
+    color: bool
+
+    @property
+    def out(self) -> Console:
+        from charlm.report.terminal import console
+
+        return console(sys.stdout, color=self.color)
+
+    @property
+    def err(self) -> Console:
+        from charlm.report.terminal import console
+
+        return console(sys.stderr, color=self.color)
+
+    def note(self, text: str) -> None:
+        from charlm.report.plain import one_line
+
+        if not self.quiet:
+            print(one_line(text), file=sys.stderr)  # noqa: T201
+
+    def json(self, command: str, **content: Any) -> None:
+        """The one JSON object of a command that reports."""
+        print(json.dumps({"schema": f"charlm.{command}/1", **content}, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+def command(
+    app: typer.Typer, name: str, specs: Mapping[str, Spec] | None = None, defaults: Mapping[str, object] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(screen, options, **own)`; `options` holds what the user gave of `specs`, unchecked."""
+    known = dict(specs or {})
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[2:]
+
+        def run(**values: Any) -> None:
+            screen = Screen(values.pop("quiet"), not values.pop("no_color") and not os.environ.get("NO_COLOR"))
+            del values["traceback"]
+            options: dict[str, Value] = {option: value for option in known if (value := values.pop(option)) is not None}
+            function(screen, options, **values)
+
+        made = [_parameter(option, spec, (defaults or {}).get(option)) for option, spec in known.items()]
+        shared = [_keyword(option, Annotated[kind, info], False) for option, (kind, info) in _SHARED.items()]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + made + shared
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__doc__ = function.__doc__
+        app.command(name, help=inspect.getdoc(function))(run)
+        return function
+
+    return register
+
+
+def _parameter(name: str, spec: Spec, default: object) -> inspect.Parameter:
+    text = spec.help if default in (None, "") else f"{spec.help} (default: {default})"
+    if spec.choices:
+        metavar = "|".join(spec.choices)
+    else:
+        metavar = {"duration": "90s|10m|2h", "every": "N|60s", "device": "auto|cpu|cuda|cuda:N|mps"}.get(spec.form) or {
+            int: "N",
+            float: "X",
+            str: "TEXT",
+        }[spec.type]
+    return _keyword(
+        name,
+        Annotated[spec.type | None, typer.Option(flag(name), help=text, metavar=metavar, show_default=False)],
+        None,
+    )
+
+
+def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

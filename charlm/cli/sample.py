@@ -1,0 +1,105 @@
+"""charlm sample"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from charlm.cli.options import Screen, command
+from charlm.config import SAMPLE_OPTIONS, SampleConfig, Value, check_sample
+from charlm.errors import ConfigError
+from charlm.report.plain import visible
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "sample", SAMPLE_OPTIONS, asdict(SampleConfig()))
+    def sample(
+        screen: Screen,
+        options: dict[str, Value],
+        checkpoint: Annotated[
+            str | None,
+            typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
+        ] = None,
+        prime: Annotated[str | None, typer.Option(help="text to go on from")] = None,
+        prime_file: Annotated[
+            str | None, typer.Option(help="file with the text to go on from; - for standard input", metavar="FILE")
+        ] = None,
+        stop: Annotated[str | None, typer.Option(help="end a sample before this text")] = None,
+        no_echo: Annotated[bool, typer.Option("--no-echo", help="do not print the prime before the sample")] = False,
+        raw: Annotated[
+            bool, typer.Option("--raw", help="on a terminal, too, print control characters as they are")
+        ] = False,
+        checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+        as_json: Annotated[bool, typer.Option("--json", help="print the samples as JSON")] = False,
+    ) -> None:
+        """Write text, character by character, to standard output."""
+        config = check_sample(options)
+        text = _prime(prime, prime_file)
+
+        from charlm import api
+        from charlm.inference.sampler import collect
+
+        model = api.load(checkpoint, checkpoints=checkpoints)
+        if checkpoint is None:
+            screen.note(f"sampling from {model.path}")
+        unseen = len(model.tokenizer.encode(text).escaped)
+        if unseen:
+            screen.note(
+                f"{unseen} character{'s' * (unseen != 1)} of the prime never stood in the training text; each reads as an average one"
+            )
+        echo = "" if no_echo else text
+        pieces = model.stream(config, prime=text, stop=stop or "")
+        if as_json:
+            samples = [echo + sample for sample in collect(pieces, config.count)]
+            screen.json(
+                "sample",
+                checkpoint=str(model.path),
+                prime=text,
+                samples=samples,
+                **{k: v for k, v in asdict(config).items() if k != "count"},
+            )
+        elif config.count == 1:
+            _stream((piece.text for piece in pieces), echo, raw=raw)
+        else:
+            _several([echo + sample for sample in collect(pieces, config.count)], raw=raw)
+
+
+def _prime(text: str | None, path: str | None) -> str:
+    if text is not None and path is not None:
+        raise ConfigError("--prime and --prime-file exclude each other", kept="nothing was read")
+    if path is None:
+        return text or ""
+    from charlm.text.corpus import read_text
+
+    return read_text(path)
+
+
+def _write(text: str, *, raw: bool) -> None:
+    """Exactly, in a pipe; on a terminal what would command it is shown instead, and the lines end where they should."""
+    if sys.stdout.isatty() and not raw:
+        text = visible(text)
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> None:
+    _write(echo, raw=raw)
+    for piece in pieces:
+        _write(piece, raw=raw)
+    if sys.stdout.isatty():
+        _write("\n", raw=raw)
+
+
+def _several(samples: list[str], *, raw: bool) -> None:
+    """Separated by NUL in a pipe, by a rule on a terminal."""
+    terminal = sys.stdout.isatty()
+    for number, sample in enumerate(samples):
+        if number:
+            _write("\n" + "─" * 40 + "\n" if terminal else "\0", raw=True)
+        _write(sample, raw=raw)
+    if terminal:
+        _write("\n", raw=raw)

@@ -1,0 +1,169 @@
+"""charlm train"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.options import Screen, command
+from charlm.config import TRAIN_OPTIONS, Config, Value, check_train, read_toml
+from charlm.errors import INTERRUPTED, TERMINATED, ConfigError
+
+if TYPE_CHECKING:
+    from charlm.api import Trained
+
+_LEFT_TO_RECIPE = (
+    "hidden",
+    "embedding",
+    "dropout_input",
+    "dropout_between",
+    "dropout_output",
+    "optimizer",
+    "lr",
+    "batch",
+    "bptt",
+    "vocab_size",
+    "epochs",
+    "steps",
+    "time",
+    "threads",
+)
+_OWN_NAMES = ("name", "checkpoints", "preset", "init_from")
+
+
+def register(app: typer.Typer) -> None:
+    defaults = {name: value for name, value in Config().flat().items() if name not in _LEFT_TO_RECIPE}
+
+    @command(app, "train", TRAIN_OPTIONS, defaults)
+    def train(
+        screen: Screen,
+        options: dict[str, Value],
+        corpus: Annotated[
+            list[str] | None,
+            typer.Argument(help="files, folders (recursively), or - for standard input", show_default=False),
+        ] = None,
+        name: Annotated[str | None, typer.Option(help="name of the run (default: the first corpus's stem)")] = None,
+        checkpoints: Annotated[
+            str | None, typer.Option(help="folder of all runs (default: checkpoints)", metavar="DIR")
+        ] = None,
+        preset: Annotated[str | None, typer.Option(help="a named set of options", metavar="josef-k")] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped, exactly")] = False,
+        init_from: Annotated[
+            str | None, typer.Option(help="start from another model's weights", metavar="CHECKPOINT")
+        ] = None,
+        config: Annotated[
+            str | None, typer.Option(help="options by name in a TOML file; the command line wins", metavar="FILE")
+        ] = None,
+        force: Annotated[bool, typer.Option("--force", help="replace a run of that name")] = False,
+        allow_data_change: Annotated[
+            bool, typer.Option("--allow-data-change", help="resume although the text has changed")
+        ] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="print the final record as JSON")] = False,
+    ) -> None:
+        """Train a model on text. What is not set is chosen by the length of the text and the machine, and said with its reason."""
+        own: dict[str, str | None] = {
+            "name": name,
+            "checkpoints": checkpoints,
+            "preset": preset,
+            "init_from": init_from,
+        }
+        if config is not None:
+            table = read_toml(Path(config))
+            for key in _OWN_NAMES:
+                own[key] = own[key] if own[key] is not None else _text(key, table.pop(key, None))
+                table.pop(key, None)
+            options = {**table, **options}  # type: ignore[dict-item]
+        check_train(options)
+
+        from charlm import api
+        from charlm.report.terminal import Progress
+
+        with Progress(screen.err, quiet=screen.quiet) as progress, _signals() as stop:
+            trained = api.train(
+                *(corpus or ()),
+                name=own["name"],
+                checkpoints=own["checkpoints"] or "checkpoints",
+                preset=own["preset"],
+                resume=resume,
+                init_from=own["init_from"],
+                force=force,
+                allow_data_change=allow_data_change,
+                on_event=progress,
+                stop=stop,
+                **options,
+            )
+        if trained.reason in _EXIT:
+            raise typer.Exit(_EXIT[trained.reason])
+        _report(screen, trained, as_json)
+
+
+def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
+    """Draw the curves, then the closing record or the verdict in words."""
+    from charlm.report import plots, verdict
+    from charlm.storage.checkpoint import load_checkpoint
+    from charlm.storage.durable import write_durably
+
+    picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
+    if picture is None:
+        screen.note("no curves.png: matplotlib is not installed (pip install 'charlm[plot]')")
+    else:
+        write_durably(trained.run.curves, picture)
+    closing = {name: value for name, value in trained.result.items() if name != "stopped"}
+    if as_json:
+        screen.json("train", **closing, parameters=trained.parameters, checkpoint=str(trained.checkpoint))
+        return
+    from charlm.report.terminal import closing_table, paragraphs
+
+    checkpoint = load_checkpoint(trained.checkpoint)
+    closing_table(screen.out, closing)
+    paragraphs(
+        screen.out,
+        verdict.verdict(checkpoint.config, trained.result, trained.history, checkpoint.open_tokenizer().size),
+    )
+    paragraphs(
+        screen.out,
+        [f"The model is {trained.checkpoint}" + (f", its curves are {trained.run.curves}." if picture else ".")],
+    )
+    paragraphs(screen.out, [f"Next: charlm sample {trained.run.folder}"])
+
+
+_EXIT = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
+
+
+def _text(key: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{key} must be a text, not {value!r}", kept="nothing was read or written")
+    return value
+
+
+@contextmanager
+def _signals() -> Iterator[Stop]:
+    """Ctrl-C once or SIGTERM: end after this step, saved; Ctrl-C twice: leave at once, the old checkpoint whole."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Stop:
+    """Remembers that a signal asked for an end; the trainer asks before each step."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._reason is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._reason = signal.Signals(number).name
+
+    def __call__(self) -> str | None:
+        return self._reason

@@ -1,0 +1,49 @@
+"""What can go wrong, as one tree; the exit code of the command line stands beside each kind.
+
+    CharlmError           1   the operation failed
+    ├── ConfigError       2   an option or a configuration is wrong, a run exists or is in use
+    ├── DataError         3   a text cannot be used
+    ├── CheckpointError   4   a checkpoint is bad, missing, or not there yet
+    ├── DivergedError     5   training produced a number that is not finite
+    └── StorageError     74   reading or writing failed (EX_IOERR)
+
+The library raises these; only the command line catches them.
+"""
+
+from __future__ import annotations
+
+INTERRUPTED = 130  # Ctrl-C, as shells count it: 128 + SIGINT
+TERMINATED = 143  # 128 + SIGTERM
+
+
+class CharlmError(Exception):
+    """What is wrong and where; `kept` says what was left unchanged, `hint` what to do next.
+
+    >>> print(CharlmError("a.txt is empty", kept="nothing was written", hint="give a longer text"))
+    a.txt is empty; nothing was written; give a longer text
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, kept: str = "", hint: str = "") -> None:
+        super().__init__("; ".join(part for part in (what, kept, hint) if part))
+
+
+class ConfigError(CharlmError):
+    exit_code = 2
+
+
+class DataError(CharlmError):
+    exit_code = 3
+
+
+class CheckpointError(CharlmError):
+    exit_code = 4
+
+
+class DivergedError(CharlmError):
+    exit_code = 5
+
+
+class StorageError(CharlmError):
+    exit_code = 74

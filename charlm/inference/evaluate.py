@@ -1,0 +1,153 @@
+"""The one definition of loss, bits per character and perplexity.
+
+A text's nats are the sum over its tokens of -ln P(token | everything before), with the state carried from its first
+character to its last; figures divide that sum once, by *characters*, so that characters, bytes and SentencePiece compare.
+Every character is charged, unseen ones through the tokenizer's escape.
+
+`exact` is that one pass. The default cuts the text into lanes that are read side by side, each of which first reads `CONTEXT` tokens
+before its own without scoring them, so that the state it starts from is nearly the true one.
+
+This module knows nothing of training, files or printing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.models.network import State
+from charlm.text.tokenizer import Ids, Tokenizer, Tokens
+
+CONTEXT: Final = 512  # tokens that each lane reads unscored; docs/log.md has the measurement behind it
+LANES: Final = 64
+_WINDOW: Final = 256
+_LOGITS: Final = 2**24  # numbers of one window's logits: bounds memory for large vocabularies
+
+
+class LanguageModel(Protocol):
+    """What can be scored: ids [T, B] and a state to logits [T, B, V] and the next state."""
+
+    def init_state(self, lanes: int) -> State: ...
+
+    def __call__(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Totals over a text, in natural-log units; every figure follows from them.
+
+    >>> score = Score(nats=2 * math.log(4), characters=2, bytes=2, words=1, tokens=2, unknown_characters=0)
+    >>> score.bits_per_character, score.perplexity, score.word_perplexity
+    (2.0, 4.0, 16.0)
+    """
+
+    nats: float
+    characters: int
+    bytes: int
+    words: int
+    tokens: int
+    unknown_characters: int
+
+    @property
+    def loss(self) -> float:
+        """Nats per character."""
+        return self.nats / self.characters if self.characters else math.nan
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.loss / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / self.bytes / math.log(2) if self.bytes else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """Per character: exp(loss)."""
+        return _exp(self.loss)
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp(nats / words); NaN without words, infinite where it overflows."""
+        return _exp(self.nats / self.words) if self.words else math.nan
+
+
+def _exp(x: float) -> float:
+    return math.inf if x > 709 else math.exp(x)  # NaN stays NaN
+
+
+def score(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    *,
+    exact: bool = False,
+    device: torch.device | None = None,
+) -> Score:
+    """The score of a tokenised text; see the module for `exact`. Arithmetic is fp32 unless the caller autocasts."""
+    nats = token_nats(model, tokenizer, tokens.ids, lanes=1 if exact else LANES, device=device)
+    return Score(
+        nats=float(nats.sum(dtype=np.float64)),
+        characters=tokens.characters,
+        bytes=tokens.bytes,
+        words=tokens.words,
+        tokens=len(tokens.ids),
+        unknown_characters=tokens.unknown_characters,
+    )
+
+
+@torch.inference_mode()
+def token_nats(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    ids: Ids,
+    *,
+    lanes: int = LANES,
+    context: int = CONTEXT,
+    window: int = _WINDOW,
+    device: torch.device | None = None,
+) -> NDArray[np.float32]:
+    """-ln P of each token [N], in the order of the text; one lane is the exact pass."""
+    nats = np.zeros(len(ids), dtype=np.float32)
+    if not len(ids):
+        return nats
+    lanes = max(1, min(lanes, len(ids) // (2 * context)))
+    stride, total = _segments(len(ids), lanes, context)
+    begin = np.arange(lanes, dtype=np.int64) * stride
+    window = max(1, min(window, _LOGITS // (lanes * tokenizer.size)))
+    state = model.init_state(lanes)
+    stream = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
+    for at in range(0, total, window):
+        place = begin[None, :] + np.arange(at, min(at + window, total))[:, None]
+        inside = place < len(ids)
+        inputs = torch.from_numpy(stream[np.minimum(place, len(ids) - 1)]).to(device)
+        targets = torch.from_numpy(stream[np.minimum(place + 1, len(ids))]).to(device)
+        logits, state = model(inputs, state)
+        values = _charged(logits, targets, tokenizer).cpu().numpy()
+        scored = inside & ((np.arange(at, at + len(place))[:, None] >= context) | (begin[None, :] == 0))
+        nats[place[scored]] = values[scored]
+    return nats
+
+
+def _segments(tokens: int, lanes: int, context: int) -> tuple[int, int]:
+    """Distance between the lanes' beginnings, and the length of each: lane 0 scores all it reads, the others all after their context."""
+    if lanes == 1:
+        return tokens, tokens
+    stride = -(-(tokens - context) // lanes)
+    return stride, stride + context
+
+
+def _charged(logits_TBV: Tensor, targets_TB: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """-ln P of each target [T, B]: cross-entropy and the escape's price."""
+    known = targets_TB < tokenizer.size
+    flat = F.cross_entropy(logits_TBV.float().flatten(0, 1), (targets_TB * known).flatten(), reduction="none")
+    if not tokenizer.escape:
+        return flat.view_as(targets_TB)
+    return torch.where(known, flat.view_as(targets_TB) + tokenizer.known_nats, tokenizer.unseen_nats)

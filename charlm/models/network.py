@@ -1,0 +1,200 @@
+"""The network: embedding, recurrent stack, head. docs/mathematics.md has its equations.
+
+Legend: T window, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ...].
+
+Dropout acts on non-recurrent connections only (Zaremba, Sutskever, Vinyals 2014, "Recurrent neural network regularization"):
+on the embedding's output, between layers and before the head; h(t-1) -> h(t) is never masked. The
+network knows ids, not text: V is the start input, V + 1 an unseen character, which reads the mean embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm.config import ModelConfig
+from charlm.runtime.random import Purpose, integer
+
+State = tuple[tuple[Tensor, ...], ...]  # for each layer h [B, H], and for LSTM c [B, H] after it
+
+_CELLS: Final = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+GATES: Final = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("h",)}  # PyTorch's order
+STATES: Final = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
+
+
+class Dropout(nn.Module):
+    """Inverted dropout: each value becomes 0 with probability p (in steps of 2**-16), and x / (1 - p) otherwise.
+
+    Masks come from a generator of the network's own, four to a 64-bit number, which is four times as fast on a
+    processor as torch's Bernoulli draws.
+    """
+
+    def __init__(self, p: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.p, self.generator = p, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[: x.numel()]
+        kept = bits.view(x.shape) < round((1 - self.p) * 65536) - 32768
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+
+
+class Embedding(nn.Module):
+    """Ids to vectors [.., E]: V rows and one for the start input; an unseen character reads the mean of the V."""
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary + 1, width))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.training:  # the vocabulary is that of the training text: nothing in it is unseen
+            return F.embedding(ids, self.weight)
+        mean = self.weight[:-1].mean(dim=0, keepdim=True)
+        return F.embedding(ids, torch.cat([self.weight, mean]))
+
+
+class OneHot(nn.Module):
+    """Ids to unit vectors [.., V]; the start input is the zero vector, an unseen character 1/V everywhere."""
+
+    table: Tensor
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        rows = [torch.eye(vocabulary), torch.zeros(1, vocabulary), torch.full((1, vocabulary), 1 / vocabulary)]
+        self.register_buffer("table", torch.cat(rows), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.table)
+
+
+class Network(nn.Module):
+    """Logits over the next token for ids, lane by lane, with the state handed in and out."""
+
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        self.noise = torch.Generator()
+        width = config.embedding or vocabulary
+        self.embedding = Embedding(vocabulary, width) if config.embedding else OneHot(vocabulary)
+        # One-layer modules: dropout between them is ours, and cuDNN's persistent kernels want one layer a call.
+        cell = _CELLS[config.cell]
+        self.rnn = nn.ModuleList(
+            cell(config.hidden if layer else width, config.hidden) for layer in range(config.layers)
+        )
+        self.head = nn.Linear(config.hidden, vocabulary)
+        self._build_dropout()
+
+    def _build_dropout(self) -> None:
+        config = self.config
+        inner = [config.dropout_between] * (config.layers - 1)
+        places = [config.dropout_input, *inner, config.dropout_output]
+        self.dropout = nn.ModuleList(Dropout(p, self.noise) for p in places)
+
+    def to_device(self, device: torch.device) -> Network:
+        """Weights, buffers and the generator of the masks on this device."""
+        self.to(device)
+        self.noise = torch.Generator(device)
+        self._build_dropout()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    def reseed(self, seed: int, step: int) -> None:
+        """Dropout masks follow from (seed, step) alone, so nothing that happens between steps can move them."""
+        self.noise.manual_seed(integer(seed, Purpose.DROPOUT, step))
+
+    def init_state(self, lanes: int) -> State:
+        """Zeros, on the weights' device and of their type."""
+        zero = self.head.weight.new_zeros(lanes, self.config.hidden)
+        return tuple(tuple(zero for _ in STATES[self.config.cell]) for _ in self.rnn)
+
+    def forward(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits [T, B, V] and the state after the last of the T ids."""
+        x_TBE = self.dropout[0](self.embedding(ids_TB))
+        following = []
+        for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
+            x_TBE, after = _run(layer, x_TBE, before)
+            x_TBE = dropout(x_TBE)
+            following.append(after)
+        return self.head(x_TBE), tuple(following)
+
+
+def _run(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer over the window; PyTorch wants a leading axis on its states, and a tuple of them only for LSTM."""
+    packed = tuple(part.unsqueeze(0) for part in state)
+    y_TBH, after = layer(x_TBE, packed if len(packed) > 1 else packed[0])
+    parts = after if isinstance(after, tuple) else (after,)
+    return y_TBH, tuple(part.squeeze(0) for part in parts)
+
+
+def initialise(network: Network, seed: int) -> None:
+    """Recurrent matrices orthogonal gate by gate, input matrices and head Xavier (Glorot and Bengio 2010) gate by gate,
+    biases 0 but the forget gates', whose total over PyTorch's two bias vectors is `forget_bias` (Jozefowicz et al. 2015)."""
+    generator = torch.Generator().manual_seed(integer(seed, Purpose.WEIGHTS, 0))
+    hidden, gates = network.config.hidden, GATES[network.config.cell]
+    with torch.no_grad():
+        for name, weight in named_weights(network).items():
+            if name == "embedding.weight":
+                nn.init.normal_(weight, 0.0, 0.1, generator=generator)
+            elif name == "head.weight":
+                nn.init.xavier_uniform_(weight, generator=generator)
+            elif name.endswith("weight_hh"):
+                for block in torch.split(weight, hidden):
+                    nn.init.orthogonal_(block, generator=generator)
+            elif name.endswith("weight_ih"):
+                for block in torch.split(weight, hidden):
+                    nn.init.xavier_uniform_(block, generator=generator)
+            else:
+                weight.zero_()
+            if name.endswith("bias_ih") and "f" in gates:
+                torch.split(weight, hidden)[gates.index("f")].fill_(network.config.forget_bias)
+
+
+def named_weights(network: Network) -> dict[str, nn.Parameter]:
+    """Parameters by their documented names: embedding.weight, rnn.<layer>.weight_ih, ..., head.bias."""
+    return {name.removesuffix("_l0"): parameter for name, parameter in network.named_parameters()}
+
+
+def export_weights(network: Network) -> dict[str, NDArray[np.float32]]:
+    """Copies of the weights as arrays, by name."""
+    return {name: weight.detach().cpu().numpy().copy() for name, weight in named_weights(network).items()}
+
+
+def import_weights(network: Network, weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """The inverse of `export_weights`; names and shapes have been checked by whoever read them."""
+    with torch.no_grad():
+        for name, weight in named_weights(network).items():
+            weight.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
+
+
+def detach(state: State) -> State:
+    """The same values without their history: where truncated backpropagation stops."""
+    return tuple(tuple(part.detach() for part in layer) for layer in state)
+
+
+def export_state(state: State, cell: str) -> dict[str, NDArray[np.float32]]:
+    """Arrays [B, H] by name: state.<layer>.h, state.<layer>.c."""
+    return {
+        f"state.{number}.{name}": part.detach().float().cpu().numpy()
+        for number, layer in enumerate(state)
+        for name, part in zip(STATES[cell], layer, strict=True)
+    }
+
+
+def import_state(arrays: Mapping[str, NDArray[np.float32]], config: ModelConfig, device: torch.device) -> State:
+    """The inverse of `export_state`."""
+    return tuple(
+        tuple(torch.from_numpy(arrays[f"state.{layer}.{name}"].copy()).to(device) for name in STATES[config.cell])
+        for layer in range(config.layers)
+    )

@@ -1,0 +1,66 @@
+"""Figures and foreign text as words for people; no colours, no libraries."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+_KEPT = "\n\t"
+
+
+def visible(text: str) -> str:
+    """The text with control characters, escapes and bidirectional overrides shown instead of obeyed.
+
+    >>> visible("a\\x1b[31mb\\u202ec\\r\\n")
+    'a␛[31mb⟨U+202E⟩c␍\\n'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    point = ord(character)
+    if character in _KEPT or character.isprintable() or unicodedata.category(character) in ("Zs", "Mn", "Co"):
+        return character
+    if character == "\u200d" or 0xE0020 <= point <= 0xE007F:  # what joins emoji, and the tags of flags
+        return character
+    if point < 32:
+        return chr(0x2400 + point)
+    return "␡" if point == 127 else f"⟨U+{point:04X}⟩"
+
+
+def one_line(text: str) -> str:
+    """`visible`, and on one line.
+
+    >>> one_line("two\\nlines")
+    'two␊lines'
+    """
+    return visible(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(8.25), duration(75), duration(3700)
+    ('8.2 s', '1:15', '1:01:40')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A number for a table; a dash where there is none.
+
+    >>> figure(1.23456), figure(None), figure(1234567.0), figure(float("inf"))
+    ('1.2346', '-', '1,234,567', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.{digits}f}"
+
+
+def bits(nats: float) -> float:
+    """Nats to bits."""
+    return nats / math.log(2)

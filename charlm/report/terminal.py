@@ -1,0 +1,246 @@
+"""What people see in a terminal or read from a pipe. The only module that imports rich.
+
+Results go to standard output, everything else to standard error; each stream by itself decides about colour and whether
+something may move. Foreign text (a model's, a file's name) passes `visible` and never rich's markup.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from charlm.report.plain import bits, duration, figure, one_line, visible
+from charlm.training.events import Checked, Chosen, Event, Finished, Remark, Resumed, Saved, Stepped
+
+_REFRESH: Final = 0.2  # seconds between redraws
+_PLAIN: Final = 10.0  # seconds between lines in a pipe
+_WIDTH: Final = 100
+Row = Sequence[str]
+
+
+def console(stream: TextIO, *, color: bool = True) -> Console:
+    """A console on this stream; in a pipe lines are as long as they need to be."""
+    width = None if stream.isatty() else 200
+    return Console(
+        file=stream, no_color=None if color else True, highlight=False, soft_wrap=not stream.isatty(), width=width
+    )
+
+
+def table(out: Console, title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """A table with its first column to the left and figures to the right."""
+    grid = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(one_line(cell)) for cell in row))
+    out.print(grid)
+
+
+def facts(out: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what they are, one a line."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, Text(one_line(value)))
+    out.print(grid)
+
+
+def paragraphs(out: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        out.print(Text(visible(line)))
+
+
+class Progress:
+    """Follows a training run: a live display on a terminal, plain lines in a pipe, nothing when quiet."""
+
+    def __init__(self, err: Console, *, quiet: bool) -> None:
+        self._err, self._quiet = err, quiet
+        self._live: Live | None = None
+        self._stepped: Stepped | None = None
+        self._sample = ""
+        self._drawn = self._told = 0.0
+
+    def __enter__(self) -> Progress:
+        if self._err.is_terminal and not self._quiet:
+            self._live = Live(console=self._err, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        if self._quiet:
+            return
+        match event:
+            case Chosen():
+                self._chosen(event)
+            case Remark():
+                self._say(Text(f"note: {one_line(event.text)}", style="yellow"))
+            case Resumed():
+                self._say(Text(f"going on from step {event.step:,} ({one_line(str(event.path))})"))
+            case Stepped():
+                self._step(event)
+            case Checked():
+                self._checked(event)
+            case Finished():
+                self._finished(event)
+            case Saved():
+                pass
+
+    def _say(self, line: Text | Group | Table) -> None:
+        self._err.print(line)
+
+    def _chosen(self, event: Chosen) -> None:
+        model, train, optim = event.config.model, event.config.train, event.config.optim
+        length = (
+            f"--time {train.time}"
+            if train.time
+            else f"--epochs {train.epochs}"
+            if train.epochs
+            else f"--steps {train.steps}"
+        )
+        text = Text()
+        text.append(f"{one_line(event.name)}: ", style="bold")
+        text.append(
+            f"{event.train_characters:,} characters to train on, {event.val_characters:,} held out, vocabulary {event.vocabulary:,}\n"
+            f"{model.layers} x {model.hidden} {model.cell}, {event.parameters:,} parameters; {train.batch} lanes x {train.bptt} tokens; "
+            f"{optim.optimizer}, rate {optim.lr:g}; {length}\n"
+            f"{event.runtime}"
+        )
+        self._say(text)
+        if event.reasons:
+            grid = Table.grid(padding=(0, 2))
+            for name, reason in _grouped(event):
+                grid.add_row(Text(f"  {name}", style="dim"), Text(reason, style="dim"))
+            self._say(grid)
+        for departure in event.departures:
+            self._say(Text(f"  other than the original: {departure}", style="dim"))
+
+    def _step(self, event: Stepped) -> None:
+        self._stepped = event
+        now = time.monotonic()
+        if self._live is not None and now - self._drawn >= _REFRESH:
+            self._drawn = now
+            self._live.update(self._picture(event), refresh=True)
+        elif self._live is None and now - self._told >= _PLAIN:
+            self._told = now
+            self._say(Text(f"{_place(event)}  {_figures(event)}  {duration(event.left)} left"))
+
+    def _picture(self, event: Stepped) -> Group:
+        done = event.step / event.total if event.total else 0.0
+        width = min(self._err.width, _WIDTH) - 2
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=1.0, completed=done, width=min(40, width // 2)),
+            Text(f"{done:4.0%}"),
+            Text(f"{duration(event.left)} left", style="cyan"),
+        )
+        parts: list[Any] = [bar, Text(f"{_place(event)}  {_figures(event)}")]
+        if self._sample:
+            sample = Text(visible(self._sample), style="italic dim", overflow="fold")
+            parts += [Rule("it writes", style="dim", align="left"), sample]
+        return Group(*parts)
+
+    def _checked(self, event: Checked) -> None:
+        self._sample = event.sample
+        self._told = time.monotonic()
+        loss = "" if event.val_loss is None else f"  held out {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
+        mark = "  best" if event.best else ""
+        line = Text(
+            f"check at step {event.step:,} of {event.total:,}, {duration(event.seconds)}: train {event.train_loss:.4f}{loss}"
+        )
+        line.append(mark, style="green")
+        self._say(line)
+
+    def _finished(self, event: Finished) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        how = {"done": "finished", "patience": "stopped: no better check for a while"}.get(
+            event.reason, f"stopped by {event.reason}, saved"
+        )
+        self._say(Text(f"{how} after {event.steps:,} steps, {duration(event.seconds)}"))
+
+
+def _grouped(event: Chosen) -> list[tuple[str, str]]:
+    """Options with the same reason on one line, with their values."""
+    values = event.config.flat()
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in event.reasons.items():
+        by_reason.setdefault(reason, []).append(f"--{name.replace('_', '-')} {values[name]}")
+    return [(" ".join(names), reason) for reason, names in by_reason.items()]
+
+
+def _place(event: Stepped) -> str:
+    return f"step {event.step:,}" + (f"/{event.total:,}" if event.total else "")
+
+
+def _figures(event: Stepped) -> str:
+    return (
+        f"loss {event.loss:.4f} ({bits(event.loss):.3f} bpc)  grad {event.grad_norm:.3f}  "
+        f"rate {event.lr:.2g}  {event.characters_per_second:,.0f} char/s"
+    )
+
+
+def closing_table(out: Console, result: Mapping[str, Any]) -> None:
+    """The closing figures of a run."""
+    val = result["val_loss"]
+    rows = [
+        (
+            "held-out loss",
+            f"{val:.4f} nats, {bits(val):.4f} bits a character, perplexity {math.exp(val):.3f}"
+            if val is not None
+            else "nothing held out",
+        ),
+        ("training loss", f"{result['train_loss']:.4f} nats"),
+        (
+            "trained",
+            f"{result['steps']:,} steps, {result['characters_seen']:,} characters, {duration(result['seconds'])}",
+        ),
+    ]
+    facts(out, rows)
+
+
+def score_table(out: Console, results: Sequence[Mapping[str, Any]]) -> None:
+    """The report of `eval`: one column a text, one row a figure."""
+    columns = ["", *(f"{one_line(str(row['text']))}" for row in results)]
+    lines: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        ("bits per character", lambda r: figure(r["bits_per_character"])),
+        ("loss (nats per character)", lambda r: figure(r["loss"])),
+        ("perplexity per character", lambda r: figure(r["perplexity"], 3)),
+        ("bits per byte", lambda r: figure(r["bits_per_byte"])),
+        ("word perplexity", lambda r: figure(r["word_perplexity"], 1)),
+        ("characters", lambda r: f"{r['characters']:,}"),
+        ("  never seen in training", lambda r: f"{r['unknown_characters']:,}"),
+        ("bytes", lambda r: f"{r['bytes']:,}"),
+        ("words and line ends", lambda r: f"{r['words']:,}"),
+        ("tokens", lambda r: f"{r['tokens']:,}"),
+        ("characters per second", lambda r: figure(r["characters_per_second"], 0)),
+    ]
+    several = len({row["checkpoint"] for row in results}) > 1
+    if several:
+        lines.insert(0, ("model", lambda r: str(r["checkpoint"])))
+    table(out, "", columns, [(name, *(show(row) for row in results)) for name, show in lines])
+
+
+def meaning(loss: float) -> str:
+    """A loss in words."""
+    return (
+        f"as unsure as a choice among {math.exp(loss):.1f} equally likely characters"
+        if math.isfinite(loss)
+        else "nothing to score"
+    )

@@ -1,0 +1,86 @@
+"""What a finished run's numbers mean, in words: where it stands, how it went, what to try next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from charlm.config import Config
+from charlm.report.plain import bits, duration
+
+_NOISE: Final = 0.004  # nats: checks this close are the same
+_GAP: Final = 0.25  # nats between training and held-out loss from which memory outweighs learning
+
+
+def verdict(
+    config: Config, result: Mapping[str, Any], history: Sequence[Mapping[str, Any]], vocabulary: int
+) -> list[str]:
+    """One sentence a line."""
+    if result["val_loss"] is None:
+        return _memorised(result)
+    return [_meaning(float(result["val_loss"]), vocabulary), *_course(config, result, history)]
+
+
+def _meaning(loss: float, vocabulary: int) -> str:
+    choices = math.exp(loss)
+    guess = math.log2(vocabulary)
+    return (
+        f"On text it has not seen the model needs {bits(loss):.2f} bits a character: it is as unsure as if it chose among "
+        f"{choices:.1f} equally likely characters, where knowing nothing means {vocabulary} ({guess:.2f} bits)."
+    )
+
+
+def _memorised(result: Mapping[str, Any]) -> list[str]:
+    loss = float(result["train_loss"])
+    return [
+        f"Nothing was held out, so only the text itself was measured: {loss:.4f} nats ({bits(loss):.3f} bits) a character.",
+        "That says how well it is known by heart, not how well the model would do on other text; --val 0.1 would tell.",
+    ]
+
+
+def _course(config: Config, result: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[str]:
+    losses = [float(row["val_loss"]) for row in history]
+    if len(losses) < 3:
+        return ["The run was too short to say whether it was still improving; give it more with --time or --epochs."]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    gap = float(result["val_loss"]) - float(result["train_loss"])
+    if losses[-1] > losses[best] + _NOISE:
+        row = history[best]
+        stop = " and stopped for want of patience" if result["stopped"] else ""
+        return [
+            f"It has been overfitting since step {row['step']:,} ({duration(row['seconds'])} in): the loss on held-out text "
+            f"rose from {losses[best]:.3f} to {losses[-1]:.3f} while training went on to {result['train_loss']:.3f}{stop}. "
+            "best.safetensors is the model before that.",
+            _more_regularisation(config),
+        ]
+    if losses[-3] - losses[-1] > _NOISE:
+        lines = [
+            f"It was still improving: {losses[-3]:.3f}, {losses[-2]:.3f}, {losses[-1]:.3f} nats at its last three checks."
+        ]
+        if gap > _GAP:
+            return [
+                *lines,
+                f"But it already does {gap:.2f} nats better on what it has read. {_more_regularisation(config)}",
+            ]
+        return [*lines, _more_training(config)]
+    lines = [f"It had stopped improving by step {history[best]['step']:,}, at {losses[best]:.3f} nats."]
+    return [*lines, _more_regularisation(config) if gap > _GAP else _more_capacity(config)]
+
+
+def _more_training(config: Config) -> str:
+    if config.train.time:
+        return f"Try more of it: --time with twice the {config.train.time}."
+    option = "epochs" if config.train.epochs else "steps"
+    return f"Try more of it: --{option} {2 * (config.train.epochs or config.train.steps)}."
+
+
+def _more_regularisation(config: Config) -> str:
+    dropout = max(config.model.dropout_input, config.model.dropout_between, config.model.dropout_output)
+    if dropout < 0.5:
+        return f"Try --dropout {min(0.5, dropout + 0.15):.2f}, a smaller --hidden, or more text."
+    return f"Try --hidden {max(16, config.model.hidden // 2)}, or more text."
+
+
+def _more_capacity(config: Config) -> str:
+    return f"Try a larger network with more time: --hidden {config.model.hidden * 3 // 2}."

@@ -1,0 +1,141 @@
+"""Where and how to compute: device, precision and threads, each with the reason for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from charlm.errors import ConfigError
+
+_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Probe = Callable[["Runtime"], float]  # seconds that a typical training step takes in this runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    device: torch.device
+    precision: str
+    threads: int
+    reason: str
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for a forward pass; nothing for fp32."""
+        enabled = self.precision != "fp32"
+        return torch.autocast(self.device.type, _TYPES[self.precision] if enabled else None, enabled=enabled)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What a result depends on, for the checkpoint and for `doctor`."""
+        cuda = self.device.type == "cuda"
+        return {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": str(self.device),
+            "device_name": torch.cuda.get_device_name(self.device)
+            if cuda
+            else platform.processor() or platform.machine(),
+            "threads": self.threads,
+            "precision": self.precision,
+            "reason": self.reason,
+        }
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device asked for, or for `auto` a CUDA GPU if there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(
+            f"--device {wanted}: this machine has {_gpus()}", kept="nothing was written", hint="use --device cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(
+            "--device mps: there is no Metal device here", kept="nothing was written", hint="use --device cpu"
+        )
+    return device
+
+
+def _gpus() -> str:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"{count} CUDA device{'s' * (count != 1)} that torch can use"
+
+
+def set_threads(wanted: int) -> int:
+    """Use this many processor threads (0: as many as the process may use); returns the number."""
+    threads = (
+        wanted or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else wanted or os.cpu_count() or 1
+    )
+    torch.set_num_threads(threads)
+    return threads
+
+
+def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
+    """Settle `--precision`: what was asked for, or for `auto` the fastest that the hardware has; `probe` measures it on CPU."""
+    if device.type == "cuda":
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # deterministic cuDNN recurrence wants it before CUDA starts
+        torch.backends.cudnn.deterministic = True
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("--precision fp16 is for CUDA; a processor has bf16 or fp32", hint="use --precision auto")
+    if precision != "auto":
+        return Runtime(device, precision, threads, "as asked for")
+    if device.type == "cuda":
+        return (
+            Runtime(device, "bf16", threads, "CUDA device")
+            if torch.cuda.is_bf16_supported()
+            else Runtime(device, "fp16", threads, "CUDA device without bf16")
+        )
+    if device.type != "cpu" or not _has_bf16() or probe is None:
+        return Runtime(device, "fp32", threads, "no bf16 arithmetic here")
+    return _faster(device, threads, probe)
+
+
+def _faster(device: torch.device, threads: int, probe: Probe) -> Runtime:
+    """fp32 or bf16 on this processor, by measuring a step of each in turn."""
+    full, half = (Runtime(device, precision, threads, "") for precision in ("fp32", "bf16"))
+    try:
+        slow, fast = (min(times) for times in zip(*[(probe(full), probe(half)) for _ in range(4)][1:], strict=True))
+    except RuntimeError:  # some builds of oneDNN lack a bf16 recurrence for some processors
+        return Runtime(device, "fp32", threads, "bf16 does not run on this processor")
+    ratio = slow / fast
+    chosen = "bf16" if ratio > 1.05 else "fp32"
+    return Runtime(
+        device, chosen, threads, f"measured: a bf16 step runs at {ratio:.2f} times the speed of an fp32 step"
+    )
+
+
+def _has_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself (AVX-512 BF16 or AMX)."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if "AVX512" not in capability:
+        return False
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            flags = file.read(65536)
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes, to its end on the device."""
+    synchronise(device)
+    begin = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - begin

@@ -1,0 +1,61 @@
+"""Which text a checkpoint was trained on, and how that text is found again: by its recorded path, known by its fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from charlm.errors import DataError, StorageError
+from charlm.storage.durable import write_durably
+from charlm.storage.runs import Run
+from charlm.text.corpus import STDIN, Corpus, load_corpus
+
+_HINT = "bring the text back, or say where it is now"
+
+
+def record(corpus: Corpus) -> dict[str, Any]:
+    """What a checkpoint keeps of its corpus."""
+    return {
+        "fingerprint": corpus.fingerprint,
+        "train_characters": len(corpus.train),
+        "val_characters": len(corpus.val),
+        "sources": [asdict(source) for source in corpus.sources],
+    }
+
+
+def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
+    """The same corpus; what came from standard input is kept in the run's folder, where it can be found again."""
+    if all(source.path != STDIN for source in corpus.sources):
+        return corpus
+    write_durably(run.corpus, corpus.stdin.encode())
+    path = str(run.corpus.absolute())
+    return replace(corpus, sources=tuple(replace(s, path=path) if s.path == STDIN else s for s in corpus.sources))
+
+
+def find_corpus(
+    recorded: Mapping[str, Any], val: str, paths: Sequence[str] = (), *, allow_change: bool = False
+) -> Corpus:
+    """The corpus of a checkpoint, from `paths` or from where it was; `val` is the run's own `--val`.
+
+    Raises DataError when it is missing or, unless `allow_change`, when it is no longer the same text.
+    """
+    texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
+    held = [source["path"] for source in recorded["sources"] if source["held_out"]]
+    try:
+        corpus = load_corpus(paths or texts, held[0] if held else val)
+    except StorageError as error:
+        raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
+    if corpus.fingerprint != recorded["fingerprint"] and not allow_change:
+        raise DataError(_difference(recorded["sources"], corpus), kept="nothing was changed", hint=_HINT)
+    return corpus
+
+
+def _difference(before: Sequence[Mapping[str, Any]], now: Corpus) -> str:
+    """What about a corpus has changed, in words."""
+    if len(before) != len(now.sources):
+        return f"the run's text was {len(before)} file{'s' * (len(before) != 1)} and is {len(now.sources)} now"
+    for old, new in zip(before, now.sources, strict=True):
+        if old["sha256"] != new.sha256:
+            return f"{new.path} is not the run's text: {old['characters']:,} characters then, {new.characters:,} now, and another SHA-256"
+    return "the run's text is split otherwise now"

@@ -1,0 +1,190 @@
+"""A run's folder: which files it has, who may write in it, and how a name leads to a checkpoint.
+
+checkpoints/<name>/
+    last.safetensors      the whole training state; `previous` is the one before: at every instant one is whole
+    previous.safetensors
+    best.safetensors      the model with the lowest validation loss, without optimizer
+    metrics.jsonl         one row every few steps
+    corpus.txt            the text, if it came from standard input
+    curves.png            drawn at the end
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from charlm.errors import CheckpointError, ConfigError, StorageError
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+DEFAULT_FOLDER: Final = "checkpoints"
+_NAME: Final = re.compile(r"[^\0/\\]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.safetensors"
+
+    @property
+    def previous(self) -> Path:
+        return self.folder / "previous.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def corpus(self) -> Path:
+        return self.folder / "corpus.txt"
+
+    @property
+    def curves(self) -> Path:
+        return self.folder / "curves.png"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything that training would overwrite."""
+        return any(path.exists() for path in (self.last, self.previous, self.best, self.metrics))
+
+    def save_last(self, checkpoint: Checkpoint) -> None:
+        save_checkpoint(self.last, checkpoint, keep=self.previous)
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        save_checkpoint(self.best, checkpoint)
+
+    def load_best(self) -> Checkpoint | None:
+        return load_checkpoint(self.best) if self.best.exists() else None
+
+    def clear(self) -> None:
+        """Remove what an earlier run of this name left; its lock stays."""
+        for path in (self.last, self.previous, self.best, self.metrics, self.corpus, self.curves):
+            path.unlink(missing_ok=True)
+
+    def restore(self) -> tuple[Checkpoint, Path] | None:
+        """The newest whole training state, and its file; None if the run has not saved any yet."""
+        problem: CheckpointError | None = None
+        for path in (self.last, self.previous):
+            try:
+                if path.exists():
+                    return load_checkpoint(path), path
+            except CheckpointError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run alone; a second trainer is refused. The kernel lets go of it however the process ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write in {self.folder}: {error.strerror}",
+                kept="nothing was changed",
+                hint="choose another folder with --checkpoints",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{self.folder} is being trained by another process",
+                kept="nothing was changed",
+                hint="wait for it, or choose another --name",
+            ) from error
+        else:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> int:
+        """Add a row; returns the file's length after it."""
+        try:
+            with self.metrics.open("ab") as file:
+                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+                return file.tell()
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self.metrics}: {error.strerror}",
+                kept="the last checkpoint is whole",
+                hint="free space, then go on with --resume",
+            ) from error
+
+    def cut_metrics(self, length: int) -> None:
+        """Back to the rows that the checkpoint knows of: none twice, none missing."""
+        if self.metrics.exists():
+            os.truncate(self.metrics, length)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+
+
+def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
+    """The run of this name, which need not exist yet; a name is one component of a path."""
+    if not _NAME.fullmatch(name) or name in (".", ".."):
+        raise ConfigError(f"--name must be the name of a folder, not {name!r}", kept="nothing was changed")
+    return Run(Path(folder) / name)
+
+
+def find_checkpoint(what: str | None, folder: str = DEFAULT_FOLDER) -> Path:
+    """The file that a user's CHECKPOINT means: a file, a run's folder or name, or (None) the newest run's.
+
+    In a run `best` is preferred over `last`. Raises CheckpointError when there is none.
+    """
+    if what is None:
+        return _of_run(newest_run(Path(folder)))
+    path = Path(what)
+    if path.is_dir():
+        return _of_run(Run(path))
+    if path.exists():
+        return path
+    if (Path(folder) / what).is_dir():
+        return _of_run(Run(Path(folder) / what))
+    raise CheckpointError(
+        f"there is no checkpoint or run {what!r}", hint=f"runs lie under {folder}; charlm train CORPUS makes one"
+    )
+
+
+def _of_run(run: Run) -> Path:
+    for path in (run.best, run.last, run.previous):
+        if path.exists():
+            return path
+    raise CheckpointError(f"{run.folder} holds no checkpoint yet", hint="charlm train CORPUS makes one")
+
+
+def newest_run(folder: Path) -> Run:
+    """The run whose checkpoints were written last."""
+    times = {
+        run: max(path.stat().st_mtime_ns for path in (run.best, run.last) if path.exists())
+        for run in map(Run, folder.iterdir() if folder.is_dir() else ())
+        if run.best.exists() or run.last.exists()
+    }
+    if not times:
+        raise CheckpointError(f"there is no run under {folder}", hint="charlm train CORPUS makes one")
+    return max(times, key=lambda run: times[run])
+
+
+def remove_empty(run: Run) -> None:
+    """Take back the folder of a run that failed before it wrote anything; whatever else lies there stays."""
+    if not run.exists:
+        (run.folder / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):
+            run.folder.rmdir()

@@ -1,0 +1,123 @@
+"""Corpora that charlm knows by name: one made from the interpreter itself, others fetched and checked by their SHA-256.
+
+Only a text whose hash is known stands here. `CHARLM_MIRROR` replaces the host of every address, for networks that reach
+a mirror only. This module returns bytes; where they are kept is for others to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from charlm.errors import CharlmError, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`address` is the path on the host, pinned to a commit; empty for the text that every Python carries."""
+
+    name: str
+    about: str
+    licence: str
+    source: str
+    address: str = ""
+    bytes: int = 0
+    sha256: str = ""
+
+
+_HOST: Final = "https://raw.githubusercontent.com"
+
+KNOWN: Final = {
+    corpus.name: corpus
+    for corpus in (
+        Known(
+            "python-docs",
+            "Python's language reference, as help() shows it; no download",
+            "PSF-2.0",
+            "pydoc_data.topics of the running interpreter",
+        ),
+        Known(
+            "tiny-shakespeare",
+            "40,000 lines of Shakespeare; the usual benchmark of small models",
+            "public domain",
+            "github.com/karpathy/char-rnn",
+            "karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+            1_115_394,
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),
+        Known(
+            "the-trial",
+            "Kafka, The Trial, in David Wyllie's English; the text of the Josef K. demo",
+            "free to read, but copyrighted by the translator",
+            "github.com/PetarV-/a-trip-down-lstm-lane",
+            "PetarV-/a-trip-down-lstm-lane/e0ac706d6bc037424a81b9e8a0f88102043ff4cb/the_trial.txt",
+            462_379,
+            "a2a947417afdf245261ab77fcfc9335a7a11df6fd1e97498e48187a2fc343f31",
+        ),
+        Known(
+            "der-prozess",
+            "Kafka, Der Prozess, in German",
+            "public domain",
+            "github.com/computationalstylistics/68_german_novels",
+            "computationalstylistics/68_german_novels/4cc71e1d44647244b3df29474180a8a5e4fe8290/corpus/kafka_process.txt",
+            460_869,
+            "2146c4c25a872918df9dd905752271608d628da5d3ddf5b0449edd51f19407fd",
+        ),
+        Known(
+            "names",
+            "32,033 first names, one a line",
+            "MIT",
+            "github.com/karpathy/makemore",
+            "karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt",
+            228_145,
+            "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+        ),
+    )
+}
+
+
+def known(name: str) -> Known:
+    if name not in KNOWN:
+        raise ConfigError(f"there is no corpus {name!r}", kept="nothing was fetched", hint=f"known: {', '.join(KNOWN)}")
+    return KNOWN[name]
+
+
+def fetch(corpus: Known) -> bytes:
+    """The corpus's exact bytes, from the interpreter or over the network, checked by their SHA-256."""
+    return _download(corpus) if corpus.address else python_docs()
+
+
+def python_docs() -> bytes:
+    """The interpreter's own documentation topics, in the order of their names; the same for one version of Python."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).encode() + b"\n"
+
+
+def _download(corpus: Known) -> bytes:
+    import requests
+    from pooch.core import retrieve
+    from pooch.utils import get_logger
+
+    get_logger().setLevel(logging.ERROR)
+    url = f"{os.environ.get('CHARLM_MIRROR', _HOST).rstrip('/')}/{corpus.address}"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = retrieve(url, known_hash=f"sha256:{corpus.sha256}", fname="text", path=folder)
+        except ValueError as error:
+            raise CharlmError(
+                f"what came from {url} is not {corpus.name}: its SHA-256 differs",
+                kept="nothing was kept",
+                hint="try again, or look at the address",
+            ) from error
+        except requests.RequestException as error:
+            raise CharlmError(
+                f"cannot fetch {url}: {type(error).__name__}",
+                kept="nothing was written",
+                hint="check the network, or try charlm data get python-docs",
+            ) from error
+        return Path(path).read_bytes()

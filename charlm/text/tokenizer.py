@@ -1,0 +1,342 @@
+"""Text to token ids and back, exactly: decode(encode(text)) == text for every text of Unicode scalar values.
+
+Three kinds, one interface. A token id lies in 0..size-1; two ids beyond stand only in *inputs*:
+
+    size        start: what a model reads before the first token; never predicted
+    size + 1    unseen: a character outside the vocabulary (characters only); the characters themselves
+                travel beside the ids, in order
+
+Characters have an escape for what training never showed (Good 1953; Katz 1987): with n1 of the N training characters
+seen exactly once, e = (n1 + 1/2) / (N + 1), and P(c) = (1 - e) softmax(c) inside the vocabulary V, e / (1112064 - |V|) outside.
+Bytes and SentencePiece pieces (with byte fallback) cover everything, so their e is 0.
+
+This module knows nothing of files, models or probabilities of tokens.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import math
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import CheckpointError, ConfigError, DataError
+
+SCALARS: Final = 0x110000 - 0x800  # Unicode scalar values: all code points but the surrogates
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as ids (length: tokens) and the code points behind its unseen ids (length: unseen characters)."""
+
+    ids: Ids
+    escaped: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerState:
+    """All that brings a tokenizer back: a JSON-able table, and the bytes of a SentencePiece model if there is one."""
+
+    table: Mapping[str, Any]
+    model: bytes = b""
+
+
+class Tokenizer(ABC):
+    kind: ClassVar[str]
+    size: int
+    escape: float = 0.0
+
+    @property
+    def start(self) -> int:
+        return self.size
+
+    @property
+    def unseen(self) -> int:
+        return self.size + 1
+
+    @property
+    def known_nats(self) -> float:
+        """What the escape costs every known token: -ln(1 - e)."""
+        return -math.log1p(-self.escape)
+
+    @property
+    def unseen_nats(self) -> float:
+        """What an unseen character costs: -ln(e / (1112064 - |V|))."""
+        return math.log((SCALARS - self.size) / self.escape) if self.escape else math.inf
+
+    @property
+    @abstractmethod
+    def pieces(self) -> Sequence[bytes]:
+        """The UTF-8 bytes of each id; a token may be less than a character."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Encoded: ...
+
+    def decode(self, encoded: Encoded) -> str:
+        return b"".join([self.pieces[i] for i in encoded.ids]).decode("utf-8", "replace")
+
+    @abstractmethod
+    def state(self) -> TokenizerState: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text's ids with the counts that figures about it are divided by."""
+
+    ids: Ids
+    characters: int
+    bytes: int
+    words: int  # white-space-separated runs and line ends
+    unknown_characters: int
+
+
+def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
+    """
+    >>> tokens = tokenize(CharTokenizer.train("to be"), "to be\\n")
+    >>> tokens.characters, tokens.words, tokens.unknown_characters
+    (6, 3, 1)
+    """
+    encoded = tokenizer.encode(text)
+    words = len(text.split()) + text.count("\n")
+    return Tokens(encoded.ids, len(text), len(_utf8(text)), words, len(encoded.escaped))
+
+
+class Stream:
+    """Tokens to text as they come; bytes that are no UTF-8 become U+FFFD.
+
+    >>> stream = Stream(ByteTokenizer())
+    >>> [stream.push(byte) for byte in "é!".encode()], stream.close()
+    (['', 'é', '!'], '')
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._pieces = tokenizer.pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        return self._decoder.decode(self._pieces[token])
+
+    def close(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class CharTokenizer(Tokenizer):
+    """One token a code point; the vocabulary is what the training text contains, in code point order.
+
+    >>> tokenizer = CharTokenizer.train("hello")
+    >>> tokenizer.vocabulary, tokenizer.escape == 3.5 / 6
+    ('ehlo', True)
+    >>> encoded = tokenizer.encode("help")
+    >>> encoded.ids.tolist(), encoded.escaped.tolist() == [ord("p")]
+    ([1, 0, 2, 5], True)
+    >>> tokenizer.decode(encoded)
+    'help'
+    """
+
+    kind = "char"
+
+    def __init__(self, vocabulary: str, once: int, total: int) -> None:
+        self.vocabulary = vocabulary
+        self.size = len(vocabulary)
+        self._once, self._total = once, total
+        self.escape = (once + 0.5) / (total + 1)
+        self._code_points = _code_points(vocabulary)
+        self._id_of = np.full(0x110000, self.unseen, dtype=np.int32)
+        self._id_of[self._code_points] = np.arange(self.size, dtype=np.int32)
+
+    @classmethod
+    def train(cls, text: str) -> CharTokenizer:
+        counts = Counter(text)
+        once = sum(count == 1 for count in counts.values())
+        return cls("".join(sorted(counts)), once, len(text))
+
+    @cached_property
+    def pieces(self) -> Sequence[bytes]:
+        return [character.encode() for character in self.vocabulary]
+
+    def encode(self, text: str) -> Encoded:
+        points = _code_points(text)
+        ids = self._id_of[points]
+        return Encoded(ids, points[ids == self.unseen])
+
+    def decode(self, encoded: Encoded) -> str:
+        known = np.append(self._code_points, [0, 0]).astype(np.int32)  # start and unseen: replaced or never there
+        points = known[encoded.ids]
+        points[encoded.ids == self.unseen] = encoded.escaped
+        return points.astype("<u4").tobytes().decode("utf-32-le")
+
+    def state(self) -> TokenizerState:
+        return TokenizerState(
+            {"kind": self.kind, "vocabulary": self.vocabulary, "once": self._once, "total": self._total}
+        )
+
+
+class ByteTokenizer(Tokenizer):
+    """One token a byte of UTF-8; 256 of them, whatever the text."""
+
+    kind = "byte"
+    size = 256
+
+    @cached_property
+    def pieces(self) -> Sequence[bytes]:
+        return [bytes([value]) for value in range(256)]
+
+    def encode(self, text: str) -> Encoded:
+        return Encoded(np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int32), _NOTHING)
+
+    def state(self) -> TokenizerState:
+        return TokenizerState({"kind": self.kind})
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Pieces of a SentencePiece model (Kudo and Richardson 2018), made lossless.
+
+    The model is trained without normalisation, with white space kept and bytes to fall back on, and reads one line at a
+    time; a line end is always the byte piece <0x0A>. SentencePiece writes a space as U+2581, so that character itself goes in as
+    bytes. Whatever a piece sequence would not reproduce exactly goes in as bytes too.
+    """
+
+    kind = "sentencepiece"
+
+    def __init__(self, model: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._model = model
+        try:
+            self._processor: Any = SentencePieceProcessor(model_proto=model)
+            self.size = int(self._processor.get_piece_size())
+            self._byte_ids = [int(self._processor.piece_to_id(f"<0x{value:02X}>")) for value in range(256)]
+        except RuntimeError as error:
+            raise CheckpointError("the SentencePiece model in the checkpoint cannot be read") from error
+        if len(set(self._byte_ids)) != 256:
+            raise CheckpointError("the SentencePiece model in the checkpoint has no pieces for bytes to fall back on")
+
+    @classmethod
+    def train(cls, text: str, size: int, kind: str) -> SentencePieceTokenizer:
+        from sentencepiece import SentencePieceTrainer
+
+        model = io.BytesIO()
+        try:
+            SentencePieceTrainer.train(
+                sentence_iterator=iter(_safe_lines(text)),
+                model_writer=model,
+                model_type=kind,
+                vocab_size=size,
+                hard_vocab_limit=False,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                byte_fallback=True,
+                character_coverage=1.0,
+                max_sentence_length=2**30,
+                num_threads=1,
+                unk_id=0,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ConfigError(
+                f"--vocab-size {size} does not suit this text: {reason}", hint="give another --vocab-size"
+            ) from error
+        return cls(model.getvalue())
+
+    @cached_property
+    def pieces(self) -> Sequence[bytes]:
+        names = [str(self._processor.id_to_piece(i)) for i in range(self.size)]
+        pieces = [
+            b"" if self._processor.is_control(i) or self._processor.is_unknown(i) else _unspace(names[i])
+            for i in range(self.size)
+        ]
+        for value, token in enumerate(self._byte_ids):
+            pieces[token] = bytes([value])
+        return pieces
+
+    def encode(self, text: str) -> Encoded:
+        ids: list[int] = []
+        lines = text.split("\n")
+        for number, line in enumerate(lines):
+            for part in _SPACE_MARK.split(line):
+                ids += self._encode_part(part)
+            if number < len(lines) - 1:
+                ids.append(self._byte_ids[10])
+        return Encoded(np.array(ids, dtype=np.int32), _NOTHING)
+
+    def _encode_part(self, part: str) -> list[int]:
+        raw = _utf8(part)
+        if "\u2581" not in part:
+            ids: list[int] = self._processor.encode(part, out_type=int)
+            if b"".join([self.pieces[i] for i in ids]) == raw:
+                return ids
+        return [self._byte_ids[value] for value in raw]
+
+    def state(self) -> TokenizerState:
+        return TokenizerState({"kind": self.kind}, self._model)
+
+
+_NOTHING: Final = np.zeros(0, dtype=np.int32)
+_SPACE_MARK: Final = re.compile("(\u2581+)")
+
+
+def train_tokenizer(kind: str, text: str, *, size: int = 0, model: str = "unigram") -> Tokenizer:
+    """The tokenizer of this kind for a training text; `size` and `model` are SentencePiece's."""
+    if kind == "char":
+        return CharTokenizer.train(text)
+    return ByteTokenizer() if kind == "byte" else SentencePieceTokenizer.train(text, size, model)
+
+
+def restore_tokenizer(state: TokenizerState) -> Tokenizer:
+    """The inverse of `Tokenizer.state`."""
+    table = state.table
+    try:
+        if table["kind"] == "char":
+            vocabulary, once, total = str(table["vocabulary"]), int(table["once"]), int(table["total"])
+            if list(vocabulary) != sorted(set(vocabulary)) or not vocabulary or not 0 <= once <= total:
+                raise CheckpointError("the checkpoint's vocabulary is not a sorted set of characters")
+            return CharTokenizer(vocabulary, once, total)
+        if table["kind"] == "byte":
+            return ByteTokenizer()
+        if table["kind"] == "sentencepiece":
+            return SentencePieceTokenizer(state.model)
+    except (KeyError, TypeError, ValueError, DataError) as error:
+        raise CheckpointError(f"the checkpoint's tokenizer is not complete: {error!r}") from error
+    raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {table['kind']!r}")
+
+
+def _code_points(text: str) -> Ids:
+    try:
+        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int32)
+    except UnicodeEncodeError as error:
+        raise _surrogate(error) from error
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise _surrogate(error) from error
+
+
+def _surrogate(error: UnicodeEncodeError) -> DataError:
+    return DataError(f"the text has a lone surrogate at character {error.start}, which is no Unicode text")
+
+
+def _unspace(piece: str) -> bytes:
+    return piece.replace("\u2581", " ").encode()
+
+
+def _safe_lines(text: str) -> Iterable[str]:
+    """What SentencePiece may learn from: lines without its own mark for a space, and without the NUL it cannot hold."""
+    return (part for line in text.split("\n") for part in re.split("[\u2581\0]+", line) if part)

@@ -1,0 +1,159 @@
+"""What `charlm train corpus.txt` chooses where the user says nothing, and why: pure functions of the text and the machine.
+
+The figures behind the choices are in docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from charlm.config import DROPOUTS, LENGTHS, Config, Value, seconds
+from charlm.errors import ConfigError
+
+DEFAULT_TIME: Final = "10m"
+_TINY: Final = 2000  # characters
+_FULL_PASSES: Final = 500
+_RATES: Final = {"muon": 0.02, "adamw": 0.005, "rmsprop": 0.002}
+_LANES: Final = {"cpu": 16, "cuda": 64}
+_FLOPS: Final = {"cpu": 1.2e11, "cuda": 3e13}  # reached in training, a second (for cpu: a thread)
+_DROPOUTS: Final = ((6.0, 0.0), (15.0, 0.1), (40.0, 0.2), (100.0, 0.35), (float("inf"), 0.5))  # passes below, dropout
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What choices depend on."""
+
+    characters: int  # to train on
+    tokens: int
+    vocabulary: int
+    device: str  # cpu, cuda, mps
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named set of options, and where it parts from what it is named after."""
+
+    options: Mapping[str, Value]
+    departures: tuple[str, ...]
+
+
+PRESETS: Final = {
+    "josef-k": Preset(
+        {
+            "cell": "lstm",
+            "layers": 2,
+            "hidden": 512,
+            "embedding": 0,
+            "forget_bias": 1.0,
+            "dropout_input": 0.0,
+            "dropout_between": 0.5,
+            "dropout_output": 0.0,
+            "optimizer": "adamw",
+            "weight_decay": 0.0,  # AdamW without decay is Adam
+            "lr": 0.001,
+            "warmup": 0,
+            "decay": "none",
+            "batch": 64,
+            "bptt": 100,
+        },
+        (
+            "the state is carried from window to window; the demo begins each window of 100 from zero",
+            "every character of a window is predicted; the demo predicts the one after it",
+            "a fresh dropout mask for each character",
+            "the gradient's norm is clipped at 1",
+        ),
+    )
+}
+
+
+def preset(name: str | None) -> Preset:
+    """The preset of this name, or an empty one for None."""
+    if name is None:
+        return Preset({}, ())
+    if name not in PRESETS:
+        raise ConfigError(
+            f"--preset must be one of {', '.join(PRESETS)}, not {name!r}", kept="nothing was read or written"
+        )
+    return PRESETS[name]
+
+
+def choose_vocabulary(given: Mapping[str, Value], characters: int) -> dict[str, Value]:
+    """The options of the text, complete: SentencePiece gets a piece for every 250 characters, from 300 to 4,000."""
+    if given.get("tokenizer") == "sentencepiece" and "vocab_size" not in given:
+        return {**given, "vocab_size": max(300, min(4000, characters // 250))}
+    return dict(given)
+
+
+def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, str]]:
+    """A complete configuration, and the reason for each choice that was left to the recipe."""
+    values: dict[str, Any] = dict(given)
+    reasons: dict[str, str] = {}
+
+    def settle(name: str, value: Value, reason: str) -> None:
+        if name not in values:
+            values[name] = value
+            reasons[name] = reason
+
+    length, why = _length(facts)
+    if not any(name in values for name in LENGTHS):
+        settle(*length, why)
+    settle("optimizer", "muon", "learns more from each character than AdamW")
+    settle("lr", _RATES[values["optimizer"]], f"suits {values['optimizer']}")
+    settle("bptt", min(64, facts.tokens), "short windows make more updates" if facts.tokens > 64 else "the whole text")
+    lanes = max(1, min(_LANES.get(facts.device, 16), facts.tokens // (4 * values["bptt"])))
+    settle("batch", lanes, "few lanes make more updates" if lanes > 1 else "the text is too short for more")
+    hidden, why = _hidden(values, facts)
+    settle("hidden", hidden, why)
+    settle("embedding", min(values["hidden"], 256), "as wide as the layers, at most 256")
+    passes = _characters(values, facts) / facts.characters
+    for name in DROPOUTS:
+        settle(name, _dropout(passes, facts), f"about {passes:.2g} passes through the text to be expected")
+    return Config.from_flat(values), reasons
+
+
+def _length(facts: Facts) -> tuple[tuple[str, Value], str]:
+    if facts.characters < _TINY:
+        return ("epochs", _FULL_PASSES), "a tiny text has nothing more to teach"
+    return (
+        "time",
+        DEFAULT_TIME,
+    ), "ten minutes unless --time, --epochs or --steps says otherwise; stops earlier when it no longer improves"
+
+
+def _hidden(values: Mapping[str, Any], facts: Facts) -> tuple[int, str]:
+    """Small texts overfit a large network, short budgets cannot feed one."""
+    if facts.characters < _TINY:
+        return 64, "a tiny text"
+    if facts.characters < 100_000:
+        return 128, "a short text"
+    if facts.device != "cpu":
+        return 512, f"{facts.device} has the speed for it"
+    budget = seconds(values["time"]) if "time" in values else 180.0
+    if budget < 60:
+        return 192, "a short time"
+    return (256, "reaches the lowest loss in minutes on a processor") if budget < 400 else (384, "there is time for it")
+
+
+def _characters(values: Mapping[str, Any], facts: Facts) -> float:
+    """How many characters a run will have read at its end, roughly."""
+    if "steps" in values:
+        return float(values["steps"] * values["batch"] * values["bptt"]) * facts.characters / facts.tokens
+    if "epochs" in values:
+        return float(values["epochs"] * facts.characters)
+    weights: int = 8 * values.get("layers", 2) * values["hidden"] ** 2 + facts.vocabulary * values["hidden"]
+    return (
+        seconds(values["time"])
+        * _FLOPS.get(facts.device, 1e11)
+        * (facts.threads if facts.device == "cpu" else 1)
+        / (6 * weights)
+    )
+
+
+def _dropout(passes: float, facts: Facts) -> float:
+    """The more often a text is read, the more it is learned by heart; what fits in one look is meant to be."""
+    if facts.characters < _TINY:
+        return 0.0
+    return next(dropout for limit, dropout in _DROPOUTS if passes < limit)

@@ -1,0 +1,199 @@
+"""From a text and options to a trainer that is ready to go, for a new run and for one that goes on.
+
+The steps in between (read, split, tokenise, choose, build) happen here, in the order in which a mistake costs least:
+whatever can be refused is refused before a folder is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.nn import functional as F
+
+from charlm.config import Config, DataConfig, Value, flag, specs, val_share
+from charlm.errors import CheckpointError, ConfigError
+from charlm.models.network import Network, initialise
+from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, timed
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.storage.provenance import find_corpus, keep_stdin, record
+from charlm.storage.runs import Run, remove_empty
+from charlm.text.corpus import Corpus, load_corpus
+from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
+from charlm.training.events import Chosen, Emit, Remark, Resumed
+from charlm.training.recipe import Facts, Preset, choose, choose_vocabulary
+from charlm.training.trainer import Task, Trainer
+from charlm.training.warmstart import adopt_weights, adopted_options
+
+GLANCE: Final = 200_000  # characters of the held-out text that checks look at
+_MAY_CHANGE: Final = ("device", "threads")
+Stop = Callable[[], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a user asked for."""
+
+    corpus: tuple[str, ...]
+    given: Mapping[str, Value]
+    preset: Preset
+    init_from: str | None = None
+    force: bool = False
+    allow_data_change: bool = False
+
+
+@contextmanager
+def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]:
+    """A trainer for a run that does not exist yet or is to be replaced, holding the run's lock."""
+    refuse_existing(run, order.force)
+    given: dict[str, Value] = {**order.preset.options, **order.given}
+    donor = load_checkpoint(Path(order.init_from)) if order.init_from else None
+    if donor is not None:
+        given = adopted_options(donor, given)
+    device = choose_device(str(given.get("device", "auto")))
+    threads = set_threads(int(given.get("threads", 0)))
+    corpus = load_corpus(order.corpus, str(given.get("val", DataConfig().val)))
+    given = choose_vocabulary(given, len(corpus.train))
+    reuse = donor is not None and donor.config.data.tokenizer == "sentencepiece"
+    tokenizer = donor.open_tokenizer() if donor is not None and reuse else _tokenizer(given, corpus)
+    train = tokenize(tokenizer, corpus.train)
+    config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, threads))
+    network = Network(config.model, tokenizer.size)
+    initialise(network, config.train.seed)
+    if donor is not None:
+        adopt_weights(network, tokenizer, donor)
+    network.to_device(device)
+    runtime = choose_runtime(
+        device, config.train.precision, threads, lambda runtime: step_seconds(runtime, config, network)
+    )
+    try:
+        with run.locked():
+            refuse_existing(run, order.force)
+            run.clear()
+            corpus = keep_stdin(corpus, run)
+            task = _task(config, tokenizer, train, corpus, record(corpus))
+            _announce(run, task, corpus, network, runtime, emit, reasons, order.preset)
+            yield Trainer(task, network, runtime, run, emit=emit, stop=stop)
+    finally:
+        remove_empty(run)
+
+
+@contextmanager
+def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer | Checkpoint]:
+    """A trainer that goes on where the run stopped, holding its lock; the checkpoint itself when the run has finished."""
+    with run.locked():
+        found = run.restore()
+        if found is None:
+            raise CheckpointError(
+                f"{run.folder} has no checkpoint to go on from",
+                kept="nothing was changed",
+                hint="train it anew with --force",
+            )
+        checkpoint, path = found
+        if path != run.last:
+            emit(Remark(f"{run.last} cannot be used; going on from {path}"))
+        _agree(checkpoint.config, order)
+        if checkpoint.result:
+            yield checkpoint
+            return
+        config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
+        corpus = find_corpus(checkpoint.corpus, config.data.val, order.corpus, allow_change=order.allow_data_change)
+        runtime = _same_runtime(checkpoint, order, emit)
+        network = Network(config.model, tokenizer.size).to_device(runtime.device)
+        task = _task(config, tokenizer, tokenize(tokenizer, corpus.train), corpus, checkpoint.corpus)
+        _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
+        trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
+        trainer.restore(checkpoint)
+        emit(Resumed(trainer.state.step, path))
+        yield trainer
+
+
+def _same_runtime(checkpoint: Checkpoint, order: Order, emit: Emit) -> Runtime:
+    """Where the run computed before, unless told otherwise; whatever differs is said, because it costs exactness."""
+    before = checkpoint.environment
+    device = choose_device(str(order.given.get("device", before["device"])))
+    threads = set_threads(int(order.given.get("threads", before["threads"])))
+    runtime = replace(choose_runtime(device, str(before["precision"]), threads), reason=str(before["reason"]))
+    for name, now in runtime.environment.items():
+        if now != before.get(name):
+            emit(Remark(f"{name} was {before.get(name)} and is {now} now: the run goes on, but is not bit-exact"))
+    return runtime
+
+
+def _announce(
+    run: Run,
+    task: Task,
+    corpus: Corpus,
+    network: Network,
+    runtime: Runtime,
+    emit: Emit,
+    reasons: Mapping[str, str],
+    preset: Preset,
+) -> None:
+    for remark in corpus.remarks:
+        emit(Remark(remark))
+    parameters = sum(weight.numel() for weight in network.parameters())
+    where = f"{runtime.device}, {runtime.threads} threads, {runtime.precision} ({runtime.reason})"
+    emit(
+        Chosen(
+            run.folder.name,
+            task.config,
+            reasons,
+            parameters,
+            task.tokenizer.size,
+            len(corpus.train),
+            len(corpus.val),
+            where,
+            preset.departures,
+        )
+    )
+
+
+def refuse_existing(run: Run, force: bool) -> None:
+    if run.exists and not force:
+        raise ConfigError(
+            f"run {run.folder} exists",
+            kept="nothing was changed",
+            hint="go on with --resume, replace it with --force, or choose another --name",
+        )
+
+
+def _agree(config: Config, order: Order) -> None:
+    """Options given again on resume must be those of the run; where it computes may change."""
+    flat = config.flat()
+    for name, value in {**order.preset.options, **order.given}.items():
+        if name not in _MAY_CHANGE and flat[name] != value and not (name == "val" and val_share(str(value)) is None):
+            raise ConfigError(
+                f"{flag(name)} {value} contradicts the run, which has {flat[name]}",
+                kept="nothing was changed",
+                hint="leave the option out, or start another run with --name",
+            )
+
+
+def _tokenizer(given: Mapping[str, Value], corpus: Corpus) -> Tokenizer:
+    data = DataConfig(**{name: given[name] for name in specs(DataConfig) if name in given})  # type: ignore[arg-type]
+    return train_tokenizer(data.tokenizer, corpus.train, size=data.vocab_size, model=data.sentencepiece)
+
+
+def _task(config: Config, tokenizer: Tokenizer, train: Tokens, corpus: Corpus, record: Mapping[str, Any]) -> Task:
+    val = tokenize(tokenizer, corpus.val) if corpus.val else None
+    glance = tokenize(tokenizer, corpus.val[:GLANCE]) if len(corpus.val) > GLANCE else val
+    return Task(config, tokenizer, train, val, glance, record)
+
+
+def step_seconds(runtime: Runtime, config: Config, network: Network) -> float:
+    """Seconds of a forward and backward pass of this network."""
+    ids = torch.zeros(config.train.bptt, config.train.batch, dtype=torch.long)
+    network.train()
+
+    def work() -> None:
+        with runtime.autocast():
+            logits, _ = network(ids, network.init_state(config.train.batch))
+        F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
+        network.zero_grad()
+
+    return timed(work, runtime.device)

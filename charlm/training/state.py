@@ -1,0 +1,77 @@
+"""All that a resumed run needs, by name. Random numbers are functions of (seed, step), so they need no place here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from charlm.text.lanes import Position
+from charlm.training.schedule import UNKNOWN, Plan
+
+RECENT: Final = 100  # step losses that are remembered, for figures that a single window would make jump
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Where training stands, but for the tensors (weights, optimizer, carried hidden state)."""
+
+    plan: Plan = field(default_factory=lambda: Plan.of(UNKNOWN))
+    checks: int = 0  # evenly spaced looks at the held-out text in the plan
+    step: int = 0  # updates so far
+    position: Position = field(default_factory=Position)
+    tokens_seen: int = 0
+    recent: list[float] = field(default_factory=list)  # the last step losses, nats per character
+    best: float | None = None  # lowest held-out loss
+    best_step: int = 0
+    bad_checks: int = 0  # checks since then
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    stopped: bool = False  # by patience
+    # outside what is computed, so outside state_sha256:
+    seconds: float = 0.0
+    metrics_length: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped or self.step >= self.plan.total
+
+    def recent_loss(self, steps: int) -> float:
+        """Mean over the last steps, as many as are remembered."""
+        last = self.recent[-min(steps, RECENT) :]
+        return sum(last) / len(last)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `state_sha256` covers."""
+        return {
+            "plan": [list(knot) for knot in self.plan.knots],
+            "checks": self.checks,
+            "step": self.step,
+            "position": self.position._asdict(),
+            "tokens_seen": self.tokens_seen,
+            "recent": list(self.recent),
+            "best": self.best,
+            "best_step": self.best_step,
+            "bad_checks": self.bad_checks,
+            "loss_scale": self.loss_scale,
+            "good_steps": self.good_steps,
+            "stopped": self.stopped,
+        }
+
+    def bookkeeping(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "metrics_length": self.metrics_length}
+
+    @classmethod
+    def from_json(
+        cls, training: Mapping[str, Any], bookkeeping: Mapping[str, Any], history: list[dict[str, Any]]
+    ) -> TrainState:
+        values = {**training, **bookkeeping}
+        return cls(
+            **{
+                **values,
+                "plan": Plan.from_json(values["plan"]),
+                "position": Position(**values["position"]),
+                "history": history,
+            }
+        )

@@ -1,0 +1,331 @@
+"""The training loop: truncated backpropagation through time over lanes whose state is carried.
+
+It emits events and never prints; what it needs is handed to it. Legend: T window, B lanes, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch.nn import functional as F
+
+from charlm.config import Config, SampleConfig, every, seconds
+from charlm.errors import DivergedError
+from charlm.inference.decoder import Decoder
+from charlm.inference.evaluate import Score, score
+from charlm.inference.sampler import collect, generate
+from charlm.models.network import (
+    Network,
+    State,
+    detach,
+    export_state,
+    export_weights,
+    import_state,
+    import_weights,
+    named_weights,
+)
+from charlm.runtime.device import Runtime
+from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.runs import Run
+from charlm.text.lanes import IGNORE, Lanes, Window
+from charlm.text.tokenizer import Tokenizer, Tokens
+from charlm.training.budget import REVISE, Clock, affordable_checks, revise
+from charlm.training.events import Checked, Emit, Finished, Saved, Stepped
+from charlm.training.optim import LossScale, Optimizer, clip
+from charlm.training.schedule import Plan, checks_due, rate
+from charlm.training.state import RECENT, TrainState
+
+LOG_EVERY: Final = 10  # steps between rows of metrics.jsonl
+CHECKS: Final = 20  # looks at the held-out text, unless they cost too much of a time budget
+_SAMPLE: Final = SampleConfig(length=160, temperature=0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a trainer works on, and what it writes into every checkpoint beside its own state."""
+
+    config: Config
+    tokenizer: Tokenizer
+    train: Tokens
+    val: Tokens | None  # all that is held out: the closing score is of it
+    glance: Tokens | None  # what checks look at: its beginning
+    corpus: Mapping[str, Any]
+
+
+class Trainer:
+    """One run, from its first step or from where a checkpoint left it."""
+
+    def __init__(
+        self, task: Task, network: Network, runtime: Runtime, run: Run, *, emit: Emit, stop: Callable[[], str | None]
+    ) -> None:
+        config = task.config
+        self.task, self.network, self.runtime, self.run = task, network, runtime, run
+        self.emit, self.stop = emit, stop
+        self.lanes = Lanes(task.train.ids, start=task.tokenizer.start, batch=config.train.batch, seed=config.train.seed)
+        self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden)
+        self.hidden: State = network.init_state(self.lanes.batch)
+        self.scale = LossScale(runtime.precision == "fp16")
+        self.budget = seconds(config.train.time) if config.train.time else 0.0
+        self.state = TrainState(loss_scale=self.scale.scale)
+        if not self.budget:
+            self.state.plan = Plan.of(self._total_steps())
+            self.state.checks = CHECKS if task.glance else 0
+        self._per_character = (
+            len(task.train.ids) / task.train.characters
+        )  # tokens: turns nats per token into nats per character
+        self._save_steps, self._save_seconds = every(config.train.checkpoint_every)
+        self._start_clock()
+
+    def _total_steps(self) -> int:
+        train = self.task.config.train
+        return train.steps or train.epochs * -(-self.lanes.longest // train.bptt)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from this checkpoint of the same run."""
+        self.state = TrainState.from_json(
+            checkpoint.training, checkpoint.bookkeeping, [dict(row) for row in checkpoint.history]
+        )
+        import_weights(self.network, checkpoint.weights)
+        self.optimizer.restore(checkpoint.tensors)
+        self.hidden = import_state(checkpoint.tensors, self.task.config.model, self.runtime.device)
+        self.scale = LossScale(self.scale.enabled, self.state.loss_scale, self.state.good_steps)
+        self.run.cut_metrics(self.state.metrics_length)
+
+    def train(self) -> Finished:
+        """Steps until the plan ends, patience does, or `stop` names a reason; then the closing score."""
+        self._start_clock()
+        self.network.train()
+        reason = None
+        while not self.state.finished and (reason := self.stop()) is None:
+            norm, lr = self._step()
+            self._keep_time()
+            checked = self._check() if self._check_is_due() else None
+            self._record(norm, lr, checked)
+            if self._save_is_due():
+                self.save()
+        self.save()
+        if reason is None:
+            reason = "patience" if self.state.stopped else "done"
+            self._close()
+        finished = Finished(reason, self.state.step, self.state.seconds)
+        self.emit(finished)
+        return finished
+
+    # a step
+
+    def _step(self) -> tuple[float, float]:
+        """One update; returns the gradient's norm before clipping, and the rate."""
+        began = time.perf_counter()
+        config, state = self.task.config, self.state
+        window = self.lanes.read(state.position, config.train.bptt)
+        self.network.reseed(config.train.seed, state.step)
+        loss, tokens = self._backward(window)
+        weights = list(self.network.parameters())
+        self.scale.unscale(weights)
+        norm = float(clip(weights, config.optim.clip, config.optim.clip_mode))
+        share = rate(state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay)
+        self._update(loss, norm, share)
+        state.step += 1
+        state.position = window.next
+        state.tokens_seen += tokens
+        state.recent = [*state.recent[1 - RECENT :], loss * self._per_character]
+        self._training += time.perf_counter() - began
+        return norm, share * config.optim.lr
+
+    def _backward(self, window: Window) -> tuple[float, int]:
+        """Mean loss over the window's targets (nats per token) and their number; gradients are left in the weights."""
+        device = self.runtime.device
+        inputs_TB = torch.from_numpy(window.inputs).to(device, non_blocking=True)
+        targets_TB = torch.from_numpy(window.targets).to(device, non_blocking=True)
+        if window.fresh:
+            self.hidden = self.network.init_state(self.lanes.batch)
+        with self.runtime.autocast():
+            logits_TBV, after = self.network(inputs_TB, self.hidden)
+        loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
+        self.hidden = detach(after)
+        self.optimizer.zero_grad()
+        (loss * self.scale.scale).backward()  # type: ignore[no-untyped-call]
+        return loss.item(), int((window.targets != IGNORE).sum())
+
+    def _update(self, loss: float, norm: float, share: float) -> None:
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        skip = self.scale.update(finite)
+        self.state.loss_scale, self.state.good_steps = self.scale.scale, self.scale.good
+        if finite:
+            self.optimizer.step(share)
+        elif not skip:
+            raise DivergedError(
+                f"training diverged at step {self.state.step + 1}: loss {loss:g}, gradient norm {norm:g}",
+                kept=f"{self.run.folder} keeps what was saved before",
+                hint=f"try a lower rate, such as --lr {self.task.config.optim.lr / 3:.2g}",
+            )
+
+    # time
+
+    def _start_clock(self) -> None:
+        self._start = self._saved = time.perf_counter()
+        self._earlier = self._looked = self.state.seconds
+        self._first_step, self._first_token, self._training = self.state.step, self.state.tokens_seen, 0.0
+
+    def _clock(self) -> Clock:
+        elapsed = time.perf_counter() - self._start
+        return Clock(self._earlier + elapsed, elapsed, self._training, self.state.step - self._first_step)
+
+    def _keep_time(self) -> None:
+        """Under a time budget: plan, or revise the plan, and have it on the disk before it is used."""
+        state, clock = self.state, self._clock()
+        state.seconds = clock.seconds
+        if not self.budget:
+            return
+        plan = revise(state.plan, state.step, self.budget, clock, self._looked)
+        if clock.seconds - self._looked >= REVISE * self.budget:
+            self._looked = clock.seconds
+        if plan is None:
+            return
+        if not state.plan.measured:
+            train = self.task.config.train
+            glance = len(self.task.glance.ids) if self.task.glance else 0
+            state.checks = affordable_checks(self.budget, clock, train.batch * train.bptt, glance, CHECKS)
+        state.plan = plan
+        self.save()
+
+    # looks at the held-out text
+
+    def _check_is_due(self) -> bool:
+        state = self.state
+        return checks_due(state.plan.progress(state.step - 1), state.plan.progress(state.step), state.checks)
+
+    def _check(self) -> float | None:
+        """Score the glance, keep the best, count patience; returns the loss."""
+        state = self.state
+        if self.task.glance is None:
+            return None
+        loss = self._score(self.task.glance).loss
+        better = state.best is None or loss < state.best
+        if better:
+            state.best, state.best_step, state.bad_checks = loss, state.step, 0
+        else:
+            state.bad_checks += 1
+            patience = self.task.config.train.patience
+            state.stopped = bool(patience) and state.bad_checks >= patience
+        state.seconds = self._clock().seconds
+        state.history.append(self._row(val_loss=loss))
+        if better:
+            self.run.save_best(self._checkpoint(whole=False))
+        self.emit(
+            Checked(
+                state.step,
+                state.plan.total,
+                state.recent_loss(RECENT),
+                loss,
+                better,
+                state.seconds,
+                self._write_a_little(),
+            )
+        )
+        return loss
+
+    def _score(self, tokens: Tokens) -> Score:
+        self.network.eval()
+        result = score(self.network, self.task.tokenizer, tokens, device=self.runtime.device)
+        self.network.train()
+        return result
+
+    def _close(self) -> None:
+        """Score the best model on all that is held out, and write the closing figures into the run's checkpoints."""
+        last, best = self._checkpoint(whole=True), self.run.load_best()
+        if best is not None:
+            import_weights(self.network, best.weights)
+        result = self._result(self._score(self.task.val) if self.task.val else None)
+        if best is not None:
+            self.run.save_best(replace(best, history=last.history, result=result))
+        self.run.save_last(replace(last, result=result))
+
+    def _result(self, final: Score | None) -> dict[str, Any]:
+        state = self.state
+        return {
+            "steps": state.step,
+            "characters_seen": self.characters_seen,
+            "train_loss": state.recent_loss(max(LOG_EVERY, state.step // 20)),
+            "val_loss": final.loss if final else None,
+            "val_bits_per_character": final.bits_per_character if final else None,
+            "best_val_loss": state.best,
+            "seconds": round(state.seconds, 3),
+            "characters_per_second": round(self._speed()) if self._training else None,
+            "stopped": state.stopped,
+        }
+
+    def _write_a_little(self) -> str:
+        decoder = Decoder(self.task.config.model, export_weights(self.network))
+        return collect(generate(decoder, self.task.tokenizer, _SAMPLE), 1)[0]
+
+    # what is told and kept
+
+    @property
+    def characters_seen(self) -> int:
+        return round(self.state.tokens_seen / self._per_character)
+
+    def _speed(self) -> float:
+        """Characters learned per second of stepping, in this process."""
+        return (self.state.tokens_seen - self._first_token) / self._per_character / self._training
+
+    def _row(self, **more: Any) -> dict[str, Any]:
+        state = self.state
+        return {
+            "step": state.step,
+            "characters_seen": self.characters_seen,
+            "train_loss": state.recent_loss(LOG_EVERY),
+            "seconds": round(state.seconds, 3),
+            "characters_per_second": round(self._speed()),
+            **more,
+        }
+
+    def _record(self, norm: float, lr: float, val_loss: float | None) -> None:
+        state = self.state
+        if val_loss is not None or state.finished or state.step % LOG_EVERY == 0 or state.step == 1:
+            state.metrics_length = self.run.append_metrics(self._row(val_loss=val_loss, grad_norm=norm, lr=lr))
+        total = state.plan.total if state.plan.measured else 0
+        self.emit(
+            Stepped(
+                state.step, total, state.recent_loss(LOG_EVERY), norm, lr, self._speed(), state.seconds, self._left()
+            )
+        )
+
+    def _left(self) -> float:
+        if self.budget:
+            return max(0.0, self.budget - self.state.seconds)
+        clock = self._clock()
+        return (self.state.plan.total - self.state.step) * clock.elapsed / clock.steps
+
+    def _save_is_due(self) -> bool:
+        if self._save_steps:
+            return self.state.step % self._save_steps == 0
+        return time.perf_counter() - self._saved >= self._save_seconds
+
+    def save(self) -> None:
+        """The whole training state, durably."""
+        self.state.seconds = self._clock().seconds
+        self.run.save_last(self._checkpoint(whole=True))
+        self._saved = time.perf_counter()
+        self.emit(Saved(self.state.step, self.run.last))
+
+    def _checkpoint(self, *, whole: bool) -> Checkpoint:
+        """The present state; not `whole` means the model alone, with the loss it was chosen by."""
+        task, state = self.task, self.state
+        tensors = {**self.optimizer.export(), **export_state(self.hidden, task.config.model.cell)} if whole else {}
+        return Checkpoint(
+            config=task.config,
+            tokenizer=task.tokenizer.state(),
+            weights=export_weights(self.network),
+            training=state.to_json() if whole else {"step": state.step, "best": state.best},
+            tensors=tensors,
+            bookkeeping=state.bookkeeping(),
+            history=tuple(state.history),
+            corpus=task.corpus,
+            environment=self.runtime.environment,
+        )

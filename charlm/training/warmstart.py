@@ -1,0 +1,65 @@
+"""Starting from another model's weights (`--init-from`): the architecture is the donor's, the vocabulary may differ.
+
+What belongs to a character (its embedding, its row of the head, its one-hot column) goes where that character is now; characters that
+the donor did not know begin as in any new model. Everything else is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from charlm.config import Value, flag
+from charlm.errors import ConfigError
+from charlm.models.network import Network, named_weights
+from charlm.storage.checkpoint import Checkpoint
+from charlm.text.tokenizer import CharTokenizer, Tokenizer
+
+_SHAPE = ("cell", "layers", "hidden", "embedding", "forget_bias")
+
+
+def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, Value]:
+    """The given options with the donor's architecture and kind of tokenizer; a contradiction is refused."""
+    fixed: dict[str, Any] = {name: asdict(donor.config.model)[name] for name in _SHAPE}
+    fixed |= {name: asdict(donor.config.data)[name] for name in ("tokenizer", "vocab_size", "sentencepiece")}
+    for name, value in fixed.items():
+        if name in given and given[name] != value:
+            raise ConfigError(
+                f"{flag(name)} {given[name]} contradicts --init-from, whose model has {value}",
+                kept="nothing was changed",
+            )
+    return {**given, **{name: value for name, value in fixed.items() if value != 0 or name == "embedding"}}
+
+
+def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> None:
+    """Copy the donor's weights into a freshly initialised network."""
+    before = donor.open_tokenizer()
+    rows = _shared_rows(before, tokenizer)
+    old, new = (
+        (torch.tensor(side, dtype=torch.long) for side in zip(*rows, strict=True))
+        if rows
+        else (torch.zeros(0, dtype=torch.long),) * 2
+    )
+    with torch.no_grad():
+        for name, weight in named_weights(network).items():
+            source = torch.from_numpy(donor.weights[name].copy())
+            if name.startswith("head."):
+                weight[new] = source[old]
+            elif name == "embedding.weight":
+                weight[new] = source[old]
+                weight[-1] = source[-1]  # the start input
+            elif name == "rnn.0.weight_ih" and not network.config.embedding:
+                weight[:, new] = source[:, old]
+            else:
+                weight.copy_(source)
+
+
+def _shared_rows(before: Tokenizer, now: Tokenizer) -> list[tuple[int, int]]:
+    """Ids of the same token in the donor's vocabulary and in this one."""
+    if isinstance(before, CharTokenizer) and isinstance(now, CharTokenizer):
+        place = {character: i for i, character in enumerate(before.vocabulary)}
+        return [(place[character], i) for i, character in enumerate(now.vocabulary) if character in place]
+    return [(i, i) for i in range(now.size)]
