@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.config import Config, SampleConfig, check_sample, check_train
+from charlm.config import Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
 from charlm.errors import ConfigError, DataError
 from charlm.inference.decoder import Decoder
 from charlm.inference.sampler import Piece, collect, generate
@@ -35,6 +35,7 @@ from charlm.text.tokenizer import Tokenizer, tokenize
 if TYPE_CHECKING:
     from charlm.inference.evaluate import Score
     from charlm.models.network import Network
+    from charlm.runtime.device import Runtime
     from charlm.training.events import Emit
 
 PathLike = str | os.PathLike[str]
@@ -67,8 +68,8 @@ def train(
 ) -> Trained:
     """Train a run on files, folders or "-"; `options` are those of `charlm train`, with `_` for `-`.
 
-    What is not given is chosen by `charlm.training.recipe`. `on_event` is told of every step (`charlm.training.events`);
-    `stop` is asked before each, and a text that it returns ends training there, saved.
+    What is not given is chosen by `charlm.training.recipe`. `on_event` is told of every step
+    (`charlm.training.events`); `stop` is asked before each, and a text that it returns ends training there, saved.
 
     Raises ConfigError, DataError, CheckpointError, DivergedError or StorageError; a run that exists is left as it is
     unless `resume` or `force` says otherwise.
@@ -111,21 +112,23 @@ def _trained(run: Run, reason: str) -> Trained:
 
 
 def load(
-    checkpoint: PathLike | None = None, *, checkpoints: PathLike = DEFAULT_FOLDER, device: str = "auto"
+    checkpoint: PathLike | None = None, *, checkpoints: PathLike = DEFAULT_FOLDER, **options: object
 ) -> LanguageModel:
     """A trained model: from a file, a run's folder or name, or (None) the newest run.
 
+    `options` say where and how to score: `device`, `precision`, `threads`, as for `charlm eval`.
     Raises CheckpointError when there is none, or when it is not whole.
     """
+    config = check_eval(options)
     path = find_checkpoint(os.fspath(checkpoint) if checkpoint is not None else None, os.fspath(checkpoints))
-    return LanguageModel(path, load_checkpoint(path), device)
+    return LanguageModel(path, load_checkpoint(path), config)
 
 
 class LanguageModel:
     """A checkpoint, ready to write and to judge text. torch is imported by the first score, not by sampling."""
 
-    def __init__(self, path: Path, checkpoint: Checkpoint, device: str = "auto") -> None:
-        self.path, self.checkpoint, self._device = path, checkpoint, device
+    def __init__(self, path: Path, checkpoint: Checkpoint, config: EvalConfig) -> None:
+        self.path, self.checkpoint, self._config = path, checkpoint, config
         self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
 
     @property
@@ -133,7 +136,7 @@ class LanguageModel:
         return self.checkpoint.config
 
     def held_out(self, corpus: Sequence[str] = ()) -> str:
-        """The text that this run held out, read again from where it was or from `corpus`, and known by its fingerprint."""
+        """The text that this run held out, from its old place or from `corpus`; its fingerprint must match."""
         found = find_corpus(self.checkpoint.corpus, self.config.data.val, corpus).val
         if not found:
             raise DataError(
@@ -142,7 +145,7 @@ class LanguageModel:
         return found
 
     def sample(self, *, prime: str = "", stop: str = "", **options: object) -> str:
-        """A text of `length` characters (default 500); options are those of `charlm sample`. The prime is not returned."""
+        """A text of `length` characters (default 500), without the prime; options are those of `charlm sample`."""
         return self.samples(prime=prime, stop=stop, **options)[0]
 
     def samples(self, *, prime: str = "", stop: str = "", **options: object) -> tuple[str, ...]:
@@ -157,37 +160,36 @@ class LanguageModel:
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text; `exact` reads it in one pass instead of in lanes."""
         from charlm.inference.evaluate import score
+        from charlm.runtime.device import set_threads
 
-        return score(
-            self._network, self.tokenizer, tokenize(self.tokenizer, text), exact=exact, device=self._network.device
-        )
+        runtime, network = self._scorer
+        set_threads(runtime.threads)
+        tokens = tokenize(self.tokenizer, text)
+        with runtime.autocast():
+            return score(network, self.tokenizer, tokens, exact=exact, device=runtime.device)
 
     def prepare(self) -> None:
         """Do now what the first score would do: import torch and build the network."""
-        _ = self._network
-
-    def use_threads(self, threads: int) -> None:
-        """Score with so many processor threads; 0 takes as many as training did."""
-        from charlm.runtime.device import set_threads
-
-        set_threads(threads or int(self.checkpoint.environment["threads"]))
+        _ = self._scorer
 
     @cached_property
     def _decoder(self) -> Decoder:
         return Decoder(self.config.model, self.checkpoint.weights)
 
     @cached_property
-    def _network(self) -> Network:
+    def _scorer(self) -> tuple[Runtime, Network]:
         from charlm.models.network import Network, import_weights
-        from charlm.runtime.device import choose_device
+        from charlm.runtime.device import choose_device, choose_runtime, set_threads
 
-        network = Network(self.config.model, self.tokenizer.size)
+        threads = set_threads(self._config.threads or int(self.checkpoint.environment["threads"]))
+        runtime = choose_runtime(choose_device(self._config.device), self._config.precision, threads)
+        network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)
-        return network.to_device(choose_device(self._device)).eval()
+        return runtime, network.to_device(runtime.device).eval()
 
 
 def doctor() -> dict[str, Any]:
-    """What a run here would compute with, and whether one that is interrupted ends like one that is not (tried, in a second)."""
+    """What a run here would compute with, and whether an interrupted run ends like a whole one (tried, in a second)."""
     from charlm.training.checkup import examine
 
     return examine(lambda folder, **options: train(folder / "text.txt", checkpoints=folder, **options))

@@ -32,6 +32,15 @@ class Spec(NamedTuple):
     form: str = ""  # the name of a pattern in FORMS, for texts with a shape of their own
 
     @property
+    def metavar(self) -> str:
+        """What stands for a value in help."""
+        if self.choices:
+            return "|".join(self.choices)
+        if self.form:
+            return FORMS[self.form].metavar
+        return {int: "N", float: "X", str: "TEXT"}[self.type]
+
+    @property
     def range(self) -> str:
         """The values that are allowed, in words.
 
@@ -50,16 +59,29 @@ class Spec(NamedTuple):
 
 
 class Form(NamedTuple):
+    """A text with a shape of its own: what it must match, in words, and as help shows it."""
+
     pattern: re.Pattern[str]
     words: str
+    metavar: str
 
 
 FORMS: Final = {
     "duration": Form(
-        re.compile(r"(\d+(?:\.\d+)?)(s|m|h)"), "a duration above 0 such as 90s, 10m or 2h, at most 10000h"
+        re.compile(r"(\d+(?:\.\d+)?)(s|m|h)"),
+        "a duration above 0 such as 90s, 10m or 2h, at most 10000h",
+        "90s|10m|2h",
     ),
-    "every": Form(re.compile(r"(\d+)|(\d+(?:\.\d+)?)(s|m|h)"), "a number of steps from 1, or a duration such as 60s"),
-    "device": Form(re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?"), "one of auto, cpu, cuda, cuda:N, mps"),
+    "every": Form(
+        re.compile(r"(\d+)|(\d+(?:\.\d+)?)(s|m|h)"),
+        "a number of steps from 1, or a duration such as 60s",
+        "N|60s",
+    ),
+    "device": Form(
+        re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?"),
+        "one of auto, cpu, cuda, cuda:N, mps",
+        "auto|cpu|cuda|cuda:N|mps",
+    ),
 }
 _UNIT: Final = {"s": 1, "m": 60, "h": 3600}
 _LONGEST: Final = 10_000 * 3600.0
@@ -158,7 +180,16 @@ class SampleConfig:
     seed: int = option(0, Spec(int, "seed of the draws", 0, 2**63 - 1))
 
 
-Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """Where and in what arithmetic a text is scored."""
+
+    device: str = option("auto", Spec(str, "where to compute", form="device"))
+    precision: str = option("fp32", Spec(str, "arithmetic of scoring", choices=("fp32", "bf16", "fp16")))
+    threads: int = option(0, Spec(int, "processor threads (default: as many as training had)", 1, 1024))
+
+
+Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig
 TRAIN_SECTIONS: Final = (ModelConfig, DataConfig, OptimConfig, TrainConfig)
 DROPOUTS: Final = ("dropout_input", "dropout_between", "dropout_output")
 # Shorthands: one option of the user's that sets several of the config's.
@@ -177,6 +208,7 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **specs(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = specs(SampleConfig)
+EVAL_OPTIONS: Final = specs(EvalConfig)
 
 
 def flag(name: str) -> str:
@@ -185,6 +217,14 @@ def flag(name: str) -> str:
     '--dropout-input'
     """
     return "--" + name.replace("_", "-")
+
+
+def parse(name: str, text: str, spec: Spec) -> Value:
+    """A value as it stands on a command line, checked."""
+    try:
+        return check(name, spec.type(text), spec)
+    except ValueError:
+        return check(name, text, spec)
 
 
 def check(name: str, value: object, spec: Spec) -> Value:
@@ -236,6 +276,10 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
 
 def check_sample(given: Mapping[str, object]) -> SampleConfig:
     return SampleConfig(**_check_all(given, SAMPLE_OPTIONS))  # type: ignore[arg-type]
+
+
+def check_eval(given: Mapping[str, object]) -> EvalConfig:
+    return EvalConfig(**_check_all(given, EVAL_OPTIONS))  # type: ignore[arg-type]
 
 
 def _check_all(given: Mapping[str, object], known: Mapping[str, Spec]) -> dict[str, Value]:

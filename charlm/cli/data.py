@@ -11,7 +11,7 @@ from charlm.cli.options import Screen, command
 
 
 def register(app: typer.Typer) -> None:
-    data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Corpora that charlm knows by name.")
+    data = typer.Typer(rich_markup_mode=None, help="Corpora that charlm knows by name.")
     app.add_typer(data, name="data")
 
     @command(data, "list")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charlm.cli.options import Screen, command
+from charlm.config import EVAL_OPTIONS, EvalConfig, Value, check_eval
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     for name in ("eval", "perplexity"):
-        command(app, name)(evaluate)
+        command(app, name, EVAL_OPTIONS, asdict(EvalConfig()) | {"threads": None})(evaluate)
 
 
 def evaluate(
     screen: Screen,
-    options: dict[str, Any],  # noqa: ARG001
+    options: dict[str, Value],
     checkpoint: Annotated[
         list[str] | None,
         typer.Argument(help="files, run folders or run names (default: the newest run)", show_default=False),
@@ -43,29 +45,20 @@ def evaluate(
         bool, typer.Option("--exact", help="one unbroken pass instead of lanes: slower, and the reference")
     ] = False,
     checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
-    device: Annotated[str, typer.Option(help="where to compute", metavar="auto|cpu|cuda|cuda:N|mps")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="processor threads (default: all cores)", metavar="N", show_default=False)
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Report loss, bits per character, bits per byte and perplexity of text under a model."""
-    from charlm.config import TRAIN_OPTIONS, check
-
-    check("device", device, TRAIN_OPTIONS["device"])
-    if threads is not None:
-        check("threads", threads, TRAIN_OPTIONS["threads"])
+    config = check_eval(options)
 
     from charlm import api
     from charlm.text.corpus import read_text
 
     texts = [(path, read_text(path)) for path in text or ()]
-    models = [api.load(what, checkpoints=checkpoints, device=device) for what in checkpoint or (None,)]
+    models = [api.load(what, checkpoints=checkpoints, **options) for what in checkpoint or (None,)]
     if not checkpoint:
         screen.note(f"scoring with {models[0].path}")
     results = []
     for model in models:
-        model.use_threads(threads or 0)
         for name, content in texts or [("held-out text", model.held_out(corpus or ()))]:
             results.append(_row(model, name, content, exact=exact))
     if as_json:
@@ -77,7 +70,7 @@ def evaluate(
     if len(results) == 1:
         paragraphs(screen.out, [f"The model is {meaning(results[0]['loss'])}."])
     how = "in one unbroken pass" if exact else "in lanes, within 0.0005 bits a character of the exact pass (--exact)"
-    screen.note(f"scored in fp32, {how}")
+    screen.note(f"scored in {config.precision}, {how}")
 
 
 def _row(model: LanguageModel, name: str, text: str, *, exact: bool) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def register(app: typer.Typer) -> None:
             paragraphs(
                 screen.out,
                 [
-                    f"{path} is whole: its SHA-256 matches, {len(arrays)} tensors have the shapes they should, {numbers:,} numbers are finite."
+                    f"{path} is whole: its SHA-256 matches, {len(arrays)} tensors have the shapes they should, "
+                    f"{numbers:,} numbers are finite."
                 ],
             )
 
@@ -102,13 +103,15 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     lines = [
         (
             "model",
-            f"{model.layers} x {model.hidden} {model.cell}, embedding {model.embedding or 'one-hot'}, {checkpoint.parameters:,} parameters",
+            f"{model.layers} x {model.hidden} {model.cell}, embedding {model.embedding or 'one-hot'}, "
+            f"{checkpoint.parameters:,} parameters",
         ),
         ("dropout", dropout),
         ("vocabulary", f"{tokenizer.size:,} ({tokenizer.kind}), escape {tokenizer.escape:.3g}"),
         (
             "text",
-            f"{corpus['train_characters']:,} characters to train on, {corpus['val_characters']:,} held out, SHA-256 {corpus['fingerprint'][:16]}…",
+            f"{corpus['train_characters']:,} characters to train on, {corpus['val_characters']:,} held out, "
+            f"SHA-256 {corpus['fingerprint'][:16]}…",
         ),
     ]
     lines += [
@@ -123,7 +126,8 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ),
         (
             "progress",
-            f"{checkpoint.training['step']:,} steps, {duration(checkpoint.bookkeeping['seconds'])}, {'finished' if result else 'not finished'}",
+            f"{checkpoint.training['step']:,} steps, {duration(checkpoint.bookkeeping['seconds'])}, "
+            f"{'finished' if result else 'not finished'}",
         ),
     ]
     if checkpoint.training["best"] is not None:
@@ -140,7 +144,8 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     lines += [
         (
             "made by",
-            f"charlm's format 1, torch {environment['torch']}, Python {environment['python']}, {environment['device']}, {environment['precision']}",
+            f"charlm's format 1, torch {environment['torch']}, Python {environment['python']}, "
+            f"{environment['device']}, {environment['precision']}",
         ),
         ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.tensors else 'the model alone'})"),
     ]

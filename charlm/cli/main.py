@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -17,7 +15,6 @@ from charlm.report.plain import one_line
 
 app = typer.Typer(
     name="charlm",
-    no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -46,12 +43,11 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each way to end
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
     """Run one command line; returns the exit code. Whatever goes wrong is one line on standard error."""
     show = "--traceback" in arguments
     try:
-        code = app(args=list(arguments), prog_name="charlm", standalone_mode=False)
-        sys.stdout.flush()
+        code = app(args=list(arguments) or ["--help"], prog_name="charlm", standalone_mode=False)
         return _interrupted() if code == INTERRUPTED else int(code or 0)
     except CharlmError as error:
         return _fail(error, str(error), error.exit_code, show)
@@ -61,11 +57,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each
         )
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except BrokenPipeError:
-        return _closed_pipe()
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            return _closed_pipe()
         return _fail(error, f"input or output failed: {error}", StorageError.exit_code, show)
     except MemoryError as error:
         return _fail(
@@ -90,9 +82,3 @@ def _fail(error: BaseException, text: str, code: int, show: bool) -> int:
 def _interrupted() -> int:
     print("charlm: interrupted", file=sys.stderr)  # noqa: T201
     return INTERRUPTED
-
-
-def _closed_pipe() -> int:
-    """Whoever read our output has gone: no error. Python would complain again when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0

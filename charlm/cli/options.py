@@ -1,5 +1,5 @@
-"""Commands made from specifications: every option of `charlm.config` becomes one of the command line, and
-every command gets the options that all share. Nothing here, nor in the modules that declare commands, may import torch."""
+"""Commands made from specifications: every option of `charlm.config` becomes one of the command line, and every
+command gets the options that all share. Nothing here, nor in the modules that declare commands, may import torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.config import Spec, Value, flag
+from charlm.config import Spec, flag, parse
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from charlm.report import terminal
 
 _SHARED = {
     "quiet": (bool, typer.Option("-q", "--quiet", help="say nothing but results and errors")),
@@ -33,13 +33,13 @@ class Screen:
     color: bool
 
     @property
-    def out(self) -> Console:
+    def out(self) -> terminal.Console:
         from charlm.report.terminal import console
 
         return console(sys.stdout, color=self.color)
 
     @property
-    def err(self) -> Console:
+    def err(self) -> terminal.Console:
         from charlm.report.terminal import console
 
         return console(sys.stderr, color=self.color)
@@ -58,7 +58,7 @@ class Screen:
 def command(
     app: typer.Typer, name: str, specs: Mapping[str, Spec] | None = None, defaults: Mapping[str, object] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register `function(screen, options, **own)`; `options` holds what the user gave of `specs`, unchecked."""
+    """Register `function(screen, options, **own)`; `options` holds what the user gave of `specs`, checked."""
     known = dict(specs or {})
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -67,8 +67,13 @@ def command(
         def run(**values: Any) -> None:
             screen = Screen(values.pop("quiet"), not values.pop("no_color") and not os.environ.get("NO_COLOR"))
             del values["traceback"]
-            options: dict[str, Value] = {option: value for option in known if (value := values.pop(option)) is not None}
-            function(screen, options, **values)
+            texts = {option: values.pop(option) for option in known}
+            options = {option: parse(option, text, known[option]) for option, text in texts.items() if text is not None}
+            try:
+                function(screen, options, **values)
+                sys.stdout.flush()
+            except BrokenPipeError:  # whoever read our output has gone: no error, and nothing left to say
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
         made = [_parameter(option, spec, (defaults or {}).get(option)) for option, spec in known.items()]
         shared = [_keyword(option, Annotated[kind, info], False) for option, (kind, info) in _SHARED.items()]
@@ -83,20 +88,10 @@ def command(
 
 
 def _parameter(name: str, spec: Spec, default: object) -> inspect.Parameter:
+    """Typer sees a text: what it has to look like is for `charlm.config.parse` to say."""
     text = spec.help if default in (None, "") else f"{spec.help} (default: {default})"
-    if spec.choices:
-        metavar = "|".join(spec.choices)
-    else:
-        metavar = {"duration": "90s|10m|2h", "every": "N|60s", "device": "auto|cpu|cuda|cuda:N|mps"}.get(spec.form) or {
-            int: "N",
-            float: "X",
-            str: "TEXT",
-        }[spec.type]
-    return _keyword(
-        name,
-        Annotated[spec.type | None, typer.Option(flag(name), help=text, metavar=metavar, show_default=False)],
-        None,
-    )
+    info = typer.Option(flag(name), help=text, metavar=spec.metavar, show_default=False)
+    return _keyword(name, Annotated[str | None, info], None)
 
 
 def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:

@@ -49,7 +49,8 @@ def register(app: typer.Typer) -> None:
         unseen = len(model.tokenizer.encode(text).escaped)
         if unseen:
             screen.note(
-                f"{unseen} character{'s' * (unseen != 1)} of the prime never stood in the training text; each reads as an average one"
+                f"{unseen} character{'s' * (unseen != 1)} of the prime never stood in the training text; "
+                "each reads as an average one"
             )
         echo = "" if no_echo else text
         pieces = model.stream(config, prime=text, stop=stop or "")
@@ -79,7 +80,7 @@ def _prime(text: str | None, path: str | None) -> str:
 
 
 def _write(text: str, *, raw: bool) -> None:
-    """Exactly, in a pipe; on a terminal what would command it is shown instead, and the lines end where they should."""
+    """Exactly, in a pipe; on a terminal what would command it is shown instead, and lines end where they should."""
     if sys.stdout.isatty() and not raw:
         text = visible(text)
     sys.stdout.buffer.write(text.encode())

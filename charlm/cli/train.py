@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
         ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="print the final record as JSON")] = False,
     ) -> None:
-        """Train a model on text. What is not set is chosen by the length of the text and the machine, and said with its reason."""
+        """Train a model on text. What is not set is chosen by the text's length and the machine, with reasons."""
         own: dict[str, str | None] = {
             "name": name,
             "checkpoints": checkpoints,

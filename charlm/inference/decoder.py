@@ -1,7 +1,7 @@
 """One token at a time, for several streams at once, in NumPy: no torch to import, no weights to repack at each step.
 
-The first layer's input product is a table, looked up by id: (embedding row) W_ih^T + b_ih (+ b_hh), computed once. The equations
-are those of docs/mathematics.md in PyTorch's form; tests hold this engine to the training network.
+The first layer's input product is a table, looked up by id: (embedding row) W_ih^T + b_ih (+ b_hh), computed once.
+The equations are those of docs/mathematics.md in PyTorch's form; tests hold this engine to the training network.
 
 Legend: B streams, H hidden units, G gates (4 LSTM, 3 GRU, 1 RNN), V vocabulary. Arithmetic is float32.
 """

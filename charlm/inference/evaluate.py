@@ -1,11 +1,11 @@
 """The one definition of loss, bits per character and perplexity.
 
 A text's nats are the sum over its tokens of -ln P(token | everything before), with the state carried from its first
-character to its last; figures divide that sum once, by *characters*, so that characters, bytes and SentencePiece compare.
-Every character is charged, unseen ones through the tokenizer's escape.
+character to its last; figures divide that sum once, by *characters*, so that characters, bytes and SentencePiece
+compare. Every character is charged, unseen ones through the tokenizer's escape.
 
-`exact` is that one pass. The default cuts the text into lanes that are read side by side, each of which first reads `CONTEXT` tokens
-before its own without scoring them, so that the state it starts from is nearly the true one.
+`exact` is that one pass. The default cuts the text into lanes that are read side by side. Each lane first reads the
+`CONTEXT` tokens before its own without scoring them, so that the state it starts from is nearly the true one.
 
 This module knows nothing of training, files or printing.
 """
@@ -137,7 +137,10 @@ def token_nats(
 
 
 def _segments(tokens: int, lanes: int, context: int) -> tuple[int, int]:
-    """Distance between the lanes' beginnings, and the length of each: lane 0 scores all it reads, the others all after their context."""
+    """Distance between the lanes' beginnings, and the length of each.
+
+    Lane 0 scores all that it reads, the others all after their context.
+    """
     if lanes == 1:
         return tokens, tokens
     stride = -(-(tokens - context) // lanes)

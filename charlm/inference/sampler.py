@@ -23,8 +23,8 @@ def next_token(
 ) -> int:
     """The token that u in [0, 1) selects from the tempered, cut and renormalised distribution over logits [V].
 
-    Tokens are laid out in the order of their ids, and the first whose cumulative probability exceeds u is taken. Temperature 0
-    is argmax (the lowest id among equals).
+    Tokens are laid out in the order of their ids, and the first whose cumulative probability exceeds u is taken.
+    Temperature 0 is argmax (the lowest id among equals).
 
     >>> next_token(np.log(np.array([0.5, 0.25, 0.25], dtype=np.float32)), 0.6)
     1
@@ -41,8 +41,11 @@ def next_token(
 def distribution(
     logits: Floats, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
 ) -> NDArray[np.float64]:
-    """softmax(logits / temperature) [V], cut to the K likeliest, then to the smallest set that holds `top_p`, then to what has `min_p`
-    of the likeliest's probability; renormalised. Ties go to the lower id. Nucleus: Holtzman et al. 2020; min-p: Nguyen et al. 2024."""
+    """softmax(logits / temperature) [V], cut and renormalised.
+
+    The cuts, in order: the K likeliest; the smallest set that holds `top_p` (nucleus, Holtzman et al. 2020); what has
+    at least `min_p` of the likeliest's probability (Nguyen et al. 2024). Ties go to the lower id.
+    """
     scaled = (logits.astype(np.float64) - float(logits.max())) / temperature
     p = np.exp(scaled)
     p /= p.sum()
@@ -75,8 +78,9 @@ def generate(
 ) -> Iterator[Piece]:
     """`config.count` samples of `config.length` characters, token by token, as they are drawn.
 
-    The prime is read (its unseen characters as the mean embedding) and not returned. A sample ends before `stop`, if given: text
-    that could become the stop text is held back until it is known not to. Tokens that are less than a character yield once it is whole.
+    The prime is read (its unseen characters as the mean embedding) and not returned. A sample ends before `stop`, if
+    given: text that could become the stop text is held back until it is known not to. Tokens that are less than a
+    character yield once it is whole.
     """
     texts = [_Sample(config.length, stop, Stream(tokenizer)) for _ in range(config.count)]
     if config.length == 0:

@@ -2,9 +2,9 @@
 
 Legend: T window, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ...].
 
-Dropout acts on non-recurrent connections only (Zaremba, Sutskever, Vinyals 2014, "Recurrent neural network regularization"):
-on the embedding's output, between layers and before the head; h(t-1) -> h(t) is never masked. The
-network knows ids, not text: V is the start input, V + 1 an unseen character, which reads the mean embedding.
+Dropout acts on non-recurrent connections only (Zaremba, Sutskever, Vinyals 2014, "Recurrent neural network
+regularization"): on the embedding's output, between layers and before the head; h(t-1) -> h(t) is never masked.
+The network knows ids, not text: V is the start input, V + 1 an unseen character, which reads the mean embedding.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Dropout(nn.Module):
             return x
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[: x.numel()]
-        kept = bits.view(x.shape) < round((1 - self.p) * 65536) - 32768
+        kept = bits.view(x.shape) <= round((1 - self.p) * 65536) - 32769  # for the least p, 32767: all of int16
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
 
 
@@ -139,8 +139,12 @@ def _run(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Te
 
 
 def initialise(network: Network, seed: int) -> None:
-    """Recurrent matrices orthogonal gate by gate, input matrices and head Xavier (Glorot and Bengio 2010) gate by gate,
-    biases 0 but the forget gates', whose total over PyTorch's two bias vectors is `forget_bias` (Jozefowicz et al. 2015)."""
+    """Fill a network with its first weights, which follow from the seed alone.
+
+    Recurrent matrices are orthogonal and input matrices Xavier (Glorot and Bengio 2010), gate by gate; the head is
+    Xavier, the embedding N(0, 0.1^2). Biases are 0 but the forget gates', whose total over PyTorch's two bias vectors
+    is `forget_bias` (Jozefowicz et al. 2015).
+    """
     generator = torch.Generator().manual_seed(integer(seed, Purpose.WEIGHTS, 0))
     hidden, gates = network.config.hidden, GATES[network.config.cell]
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """What people see in a terminal or read from a pipe. The only module that imports rich.
 
-Results go to standard output, everything else to standard error; each stream by itself decides about colour and whether
-something may move. Foreign text (a model's, a file's name) passes `visible` and never rich's markup.
+Results go to standard output, everything else to standard error; each stream by itself decides about colour and
+whether something may move. Foreign text (a model's, a file's name) passes `visible` and never rich's markup.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console as Console
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
@@ -116,9 +117,10 @@ class Progress:
         text = Text()
         text.append(f"{one_line(event.name)}: ", style="bold")
         text.append(
-            f"{event.train_characters:,} characters to train on, {event.val_characters:,} held out, vocabulary {event.vocabulary:,}\n"
-            f"{model.layers} x {model.hidden} {model.cell}, {event.parameters:,} parameters; {train.batch} lanes x {train.bptt} tokens; "
-            f"{optim.optimizer}, rate {optim.lr:g}; {length}\n"
+            f"{event.train_characters:,} characters to train on, {event.val_characters:,} held out, "
+            f"vocabulary {event.vocabulary:,}\n"
+            f"{model.layers} x {model.hidden} {model.cell}, {event.parameters:,} parameters; "
+            f"{train.batch} lanes x {train.bptt} tokens; {optim.optimizer}, rate {optim.lr:g}; {length}\n"
             f"{event.runtime}"
         )
         self._say(text)
@@ -161,7 +163,8 @@ class Progress:
         loss = "" if event.val_loss is None else f"  held out {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
         mark = "  best" if event.best else ""
         line = Text(
-            f"check at step {event.step:,} of {event.total:,}, {duration(event.seconds)}: train {event.train_loss:.4f}{loss}"
+            f"check at step {event.step:,} of {event.total:,}, {duration(event.seconds)}: "
+            f"train {event.train_loss:.4f}{loss}"
         )
         line.append(mark, style="green")
         self._say(line)

@@ -26,15 +26,16 @@ def _meaning(loss: float, vocabulary: int) -> str:
     choices = math.exp(loss)
     guess = math.log2(vocabulary)
     return (
-        f"On text it has not seen the model needs {bits(loss):.2f} bits a character: it is as unsure as if it chose among "
-        f"{choices:.1f} equally likely characters, where knowing nothing means {vocabulary} ({guess:.2f} bits)."
+        f"On text it has not seen the model needs {bits(loss):.2f} bits a character: it is as unsure as if it chose "
+        f"among {choices:.1f} equally likely characters, where knowing nothing means {vocabulary} ({guess:.2f} bits)."
     )
 
 
 def _memorised(result: Mapping[str, Any]) -> list[str]:
     loss = float(result["train_loss"])
     return [
-        f"Nothing was held out, so only the text itself was measured: {loss:.4f} nats ({bits(loss):.3f} bits) a character.",
+        f"Nothing was held out, so only the text itself was measured: {loss:.4f} nats ({bits(loss):.3f} bits) "
+        "a character.",
         "That says how well it is known by heart, not how well the model would do on other text; --val 0.1 would tell.",
     ]
 
@@ -49,14 +50,15 @@ def _course(config: Config, result: Mapping[str, Any], history: Sequence[Mapping
         row = history[best]
         stop = " and stopped for want of patience" if result["stopped"] else ""
         return [
-            f"It has been overfitting since step {row['step']:,} ({duration(row['seconds'])} in): the loss on held-out text "
-            f"rose from {losses[best]:.3f} to {losses[-1]:.3f} while training went on to {result['train_loss']:.3f}{stop}. "
-            "best.safetensors is the model before that.",
+            f"It has been overfitting since step {row['step']:,} ({duration(row['seconds'])} in): the loss on held-out "
+            f"text rose from {losses[best]:.3f} to {losses[-1]:.3f} while training went on to "
+            f"{result['train_loss']:.3f}{stop}. best.safetensors is the model before that.",
             _more_regularisation(config),
         ]
     if losses[-3] - losses[-1] > _NOISE:
         lines = [
-            f"It was still improving: {losses[-3]:.3f}, {losses[-2]:.3f}, {losses[-1]:.3f} nats at its last three checks."
+            f"It was still improving: {losses[-3]:.3f}, {losses[-2]:.3f}, {losses[-1]:.3f} nats "
+            "at its last three checks."
         ]
         if gap > _GAP:
             return [

@@ -79,7 +79,7 @@ def set_threads(wanted: int) -> int:
 
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
-    """Settle `--precision`: what was asked for, or for `auto` the fastest that the hardware has; `probe` measures it on CPU."""
+    """Settle `--precision`: what was asked for, or for `auto` the fastest here, which on CPU `probe` measures."""
     if device.type == "cuda":
         os.environ.setdefault(
             "CUBLAS_WORKSPACE_CONFIG", ":4096:8"

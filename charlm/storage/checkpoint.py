@@ -1,8 +1,8 @@
 """The checkpoint: one safetensors file that stands alone. docs/checkpoint.md is its description.
 
-Tensors are NumPy arrays here, so that whoever only reads a checkpoint need not import torch. Everything that is no tensor is
-one JSON object in the file's metadata under "charlm"; beside it, "sha256" is the hash of the whole file with that hash's own
-64 digits read as zeros. Nothing is unpickled. This is the only module that knows the format.
+Tensors are NumPy arrays here, so that whoever only reads a checkpoint need not import torch. Everything that is no
+tensor is one JSON object in the file's metadata under "charlm"; beside it, "sha256" is the hash of the whole file
+with that hash's own 64 digits read as zeros. Nothing is unpickled. This is the only module that knows the format.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which text a checkpoint was trained on, and how that text is found again: by its recorded path, known by its fingerprint."""
+"""The text of a checkpoint, and how it is found again: by its recorded path, known by its fingerprint."""
 
 from __future__ import annotations
 
@@ -57,5 +57,8 @@ def _difference(before: Sequence[Mapping[str, Any]], now: Corpus) -> str:
         return f"the run's text was {len(before)} file{'s' * (len(before) != 1)} and is {len(now.sources)} now"
     for old, new in zip(before, now.sources, strict=True):
         if old["sha256"] != new.sha256:
-            return f"{new.path} is not the run's text: {old['characters']:,} characters then, {new.characters:,} now, and another SHA-256"
+            return (
+                f"{new.path} is not the run's text: {old['characters']:,} characters then, {new.characters:,} now, "
+                "and another SHA-256"
+            )
     return "the run's text is split otherwise now"

@@ -1,7 +1,7 @@
 """Files, folders and standard input to one exact text, its held-out part and its fingerprint.
 
-Bytes are UTF-8, strictly; nothing is normalised, no line end is translated, a byte order mark stays. The last share of
-*each* source is held out; the parts are joined unchanged. This module knows nothing of tokens.
+Bytes are UTF-8, strictly; nothing is normalised, no line end is translated, a byte order mark stays. The last share
+of *each* source is held out; the parts are joined unchanged. This module knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def decode(raw: bytes, path: str) -> str:
 def load_corpus(paths: Sequence[str], val: str) -> Corpus:
     """The corpus that these files, folders (recursively, sorted) and `-` make, split as `--val` says.
 
-    Raises DataError when fewer than two characters are left to train on, StorageError when a named file cannot be read.
+    Raises DataError when fewer than two characters are left to train on, StorageError when a named file is unreadable.
     """
     share = val_share(val)
     train: list[str] = []
@@ -108,6 +108,7 @@ def load_corpus(paths: Sequence[str], val: str) -> Corpus:
     if share is None:
         text = read_text(val)
         sources.append(_source(val, text, held_out=True))
+        stdin = text if val == STDIN else stdin
         held = [text]
         if not text:
             raise DataError(f"{val} is empty", kept="nothing was written", hint="--val wants a text, a share, or 0")
@@ -115,7 +116,8 @@ def load_corpus(paths: Sequence[str], val: str) -> Corpus:
     if len(corpus.train) < 2:
         found = sum(source.characters for source in sources)
         raise DataError(
-            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} to train on; at least 2 are needed",
+            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} to train on; "
+            "at least 2 are needed",
             kept="nothing was written",
             hint="give a longer text, or --val 0",
         )

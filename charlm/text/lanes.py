@@ -1,8 +1,8 @@
 """A token stream as B parallel lanes, read window by window; where reading stands is a value that can be saved.
 
-The stream is rotated by the epoch's shift and cut into B contiguous lanes whose lengths differ by one at most, so that an epoch
-predicts every token exactly once. Row b of one window continues row b of the window before: the state carried between
-them is true history. A lane's first input is the start token.
+The stream is rotated by the epoch's shift and cut into B contiguous lanes whose lengths differ by one at most, so
+that an epoch predicts every token exactly once. Row b of one window continues row b of the window before: the state
+carried between them is true history. A lane's first input is the start token.
 
     stream "abcdefgh", 2 lanes, windows of 2 (^ is the start token)
 

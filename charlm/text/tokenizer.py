@@ -7,8 +7,8 @@ Three kinds, one interface. A token id lies in 0..size-1; two ids beyond stand o
                 travel beside the ids, in order
 
 Characters have an escape for what training never showed (Good 1953; Katz 1987): with n1 of the N training characters
-seen exactly once, e = (n1 + 1/2) / (N + 1), and P(c) = (1 - e) softmax(c) inside the vocabulary V, e / (1112064 - |V|) outside.
-Bytes and SentencePiece pieces (with byte fallback) cover everything, so their e is 0.
+seen exactly once, e = (n1 + 1/2) / (N + 1), and P(c) = (1 - e) softmax(c) inside the vocabulary V,
+e / (1112064 - |V|) outside. Bytes and SentencePiece pieces (with byte fallback) cover everything, so their e is 0.
 
 This module knows nothing of files, models or probabilities of tokens.
 """
@@ -201,9 +201,9 @@ class ByteTokenizer(Tokenizer):
 class SentencePieceTokenizer(Tokenizer):
     """Pieces of a SentencePiece model (Kudo and Richardson 2018), made lossless.
 
-    The model is trained without normalisation, with white space kept and bytes to fall back on, and reads one line at a
-    time; a line end is always the byte piece <0x0A>. SentencePiece writes a space as U+2581, so that character itself goes in as
-    bytes. Whatever a piece sequence would not reproduce exactly goes in as bytes too.
+    The model is trained without normalisation, with white space kept and bytes to fall back on, and reads one line
+    at a time; a line end is always the byte piece <0x0A>. SentencePiece writes a space as U+2581, so that character
+    itself goes in as bytes. Whatever a piece sequence would not reproduce exactly goes in as bytes too.
     """
 
     kind = "sentencepiece"
@@ -211,6 +211,8 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, model: bytes) -> None:
         from sentencepiece import SentencePieceProcessor
 
+        if not model:
+            raise CheckpointError("the checkpoint holds no SentencePiece model")
         self._model = model
         try:
             self._processor: Any = SentencePieceProcessor(model_proto=model)
@@ -225,6 +227,12 @@ class SentencePieceTokenizer(Tokenizer):
     def train(cls, text: str, size: int, kind: str) -> SentencePieceTokenizer:
         from sentencepiece import SentencePieceTrainer
 
+        if not any(line.strip("\r") for line in _safe_lines(text)):
+            raise DataError(
+                "the text holds nothing that sentencepiece could learn from: line ends alone",
+                kept="nothing was written",
+                hint="use --tokenizer char",
+            )
         model = io.BytesIO()
         try:
             SentencePieceTrainer.train(
@@ -310,7 +318,7 @@ def restore_tokenizer(state: TokenizerState) -> Tokenizer:
             return ByteTokenizer()
         if table["kind"] == "sentencepiece":
             return SentencePieceTokenizer(state.model)
-    except (KeyError, TypeError, ValueError, DataError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, DataError) as error:
         raise CheckpointError(f"the checkpoint's tokenizer is not complete: {error!r}") from error
     raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {table['kind']!r}")
 
@@ -338,5 +346,5 @@ def _unspace(piece: str) -> bytes:
 
 
 def _safe_lines(text: str) -> Iterable[str]:
-    """What SentencePiece may learn from: lines without its own mark for a space, and without the NUL it cannot hold."""
+    """What SentencePiece may learn from: lines cut at its own mark for a space, and at NUL, which it cannot hold."""
     return (part for line in text.split("\n") for part in re.split("[\u2581\0]+", line) if part)

@@ -32,7 +32,10 @@ class Clock:
 
 
 def revise(plan: Plan, step: int, budget: float, clock: Clock, last: float) -> Plan | None:
-    """A better plan for `budget` seconds at this step, or None while the present one holds; `last` is when it was looked at."""
+    """A better plan for `budget` seconds at this step, or None while the present one holds.
+
+    `last` is when, in seconds of the run, the plan was last looked at.
+    """
     if clock.seconds >= OVERSHOOT * budget:
         return plan.revised(step, step)
     if not plan.measured:
@@ -54,6 +57,6 @@ def _total(step: int, budget: float, clock: Clock) -> int:
 
 
 def affordable_checks(budget: float, clock: Clock, tokens_per_step: int, val_tokens: int, most: int) -> int:
-    """How often the held-out text can be looked at for its share of the budget; reading costs about half of learning."""
+    """How often the held-out text can be looked at for its share of the budget, if reading costs half of learning."""
     cost = val_tokens / tokens_per_step * clock.step_time / 2
     return max(1, min(most, int(CHECKS_SHARE * budget / cost))) if val_tokens else 0

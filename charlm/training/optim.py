@@ -1,14 +1,14 @@
 """How weights follow gradients: AdamW, RMSProp, Muon; clipping; loss scaling. docs/mathematics.md has the equations.
 
-Whatever the rule, weight decay is decoupled (Loshchilov and Hutter 2019) and touches matrices only, and every tensor of an optimizer's
-state has a name made of the weight's, so that a checkpoint can hold it.
+Whatever the rule, weight decay is decoupled (Loshchilov and Hutter 2019) and touches matrices only, and every tensor
+of an optimizer's state has a name made of the weight's, so that a checkpoint can hold it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ _ITERATIONS: Final = 3
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised (Jordan et al. 2024), gate by gate.
 
-    m <- 0.95 m + g;  u = g + 0.95 m;  w <- w - lr * orthogonal(u), for each gate's block [H, width] by itself, as
-    the recurrent matrices of a gated network are stacks of independent ones. Blocks of one shape are one batched product.
+    m <- 0.95 m + g;  u = g + 0.95 m;  w <- w - lr * orthogonal(u), for each gate's block [H, width] by itself, as the
+    recurrent matrices of a gated network are stacks of independent ones. Blocks of one shape are one batched product.
     """
 
     def __init__(self, weights: Iterable[Tensor], *, lr: float, hidden: int, momentum: float = 0.95) -> None:
@@ -55,7 +55,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrices: Tensor) -> Tensor:
     """Nearly U V^T for each matrix U S V^T [N, rows, columns]: three quintic Newton-Schulz steps in bf16.
 
-    The result's singular values lie about 1 (0.3 to 1.2 where the input's are within a factor of 20 of the largest), which is all that an update needs.
+    The result's singular values lie about 1 (0.3 to 1.2 where the input's are within a factor of 20 of the largest),
+    which is all that an update needs.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
@@ -143,7 +144,10 @@ def clip(weights: Iterable[Tensor], threshold: float, mode: str) -> Tensor:
 
 
 class LossScale:
-    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018): halved at an overflow, whose step is skipped, doubled after 2,000 good steps."""
+    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018).
+
+    The scale is halved at an overflow, whose step is skipped, and doubled after 2,000 good steps.
+    """
 
     def __init__(self, enabled: bool, scale: float = 65536.0, good: int = 0) -> None:
         self.enabled = enabled

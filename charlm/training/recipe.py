@@ -1,4 +1,4 @@
-"""What `charlm train corpus.txt` chooses where the user says nothing, and why: pure functions of the text and the machine.
+"""What `charlm train corpus.txt` chooses where the user says nothing, and why: functions of the text and the machine.
 
 The figures behind the choices are in docs/log.md.
 """

@@ -1,7 +1,8 @@
 """How far training is, and the rate that follows: pure functions of the step.
 
-A plan is recorded in the checkpoint before it is used, so that a resumed run follows the same rates to the bit, also under a
-time budget, where the number of steps is an estimate that is revised as the machine turns out faster or slower.
+A plan is recorded in the checkpoint before it is used, so that a resumed run follows the same rates to the bit. That
+holds under a time budget too, where the number of steps is an estimate that is revised as the machine turns out
+faster or slower.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ UNKNOWN: Final = 10**12  # total steps of a plan that has not been measured yet
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Progress from 0 to 1 as a piecewise linear function of the step, given by its knots (step, progress); the last is (total, 1).
+    """Progress from 0 to 1, piecewise linear in the step. Knots are (step, progress); the last is (total, 1).
 
     >>> plan = Plan.of(100).revised(50, 150)
     >>> [plan.progress(step) for step in (0, 25, 50, 100, 150)]
@@ -55,7 +56,7 @@ class Plan:
 
 
 def rate(step: int, progress: float, *, warmup: int, decay: str) -> float:
-    """The learning rate of a step (from 0) as a share of the highest: a linear rise over `warmup` steps, times the decay.
+    """The rate of a step (from 0) as a share of the highest: a linear rise over `warmup` steps, times the decay.
 
     >>> [round(rate(step, step / 10, warmup=2, decay="linear"), 2) for step in (0, 1, 5, 9)]
     [0.5, 0.9, 0.5, 0.1]

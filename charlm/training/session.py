@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from charlm.config import Config, DataConfig, Value, flag, specs, val_share
-from charlm.errors import CheckpointError, ConfigError
+from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, timed
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
@@ -84,7 +84,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
 
 @contextmanager
 def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer | Checkpoint]:
-    """A trainer that goes on where the run stopped, holding its lock; the checkpoint itself when the run has finished."""
+    """A trainer that goes on where the run stopped, holding its lock; the checkpoint itself when it has finished."""
     with run.locked():
         found = run.restore()
         if found is None:
@@ -98,13 +98,21 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             emit(Remark(f"{run.last} cannot be used; going on from {path}"))
         _agree(checkpoint.config, order)
         if checkpoint.result:
+            emit(Remark(f"{run.folder} has finished: there is nothing left to do"))
             yield checkpoint
             return
         config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
         corpus = find_corpus(checkpoint.corpus, config.data.val, order.corpus, allow_change=order.allow_data_change)
+        train = tokenize(tokenizer, corpus.train)
+        if train.unknown_characters:
+            raise DataError(
+                f"the text now has {train.unknown_characters} characters that the run's vocabulary lacks",
+                kept="nothing was changed",
+                hint="start another run from its weights with --init-from",
+            )
         runtime = _same_runtime(checkpoint, order, emit)
         network = Network(config.model, tokenizer.size).to_device(runtime.device)
-        task = _task(config, tokenizer, tokenize(tokenizer, corpus.train), corpus, checkpoint.corpus)
+        task = _task(config, tokenizer, train, corpus, checkpoint.corpus)
         _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
         trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
         trainer.restore(checkpoint)

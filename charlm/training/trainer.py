@@ -138,7 +138,7 @@ class Trainer:
         return norm, share * config.optim.lr
 
     def _backward(self, window: Window) -> tuple[float, int]:
-        """Mean loss over the window's targets (nats per token) and their number; gradients are left in the weights."""
+        """Mean loss over the window's targets (nats per token) and their number; gradients stay in the weights."""
         device = self.runtime.device
         inputs_TB = torch.from_numpy(window.inputs).to(device, non_blocking=True)
         targets_TB = torch.from_numpy(window.targets).to(device, non_blocking=True)
@@ -159,11 +159,14 @@ class Trainer:
         if finite:
             self.optimizer.step(share)
         elif not skip:
-            raise DivergedError(
-                f"training diverged at step {self.state.step + 1}: loss {loss:g}, gradient norm {norm:g}",
-                kept=f"{self.run.folder} keeps what was saved before",
-                hint=f"try a lower rate, such as --lr {self.task.config.optim.lr / 3:.2g}",
-            )
+            raise self._diverged(f"loss {loss:g}, gradient norm {norm:g}")
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"training diverged at step {self.state.step + 1}: {what}",
+            kept=f"{self.run.folder} keeps what was saved before",
+            hint=f"try a lower rate, such as --lr {self.task.config.optim.lr / 3:.2g}",
+        )
 
     # time
 
@@ -206,6 +209,8 @@ class Trainer:
         if self.task.glance is None:
             return None
         loss = self._score(self.task.glance).loss
+        if not math.isfinite(loss):
+            raise self._diverged(f"held-out loss {loss:g}")
         better = state.best is None or loss < state.best
         if better:
             state.best, state.best_step, state.bad_checks = loss, state.step, 0
@@ -315,6 +320,8 @@ class Trainer:
         self.emit(Saved(self.state.step, self.run.last))
 
     def _checkpoint(self, *, whole: bool) -> Checkpoint:
+        if not all(torch.isfinite(weight).all() for weight in self.network.parameters()):
+            raise self._diverged("weights that are not finite")
         """The present state; not `whole` means the model alone, with the loss it was chosen by."""
         task, state = self.task, self.state
         tensors = {**self.optimizer.export(), **export_state(self.hidden, task.config.model.cell)} if whole else {}

@@ -1,7 +1,7 @@
 """Starting from another model's weights (`--init-from`): the architecture is the donor's, the vocabulary may differ.
 
-What belongs to a character (its embedding, its row of the head, its one-hot column) goes where that character is now; characters that
-the donor did not know begin as in any new model. Everything else is copied.
+What belongs to a character (its embedding, its row of the head, its one-hot column) goes where that character is now;
+characters that the donor did not know begin as in any new model. Everything else is copied.
 """
 
 from __future__ import annotations

@@ -1,0 +1,5 @@
+"""Benchmarks: charlm and a peer in turn, in one run; what counts is the median of the pairs' ratios.
+
+`make bench`, or `python -m bench --only train`. Each row is {name, ours, peer, ratio, target, holds}; a row that could
+not be measured has null for `holds`. `--save` keeps the rows under bench/results/ with date, commit and machine.
+"""

@@ -1,0 +1,44 @@
+"""Writes docs/cli.md from the commands themselves: `make docs`. A test fails when the file is not what this writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from charlm.cli.main import app
+
+COMMANDS = ["train", "sample", "eval", "perplexity", "info", "verify", "data list", "data get", "doctor"]
+HEAD = """# The command line
+
+Made by `make docs` from the commands themselves; do not edit.
+
+Exit codes: 0 done; 1 the operation failed; 2 usage or configuration; 3 bad data; 4 bad, missing or no checkpoint;
+5 training diverged; 74 input or output; 130 interrupted; 143 terminated. Results go to standard output, everything else to
+standard error, and a mistake is one line there. `--json` prints one object whose `schema` names the command.
+
+`--config FILE.toml` takes every option of `train` by its name, with `-` or `_`; the command line wins:
+
+```toml
+hidden = 256
+dropout = 0.2
+time = "10m"
+```
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    os.environ["COLUMNS"] = "100"
+    sections = [f"## charlm {name}\n\n```\n{_help(name)}\n```\n" for name in COMMANDS]
+    return "\n".join([HEAD, *sections])
+
+
+def _help(name: str) -> str:
+    result = CliRunner().invoke(app, [*name.split(), "--help"], prog_name="charlm")
+    return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("cli.md").write_text(reference())

@@ -1,0 +1,38 @@
+"""What every test of this folder shares: reproducible property tests, and one small model trained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from oracles import synthetic_text
+
+import charlm
+
+# The same examples in every run; how long one takes says nothing on a machine that others use as well.
+settings.register_profile("charlm", derandomize=True, deadline=None, database=None)
+settings.load_profile("charlm")
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> charlm.LanguageModel:
+    """Two layers of 48, trained in seconds on 60,000 synthetic characters: good enough to have a memory to speak of."""
+    folder: Path = tmp_path_factory.mktemp("small-model")
+    (folder / "synthetic.txt").write_text(synthetic_text(60_000, seed=7), encoding="utf-8")
+    trained = charlm.train(
+        folder / "synthetic.txt",
+        checkpoints=folder,
+        steps=400,
+        hidden=48,
+        embedding=16,
+        batch=8,
+        bptt=64,
+        dropout=0,
+        patience=0,
+        seed=3,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+    )
+    return charlm.load(trained.checkpoint, device="cpu")

@@ -1,0 +1,97 @@
+"""Documents that cannot drift: generated pages are up to date, names and examples in them are real."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import charlm
+from charlm.cli.main import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    page = runpy.run_path(str(ROOT / "docs/generate.py"))
+    assert (ROOT / "docs/cli.md").read_text() == page["reference"](), "run make docs"
+
+
+def test_every_command_is_in_the_reference() -> None:
+    page = (ROOT / "docs/cli.md").read_text()
+    names = [command.name for command in app.registered_commands]
+    assert names
+    assert all(f"## charlm {name}\n" in page for name in names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_our_code_in_a_page_exist(page: Path) -> None:
+    for name in re.findall(r"\bcharlm(?:\.\w+)+\b", page.read_text()):
+        if not re.search(r"\.(txt|py|md|toml|safetensors)$", name):
+            assert resolves(name), f"{page.name} names {name}, which does not exist"
+
+
+def resolves(name: str) -> bool:
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:size]))
+        except ImportError:
+            continue
+        for attribute in parts[size:]:
+            if not hasattr(value, attribute):
+                return False
+            value = getattr(value, attribute)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    yield from re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_python_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text("".join(f"{n} and {n} are {2 * n}.\n" for n in range(200)))
+    for block in blocks(ROOT / "README.md", "python"):
+        exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - our own page
+
+
+def test_the_reader_in_the_checkpoint_page_reads_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abc" * 50)
+    trained = charlm.train(tmp_path / "t.txt", checkpoints=tmp_path, steps=1, hidden=4, threads=1)
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / "docs/checkpoint.md", "python"):
+        exec(compile(block, "checkpoint.md", "exec"), names)  # noqa: S102 - our own page
+    read = names["read"]
+    assert callable(read)
+    assert "rnn.0.weight_hh" in str(read(trained.checkpoint))
+
+
+def test_the_readmes_two_commands_are_what_make_offers_and_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    assert commands[:2] == ["make demo", "make test"] or commands.index("make demo") < commands.index("make test")
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f"make {name}" in listed for name in ("setup", "demo", "test", "check", "bench", "docs", "clean"))
+    assert readme.count("## ") >= 3
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import charlm, sys; assert 'torch' not in sys.modules; charlm.train; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

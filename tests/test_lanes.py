@@ -1,0 +1,146 @@
+"""Lanes: an epoch predicts every token once, the carried state is true history, a saved position is all it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.text.lanes import IGNORE, Lanes, Position, Window
+
+PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+TOKENS, BATCH, BPTT = st.integers(1, 60), st.integers(1, 12), st.integers(1, 20)
+SEED = st.integers(0, 2**63 - 1)
+START = 10**6
+
+
+def stream(tokens: int, batch: int, seed: int = 0) -> Lanes:
+    """Lanes over the tokens 0, 1, 2, ..., so that a token tells its place."""
+    return Lanes(np.arange(tokens, dtype=np.int32), start=START, batch=batch, seed=seed)
+
+
+def epoch(lanes: Lanes, bptt: int, number: int = 0) -> list[Window]:
+    """The windows of one epoch, reached by reading all before it."""
+    return [window for position, window in walk(lanes, bptt, number + 1) if position.epoch == number]
+
+
+def walk(lanes: Lanes, bptt: int, epochs: int) -> Iterator[tuple[Position, Window]]:
+    position = Position()
+    while position.epoch < epochs:
+        window = lanes.read(position, bptt)
+        yield position, window
+        position = window.next
+
+
+def rows(windows: list[Window], name: str) -> list[list[int]]:
+    """Each lane of an epoch, its windows joined."""
+    joined: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = np.concatenate([getattr(w, name) for w in windows])
+    return [lane.tolist() for lane in joined.T]
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
+def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
+    windows = epoch(stream(tokens, batch, seed), bptt, number)
+    predicted = [target for lane in rows(windows, "targets") for target in lane if target != IGNORE]
+    assert sorted(predicted) == list(range(tokens))
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
+def test_lanes_read_on_through_the_text_and_only_their_ends_are_ignored(
+    tokens: int, batch: int, bptt: int, seed: int, number: int
+) -> None:
+    lanes = rows(epoch(stream(tokens, batch, seed), bptt, number), "targets")
+    longest = -(-tokens // min(batch, tokens))
+    read = [[target for target in lane if target != IGNORE] for lane in lanes]
+    for lane, kept in zip(lanes, read, strict=True):
+        assert lane == kept + [IGNORE] * (longest - len(kept))
+        assert len(kept) >= longest - 1
+    whole = [target for kept in read for target in kept]
+    assert whole == [(whole[0] + i) % tokens for i in range(tokens)]  # lane after lane: the text, cut at one place
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
+def test_inputs_are_the_targets_of_the_step_before(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
+    windows = epoch(stream(tokens, batch, seed), bptt, number)
+    for inputs, targets in zip(rows(windows, "inputs"), rows(windows, "targets"), strict=True):
+        scored = len([target for target in targets if target != IGNORE])
+        assert inputs[0] == START
+        assert inputs[1:scored] == targets[: scored - 1]
+        assert START not in inputs[1:]
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT, SEED)
+def test_fresh_windows_are_those_that_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: int) -> None:
+    before = -1
+    for position, window in walk(stream(tokens, batch, seed), bptt, 3):
+        assert window.fresh == (position.epoch != before) == (window.inputs[0] == START).all()
+        assert (window.inputs[1:] != START).all()
+        before = position.epoch
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT)
+def test_windows_have_the_asked_length_but_for_an_epochs_last(tokens: int, batch: int, bptt: int) -> None:
+    lanes = min(batch, tokens)
+    longest = -(-tokens // lanes)
+    lengths = [window.inputs.shape for window in epoch(stream(tokens, batch), bptt)]
+    assert lengths == [(min(bptt, longest - begin), lanes) for begin in range(0, longest, bptt)]
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT, SEED, st.data())
+def test_a_saved_position_gives_the_same_windows(
+    tokens: int, batch: int, bptt: int, seed: int, data: st.DataObject
+) -> None:
+    windows = list(walk(stream(tokens, batch, seed), bptt, 3))
+    number = data.draw(st.integers(0, len(windows) - 1))
+    again = stream(tokens, batch, seed)
+    position = Position(**windows[number][0]._asdict())
+    for expected_position, expected in windows[number:]:
+        window = again.read(position, bptt)
+        assert position == expected_position
+        assert np.array_equal(window.inputs, expected.inputs)
+        assert np.array_equal(window.targets, expected.targets)
+        assert (window.fresh, window.next) == (expected.fresh, expected.next)
+        position = window.next
+
+
+def test_epochs_after_the_first_are_cut_elsewhere_by_seed_and_epoch_alone() -> None:
+    def shifts(batch: int, bptt: int, seed: int) -> list[int]:
+        seen = {position.epoch: position.shift for position, _ in walk(stream(10_000, batch, seed), bptt, 6)}
+        return list(seen.values())
+
+    first = shifts(4, 700, seed=1)
+    assert first[0] == 0
+    assert len(set(first)) == 6
+    assert all(0 <= shift < 10_000 for shift in first)
+    assert shifts(4, 700, seed=1) == shifts(9, 64, seed=1) == shifts(1, 9_999, seed=1) == first
+    assert shifts(4, 700, seed=2)[1:] != first[1:]
+
+
+@PROFILE
+@given(TOKENS, BATCH, SEED, st.integers(0, 5))
+def test_a_text_that_fits_into_one_window_is_never_shifted(tokens: int, batch: int, seed: int, more: int) -> None:
+    lanes = stream(tokens, batch, seed)
+    bptt = -(-tokens // min(batch, tokens)) + more
+    first, *later = walk(lanes, bptt, 4)
+    assert [position for position, _ in later] == [Position(1), Position(2), Position(3)]
+    for _, window in later:
+        assert np.array_equal(window.inputs, first[1].inputs)
+        assert np.array_equal(window.targets, first[1].targets)
+
+
+@PROFILE
+@given(TOKENS, st.integers(0, 100))
+def test_more_lanes_than_tokens_are_cut_down(tokens: int, more: int) -> None:
+    lanes = stream(tokens, tokens + more)
+    assert (lanes.batch, lanes.longest) == (tokens, 1)
+    window = lanes.read(Position(), 8)
+    assert window.inputs.tolist() == [[START] * tokens]
+    assert window.targets.tolist() == [list(range(tokens))]

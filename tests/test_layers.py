@@ -1,0 +1,64 @@
+"""Imports go one way, heavy libraries stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import charlm
+
+ROOT = Path(charlm.__file__).parent
+FLOORS = ["errors", "config", "runtime", "text", "models", "storage", "inference", "training", "api", "report", "cli"]
+ONLY_IN = {"rich": "report", "typer": "cli", "sentencepiece": "text", "pooch": "text", "matplotlib": "report"}
+MODULES = sorted(
+    path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")
+)
+
+
+def floor(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_from_its_own_floor_and_those_under_it(path: Path) -> None:
+    own = FLOORS.index(floor(path))
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "charlm" and len(parts) > 1 and parts[1] in FLOORS:
+            assert FLOORS.index(parts[1]) <= own, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms_and_nothing_is_unpickled(path: Path) -> None:
+    for name in imports(path):
+        library = name.split(".")[0]
+        assert library not in ("pickle", "shelve", "marshal", "dill", "joblib"), path
+        assert name != "torch.load"
+        assert ONLY_IN.get(library, floor(path)) == floor(path), f"{path} imports {library}"
+    assert "torch.load(" not in path.read_text()
+
+
+def test_the_command_line_and_the_package_come_up_without_heavy_libraries() -> None:
+    code = "import sys, charlm, charlm.cli.main; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "rich", "sentencepiece", "matplotlib", "safetensors"} & set(loaded)
+
+
+def test_sampling_and_info_do_not_import_torch() -> None:
+    code = "import sys, charlm.api, charlm.inference.sampler, charlm.storage.checkpoint; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,0 +1,230 @@
+"""Drawing tokens, against probabilities worked out by hand, and the texts that come of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from oracles import memoryless_decoder, random_network, scripted_decoder
+
+from charlm.config import ModelConfig, SampleConfig
+from charlm.inference.decoder import Decoder
+from charlm.inference.sampler import Piece, collect, distribution, generate, next_token
+from charlm.models.network import export_weights
+from charlm.runtime.random import Purpose, uniform
+from charlm.text.tokenizer import ByteTokenizer, CharTokenizer
+
+CHI_SQUARED_9: Final = 27.877  # the 0.999 quantile for 9 degrees of freedom
+TEN: Final = np.array([0.3, -1.2, 2.0, 0.9, -0.4, 1.1, -2.5, 0.0, 1.6, -0.7], dtype=np.float32)
+WEIGHTS = st.lists(st.integers(1, 60), min_size=1, max_size=7)
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> list[float]:
+    powers = [math.exp(float(x) / temperature) for x in logits]
+    return [power / math.fsum(powers) for power in powers]
+
+
+def logits_of(weights: Sequence[float]) -> NDArray[np.float32]:
+    """Logits whose softmax is proportional to these weights, up to rounding to float32."""
+    return np.array([math.log(weight) for weight in weights], dtype=np.float32)
+
+
+def kept(p: NDArray[np.float64]) -> set[int]:
+    return {int(token) for token in np.flatnonzero(p)}
+
+
+# frequencies
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_evenly_spread_numbers_select_each_token_in_proportion(temperature: float) -> None:
+    count = 5000
+    drawn = [next_token(TEN, (k + 0.5) / count, temperature=temperature) for k in range(count)]
+    frequency = np.bincount(drawn, minlength=10) / count
+    np.testing.assert_allclose(frequency, softmax(TEN, temperature), rtol=0, atol=1 / count)
+    assert drawn == sorted(drawn)  # laid out in the order of ids
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_frequencies_of_random_draws_pass_a_chi_squared_test(temperature: float) -> None:
+    count = 10_000
+    drawn = [next_token(TEN, uniform(3, Purpose.SAMPLE, k), temperature=temperature) for k in range(count)]
+    expected = count * np.array(softmax(TEN, temperature))
+    assert ((np.bincount(drawn, minlength=10) - expected) ** 2 / expected).sum() < CHI_SQUARED_9
+
+
+def test_temperature_zero_is_argmax_and_the_lowest_id_among_equals() -> None:
+    for u in (0.0, 0.5, 1 - 2**-53):
+        assert next_token(TEN, u, temperature=0) == 2
+        assert next_token(np.array([1, 3, 3, 2, 3], dtype=np.float32), u, temperature=0) == 1
+
+
+def test_extreme_temperatures_approach_argmax_and_the_uniform_distribution() -> None:
+    for u in (0.0, 0.5, 1 - 2**-53):
+        assert next_token(TEN * 1000, u, temperature=1e-6) == 2
+    np.testing.assert_array_equal(distribution(TEN, temperature=1e-6), np.eye(10)[2])
+    np.testing.assert_allclose(distribution(TEN, temperature=1e6), 0.1, rtol=1e-5)
+    tied = np.array([5, 7, 7], dtype=np.float32)
+    np.testing.assert_array_equal(distribution(tied, temperature=1e-6), [0, 0.5, 0.5])
+
+
+@given(WEIGHTS, st.floats(0.05, 20), st.integers(0, 8), st.floats(0.01, 1), st.floats(0, 1))
+def test_distribution_sums_to_one_and_keeps_the_proportions_of_what_it_keeps(
+    weights: list[int], temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    logits = logits_of(weights)
+    p = distribution(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    whole = np.array(softmax(logits, temperature))
+    mass = whole[list(kept(p))].sum()
+    np.testing.assert_allclose(p[p > 0], whole[p > 0] / mass, rtol=1e-9)
+
+
+@given(st.lists(st.sampled_from([-1e5, -800.0, -40.0, 0.0, 1.0]), min_size=1, max_size=8), st.floats(0, 1 - 2**-53))
+@example([0.0, -1e5, -1e5], 1 - 2**-53)
+@example([-1e5, -1e5, 0.0], 0.0)
+@example([0.0, -40.0], 1 - 2**-53)
+@example([0.0] * 7 + [-800.0], 1 - 2**-53)
+def test_no_number_selects_a_token_of_zero_probability(values: list[float], u: float) -> None:
+    logits = np.array(values, dtype=np.float32)
+    assert distribution(logits)[next_token(logits, u)] > 0
+    best = max(range(len(values)), key=lambda k: (values[k], -k))
+    assert next_token(logits, u, top_k=1) == best
+
+
+# cuts
+
+
+@given(WEIGHTS, st.integers(1, 9))
+@example([3, 3, 3, 3], 2)
+def test_top_k_keeps_exactly_the_k_likeliest(weights: list[int], k: int) -> None:
+    likeliest = sorted(range(len(weights)), key=lambda token: (-weights[token], token))[:k]
+    assert kept(distribution(logits_of(weights), top_k=k)) == set(likeliest)
+
+
+@given(WEIGHTS, st.floats(0.01, 0.999))
+@example([1, 1, 1, 1], 0.5)
+@example([7, 2, 1], 0.7)
+def test_top_p_keeps_the_smallest_set_that_reaches_p(weights: list[int], top_p: float) -> None:
+    """Against all subsets: none with fewer tokens reaches p, and none with as many holds more."""
+    logits = logits_of(weights)
+    p = softmax(logits)
+    chosen = kept(distribution(logits, top_p=top_p))
+    mass = math.fsum(p[token] for token in chosen)
+    assert mass >= top_p - 1e-12
+    for size in range(len(chosen) + 1):
+        best = max(math.fsum(subset) for subset in itertools.combinations(p, size))
+        assert best < top_p + 1e-12 if size < len(chosen) else best == pytest.approx(mass, abs=1e-12)
+
+
+@given(WEIGHTS, st.sampled_from([0.01, 0.11, 0.35, 0.77, 1.0]))
+def test_min_p_keeps_what_has_that_share_of_the_likeliest(weights: list[int], min_p: float) -> None:
+    bound = min_p * max(weights)
+    assume(min_p == 1 or all(abs(weight - bound) > 1e-4 for weight in weights))  # else rounding decides
+    expected = {token for token, weight in enumerate(weights) if weight >= bound}
+    assert kept(distribution(logits_of(weights), min_p=min_p)) == expected
+
+
+def test_cuts_follow_each_other_on_renormalised_probabilities() -> None:
+    """0.5 and 0.3 are left by top_k; of these, 0.5 is 62.5 %: enough for top_p 0.6, though 50 % would not be."""
+    logits = logits_of([0.2, 0.5, 0.3])
+    np.testing.assert_allclose(distribution(logits, top_k=2), [0, 0.625, 0.375], rtol=1e-6)
+    np.testing.assert_array_equal(distribution(logits, top_k=2, top_p=0.6), [0, 1, 0])
+    np.testing.assert_allclose(distribution(logits, top_p=0.7, min_p=0.5), [0, 0.625, 0.375], rtol=1e-6)
+    np.testing.assert_array_equal(distribution(logits, top_p=0.9, min_p=0.7), [0, 1, 0])
+
+
+# texts
+
+AB: Final = CharTokenizer.train("ab")
+EVEN: Final = memoryless_decoder([0.5, 0.5])
+
+
+def written(decoder: Decoder, tokenizer: CharTokenizer | ByteTokenizer, **options: object) -> list[str]:
+    texts = {name: str(options.pop(name)) for name in ("prime", "stop") if name in options}
+    config = SampleConfig(**options)  # type: ignore[arg-type]
+    return list(collect(generate(decoder, tokenizer, config, **texts), config.count))
+
+
+def alphabet(script: str) -> tuple[Decoder, CharTokenizer]:
+    """A model that writes `script` over and over, and its tokenizer."""
+    tokenizer = CharTokenizer.train(script)
+    return scripted_decoder(tokenizer.encode(script).ids.tolist(), tokenizer.size), tokenizer
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 17])
+def test_samples_have_exactly_the_length_asked_for(length: int) -> None:
+    assert written(*alphabet("xyz"), length=length) == ["xyzxyzxyzxyzxyzxyz"[:length]]
+    assert [len(text) for text in written(EVEN, AB, length=length, count=3)] == [length] * 3
+
+
+def test_length_zero_ends_every_sample_at_once() -> None:
+    pieces = list(generate(EVEN, AB, SampleConfig(length=0, count=2), prime="ab"))
+    assert pieces == [Piece(0, "", done=True), Piece(1, "", done=True)]
+
+
+def test_prime_is_read_but_not_returned_nor_searched_for_the_stop_text() -> None:
+    decoder, tokenizer = alphabet("abcd")
+    assert written(decoder, tokenizer, length=3, prime="ab") == ["cda"]
+    assert written(decoder, tokenizer, length=3, prime="d") == ["abc"]
+    assert written(decoder, tokenizer, length=6, prime="ab", stop="bc") == ["cda"]
+    assert len(written(decoder, tokenizer, length=3, prime="a never seen in training")[0]) == 3
+
+
+def test_text_is_held_back_while_it_could_become_the_stop_text() -> None:
+    decoder, tokenizer = alphabet("abcde")
+    pieces = list(generate(decoder, tokenizer, SampleConfig(length=99), prime="c", stop="abd"))[:3]
+    assert pieces == [Piece(0, "d"), Piece(0, "e"), Piece(0, "abc")]
+    pieces = list(generate(decoder, tokenizer, SampleConfig(length=99), prime="c", stop="abc"))
+    assert pieces == [Piece(0, "d"), Piece(0, "e"), Piece(0, "", done=True)]
+    pieces = list(generate(decoder, tokenizer, SampleConfig(length=4), prime="c", stop="abc"))
+    assert pieces == [Piece(0, "d"), Piece(0, "e"), Piece(0, "ab", done=True)]
+
+
+@given(st.text("ab", min_size=1, max_size=5), st.integers(0, 200), st.integers(0, 30))
+def test_a_sample_with_a_stop_text_is_the_one_without_up_to_its_first_occurrence(
+    stop: str, seed: int, length: int
+) -> None:
+    """Two letters make overlaps and false beginnings of the stop text frequent."""
+    whole = written(EVEN, AB, length=length, seed=seed, count=2)
+    assert written(EVEN, AB, length=length, seed=seed, count=2, stop=stop) == [text.split(stop)[0] for text in whole]
+
+
+def test_sample_k_at_a_position_draws_the_documented_number() -> None:
+    logits = np.log(np.array([0.2, 0.8], dtype=np.float32))
+    texts = written(memoryless_decoder([0.2, 0.8]), AB, length=40, count=3, seed=11)
+    for k, text in enumerate(texts):
+        tokens = [next_token(logits, uniform(11, Purpose.SAMPLE, t, k)) for t in range(40)]
+        assert text == "".join("ab"[token] for token in tokens)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours_but_on_the_seed() -> None:
+    tokenizer = CharTokenizer.train("etaoinshrdlu")
+    network = random_network(ModelConfig(cell="gru", layers=2, hidden=16, embedding=8), tokenizer.size, seed=1)
+    decoder = Decoder(network.config, export_weights(network))
+    three = written(decoder, tokenizer, length=60, count=3, seed=4)
+    assert len(set(three)) == 3
+    assert written(decoder, tokenizer, length=60, count=1, seed=4) == three[:1]
+    assert written(decoder, tokenizer, length=60, count=2, seed=4) == three[:2]
+    assert written(decoder, tokenizer, length=60, count=1, seed=5) != three[:1]
+    assert len(set(written(decoder, tokenizer, length=60, count=3, temperature=0))) == 1
+
+
+def test_bytes_are_shown_and_counted_as_whole_characters() -> None:
+    script = "é€😀"
+    decoder = scripted_decoder(list(script.encode()), 256)
+    assert written(decoder, ByteTokenizer(), length=5) == ["é€😀é€"]
+    assert [piece.text for piece in generate(decoder, ByteTokenizer(), SampleConfig(length=3))] == ["é", "€", "😀"]
+    assert written(decoder, ByteTokenizer(), length=3, prime="é") == ["€😀é"]
+    assert written(decoder, ByteTokenizer(), length=9, stop="😀é") == ["é€"]
+
+
+def test_bytes_that_are_no_text_count_as_one_replacement_character_each() -> None:
+    assert written(scripted_decoder([0x80], 256), ByteTokenizer(), length=3) == ["\ufffd" * 3]

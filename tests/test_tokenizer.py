@@ -1,0 +1,312 @@
+"""Every text comes back exactly, in every kind of tokenizer; the escape is the one that the definition gives."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.config import check_train
+from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.text.tokenizer import (
+    ByteTokenizer,
+    CharTokenizer,
+    Encoded,
+    SentencePieceTokenizer,
+    Stream,
+    Tokenizer,
+    TokenizerState,
+    restore_tokenizer,
+    tokenize,
+    train_tokenizer,
+)
+
+PROFILE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+TEXT = "".join(
+    f"The {size} {animal} sleeps under the {place}, while another {animal} is watching the {place}.\n"
+    for size, animal, place in product(
+        ("little", "old", "ﬁne"), ("kitten", "squirrel", "élan"), ("bridge", "window", "chestnut tree")
+    )
+)
+KINDS = ("char", "byte", "unigram", "bpe")
+AWKWARD = (
+    "",
+    "\0",
+    "a\0b\0",
+    "\u2581",
+    "the\u2581\u2581 \u2581kitten",
+    "\r\n",
+    "one\r\ntwo\rthree\n\r",
+    "\ufeffThe",
+    "\ufffd",
+    "e\u0301\u0323 ạ̈",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f3\ufe0f\u200d\U0001f308",
+    "\n",
+    "\n\n\n",
+    "<s></s><unk><pad>",
+    "<0x41><0x0A>\n<0xFF>",
+    "  The little  ",
+    "\tThe\t\tkitten\t",
+    "a\u2028b\u2029c\x85d\x0be\x0cf",
+    "ﬁ Ａ ① ½ \u00a0\u3000\u200b\u00ad",
+    "\ud7ff\ue000\uffff\U0010ffff",
+    "squirrel " * 4000,
+)
+TEXTS = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(AWKWARD), st.sampled_from(TEXT.split(" ")))).map(
+    "".join
+)
+
+
+@cache
+def trained(kind: str) -> Tokenizer:
+    if kind in ("char", "byte"):
+        return train_tokenizer(kind, TEXT)
+    return train_tokenizer("sentencepiece", TEXT, size=330, model=kind)
+
+
+def joined(tokenizer: Tokenizer, ids: list[int]) -> bytes:
+    return b"".join(tokenizer.pieces[i] for i in ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@PROFILE
+@given(text=TEXTS)
+def test_decoding_gives_back_every_text(kind: str, text: str) -> None:
+    assert trained(kind).decode(trained(kind).encode(text)) == text
+
+
+@pytest.mark.parametrize("text", [*AWKWARD, TEXT])
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_gives_back_awkward_texts(kind: str, text: str) -> None:
+    assert trained(kind).decode(trained(kind).encode(text)) == text
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@PROFILE
+@given(text=TEXTS)
+def test_pieces_of_a_text_join_to_its_bytes_and_nothing_is_escaped(kind: str, text: str) -> None:
+    encoded = trained(kind).encode(text)
+    assert joined(trained(kind), encoded.ids.tolist()) == text.encode()
+    assert len(encoded.escaped) == 0
+
+
+@PROFILE
+@given(text=TEXTS)
+def test_characters_take_one_id_each_and_bytes_are_their_own_ids(text: str) -> None:
+    vocabulary = sorted(set(TEXT))
+    expected = [vocabulary.index(c) if c in vocabulary else len(vocabulary) + 1 for c in text]
+    encoded = trained("char").encode(text)
+    assert encoded.ids.tolist() == expected
+    assert "".join(map(chr, encoded.escaped)) == "".join(c for c in text if c not in vocabulary)
+    assert trained("byte").encode(text).ids.tolist() == list(text.encode())
+
+
+@PROFILE
+@given(text=st.text(min_size=1))
+def test_character_vocabulary_is_what_training_shows_in_order(text: str) -> None:
+    tokenizer = CharTokenizer.train(text)
+    assert tokenizer.vocabulary == "".join(sorted(set(text)))
+    assert tokenizer.pieces == [c.encode() for c in sorted(set(text))]
+    assert (tokenizer.size, tokenizer.start, tokenizer.unseen) == (len(set(text)), len(set(text)), len(set(text)) + 1)
+
+
+def test_escape_of_hello_by_hand() -> None:
+    tokenizer = CharTokenizer.train("hello")  # h, e and o are seen once among five characters
+    e = 3.5 / 6
+    assert tokenizer.escape == pytest.approx(e, abs=1e-15)
+    assert tokenizer.known_nats == pytest.approx(-math.log(1 - e), abs=1e-15)
+    assert tokenizer.unseen_nats == pytest.approx(-math.log(e / (1_112_064 - 4)), abs=1e-12)
+
+
+@PROFILE
+@given(text=st.text(min_size=1))
+def test_escape_is_good_turing_and_its_mass_is_shared_by_all_other_characters(text: str) -> None:
+    tokenizer = CharTokenizer.train(text)
+    once = list(Counter(text).values()).count(1)
+    assert tokenizer.escape == pytest.approx((once + 0.5) / (len(text) + 1), rel=1e-12)
+    others = 0x110000 - 2048 - len(set(text))
+    assert others * math.exp(-tokenizer.unseen_nats) == pytest.approx(tokenizer.escape, rel=1e-9)
+    assert math.exp(-tokenizer.known_nats) + tokenizer.escape == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_what_covers_every_text_needs_no_escape(kind: str) -> None:
+    assert (trained(kind).escape, trained(kind).known_nats, trained(kind).unseen_nats) == (0, 0, math.inf)
+
+
+def test_unseen_characters_travel_beside_the_ids_in_order() -> None:
+    encoded = CharTokenizer.train("hello").encode("zéhé")
+    assert encoded.ids.tolist() == [5, 5, 1, 5]
+    assert "".join(map(chr, encoded.escaped)) == "zéé"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "abc\udfff", "\udc41\ud83d"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_lone_surrogates_are_no_text(kind: str, text: str) -> None:
+    with pytest.raises(DataError, match=f"surrogate at character {3 if text[0] == 'a' else 0}"):
+        trained(kind).encode(text)
+    with pytest.raises(DataError, match="surrogate"):
+        tokenize(trained(kind), text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_brings_a_tokenizer_back(kind: str) -> None:
+    state = trained(kind).state()
+    again = restore_tokenizer(TokenizerState(json.loads(json.dumps(dict(state.table))), state.model))
+    assert again.state() == state
+    assert (again.size, again.escape, list(again.pieces)) == (
+        trained(kind).size,
+        trained(kind).escape,
+        list(trained(kind).pieces),
+    )
+    for text in AWKWARD:
+        assert again.encode(text).ids.tolist() == trained(kind).encode(text).ids.tolist()
+
+
+GOOD = {"kind": "char", "vocabulary": "abc", "once": 1, "total": 9}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        *({name: value for name, value in GOOD.items() if name != missing} for missing in GOOD),
+        {},
+        {**GOOD, "kind": "words"},
+        {**GOOD, "kind": None},
+        {**GOOD, "vocabulary": "acb"},
+        {**GOOD, "vocabulary": "aab"},
+        {**GOOD, "vocabulary": ""},
+        {**GOOD, "vocabulary": "ab\ud800"},
+        {**GOOD, "once": 10},
+        {**GOOD, "once": -1},
+        {**GOOD, "once": "many"},
+        {**GOOD, "once": None},
+        {**GOOD, "once": 10**400, "total": 10**401},
+        {**GOOD, "total": math.inf},
+        {**GOOD, "total": math.nan},
+    ],
+)
+def test_broken_tables_are_refused(table: dict[str, object]) -> None:
+    assert restore_tokenizer(TokenizerState(GOOD)).size == 3
+    with pytest.raises(CheckpointError):
+        restore_tokenizer(TokenizerState(table))
+
+
+def test_broken_sentencepiece_models_are_refused_without_noise(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = trained("bpe").state().model
+    for model in (b"", b"\0" * 99, b"no model at all " * 20, whole[: len(whole) // 2], whole[7:]):
+        with pytest.raises(CheckpointError, match="SentencePiece model"):
+            restore_tokenizer(TokenizerState({"kind": "sentencepiece"}, model))
+    assert len(capfd.readouterr().err.splitlines()) <= 5  # the library's own word on each
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@PROFILE
+@given(lines=st.lists(st.one_of(st.text(max_size=20), st.sampled_from(TEXT.split("\n")))), data=st.data())
+def test_sentencepiece_gives_the_same_ids_for_any_chunking_by_lines(
+    kind: str, lines: list[str], data: st.DataObject
+) -> None:
+    whole = [line + "\n" for line in lines]
+    cut = data.draw(st.integers(0, len(whole)))
+    head, tail = (trained(kind).encode("".join(part)).ids.tolist() for part in (whole[:cut], whole[cut:]))
+    assert head + tail == trained(kind).encode("".join(whole)).ids.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_sentencepiece_learns_pieces_and_learns_them_again(kind: str) -> None:
+    first, second = (SentencePieceTokenizer.train(TEXT, 330, kind) for _ in range(2))
+    assert first.state().model == second.state().model
+    tokens = first.encode(TEXT).ids
+    assert len(tokens) < 0.7 * len(TEXT)
+    assert tokens.max() < first.size <= 330
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_sentencepiece_normalises_nothing_and_skips_no_long_line(kind: str) -> None:
+    assert any("ﬁ".encode() in piece for piece in trained(kind).pieces)
+    line = "One sentence that nobody ends, and another one after it, " * 1000
+    tokenizer = SentencePieceTokenizer.train(line, 300, kind)  # would fail if this line, its only one, were skipped
+    assert len(tokenizer.encode(line).ids) < 0.8 * len(line)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize("size", [2, 256, 260])
+def test_a_vocabulary_too_small_for_the_text_is_the_options_fault(kind: str, size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"--vocab-size {size} .*give another --vocab-size"):
+        SentencePieceTokenizer.train(TEXT, size, kind)
+
+
+@pytest.mark.parametrize("size", [259, 65537])
+def test_a_vocabulary_beyond_its_range_is_refused_before_training(size: int) -> None:
+    with pytest.raises(ConfigError, match="--vocab-size must be an integer from 260 to 65536"):
+        check_train({"tokenizer": "sentencepiece", "vocab_size": size})
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_a_vocabulary_that_the_text_cannot_fill_stays_smaller(kind: str) -> None:
+    tokenizer = SentencePieceTokenizer.train(TEXT, 65536, kind)
+    assert 256 < tokenizer.size < 2000
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize("text", [" ", "   ", " \n \n", "\t\n", "\u2028", "a", "\n a", "\r\n \r\n", "\ufeff\u3000"])
+def test_hardly_any_text_is_enough_for_sentencepiece(kind: str, text: str) -> None:
+    tokenizer = SentencePieceTokenizer.train(text, 300, kind)
+    assert tokenizer.decode(tokenizer.encode(text + "more")) == text + "more"
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize("text", ["", "\n", "\n\n\n", "\r\n\r\n", "\0\0", "\u2581\n\u2581"])
+def test_a_text_without_anything_to_learn_from_is_bad_data(kind: str, text: str) -> None:
+    with pytest.raises(DataError, match="nothing that sentencepiece could learn"):
+        SentencePieceTokenizer.train(text, 300, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@PROFILE
+@given(text=TEXTS)
+def test_a_stream_of_tokens_is_the_decoded_text(kind: str, text: str) -> None:
+    tokenizer, vocabulary = trained(kind), set(TEXT)
+    known = "".join(c for c in text if kind != "char" or c in vocabulary)
+    stream = Stream(tokenizer)
+    assert "".join(stream.push(i) for i in tokenizer.encode(known).ids.tolist()) + stream.close() == known
+
+
+@PROFILE
+@given(raw=st.binary(max_size=40))
+def test_bytes_that_are_no_text_become_replacement_characters(raw: bytes) -> None:
+    stream = Stream(ByteTokenizer())
+    expected = raw.decode("utf-8", "replace")
+    assert "".join(stream.push(value) for value in raw) + stream.close() == expected
+    ids = np.array(list(raw), dtype=np.int32)
+    assert ByteTokenizer().decode(Encoded(ids, np.zeros(0, np.int32))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "size", "words", "unknown"),
+    [
+        ("", 0, 0, 0, 0),
+        ("to be", 5, 5, 2, 0),
+        ("to be,\nor not\n", 14, 14, 6, 4),  # four runs, two line ends; unknown: a comma, an r, two line ends
+        ("  bé \t bo\r\n", 11, 12, 3, 4),
+        ("\n\n", 2, 2, 2, 2),
+    ],
+)
+def test_counts_of_a_text_by_hand(text: str, characters: int, size: int, words: int, unknown: int) -> None:
+    tokens = tokenize(CharTokenizer.train("to be on"), text)
+    assert (tokens.characters, tokens.bytes, tokens.words, tokens.unknown_characters) == (
+        characters,
+        size,
+        words,
+        unknown,
+    )
+    assert len(tokens.ids) == characters
+    assert len(tokenize(ByteTokenizer(), text).ids) == size

@@ -1,0 +1,174 @@
+"""Training through the public API: what it learns, what it writes, when it stops."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import charlm
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.training.events import Checked, Chosen, Event, Finished, Saved, Stepped
+
+TEXT = "".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400))
+SMALL: dict[str, Any] = {"hidden": 24, "embedding": 8, "batch": 4, "bptt": 16, "precision": "fp32", "threads": 1}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "sums.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def run(corpus: Path, **options: Any) -> charlm.Trained:
+    return charlm.train(corpus, checkpoints=corpus.parent, **{**SMALL, **options})
+
+
+def last(trained: charlm.Trained) -> Checkpoint:
+    return load_checkpoint(trained.run.last)
+
+
+def test_the_lectures_hello_is_learned_by_heart(tmp_path: Path) -> None:
+    path = tmp_path / "hello.txt"
+    path.write_text("hello")
+    trained = charlm.train(path, checkpoints=tmp_path, val="0", threads=1)
+    assert trained.result["train_loss"] < 0.01
+    assert charlm.load(trained.checkpoint).sample(length=5, temperature=0) == "hello"
+
+
+def test_after_one_step_at_a_tiny_rate_the_network_is_as_initialised(corpus: Path) -> None:
+    weights = last(run(corpus, steps=1, lr=1e-9, hidden=32, forget_bias=1.0)).weights
+    for layer in range(2):
+        total = weights[f"rnn.{layer}.bias_ih"] + weights[f"rnn.{layer}.bias_hh"]
+        assert np.allclose(total[32:64], 1, atol=1e-6)
+        assert np.allclose(np.delete(total, np.s_[32:64]), 0, atol=1e-6)
+        for block in np.split(weights[f"rnn.{layer}.weight_hh"], 4):
+            assert np.allclose(block @ block.T, np.eye(32), atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_gradient_norm_on_record_is_the_one_before_clipping(corpus: Path, optimizer: str) -> None:
+    norms = []
+    for clip in (0.0, 1e-6):
+        trained = run(corpus, steps=1, clip=clip, optimizer=optimizer, force=True)
+        norms.append(trained.run.read_metrics()[0]["grad_norm"])
+    assert norms[0] == norms[1] > 1e-3
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "rmsprop"])
+def test_every_cell_learns_with_every_rule(corpus: Path, cell: str, optimizer: str) -> None:
+    trained = run(corpus, steps=60, cell=cell, optimizer=optimizer)
+    first = trained.history[0]["val_loss"]
+    assert trained.result["val_loss"] < first - 0.1 < math.log(len(set(TEXT)))
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "sentencepiece"])
+def test_other_tokenizers_are_charged_per_character(corpus: Path, tokenizer: str) -> None:
+    trained = run(corpus, steps=40, tokenizer=tokenizer, embedding=0)
+    model = charlm.load(trained.checkpoint)
+    score = model.score(model.held_out())
+    assert score.loss == pytest.approx(trained.result["val_loss"], abs=1e-6)
+    assert score.characters == len(TEXT) - int(len(TEXT) * 0.9)
+    assert abs(trained.result["train_loss"] - trained.result["val_loss"]) < 0.5  # both are nats per character
+
+
+def test_value_clipping_dropout_and_other_splits_run(corpus: Path, tmp_path: Path) -> None:
+    later = tmp_path / "later.txt"
+    later.write_text("7 times 7 is 49.\n" * 3)
+    trained = run(corpus, steps=5, clip=0.1, clip_mode="value", dropout=0.3, val=str(later), decay="cosine")
+    assert last(trained).corpus["val_characters"] == 51
+    assert charlm.load(trained.checkpoint).held_out() == later.read_text()
+
+
+def test_metrics_have_a_row_every_ten_steps_and_at_each_check_in_order(corpus: Path) -> None:
+    trained = run(corpus, steps=45)
+    rows = trained.run.read_metrics()
+    steps = [row["step"] for row in rows]
+    checks = [row["step"] for row in trained.history]
+    assert steps == sorted({1, 10, 20, 30, 40, 45, *checks})
+    assert [row["step"] for row in rows if row["val_loss"] is not None] == checks
+    assert all({"step", "train_loss", "val_loss", "grad_norm", "lr", "seconds"} <= row.keys() for row in rows)
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+
+
+def test_events_tell_the_story_in_order(corpus: Path) -> None:
+    events: list[Event] = []
+    run(corpus, steps=20, on_event=events.append)
+    assert isinstance(events[0], Chosen)
+    assert isinstance(events[-1], Finished)
+    assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, 21))
+    assert any(isinstance(e, Checked) and e.sample for e in events)
+    assert any(isinstance(e, Saved) for e in events)
+
+
+def test_best_is_the_lowest_check_and_carries_no_optimizer(corpus: Path) -> None:
+    trained = run(corpus, steps=60)
+    best = load_checkpoint(trained.run.best)
+    assert not best.tensors
+    assert best.training["best"] == min(row["val_loss"] for row in trained.history) == trained.result["best_val_loss"]
+    assert trained.checkpoint == trained.run.best
+
+
+def test_without_held_out_text_best_is_last(corpus: Path) -> None:
+    trained = run(corpus, steps=5, val="0")
+    assert trained.checkpoint == trained.run.last
+    assert trained.result["val_loss"] is None
+    with pytest.raises(charlm.DataError, match="held no text out"):
+        charlm.load(trained.checkpoint).held_out()
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
+    path = tmp_path / "noise.txt"
+    rng = np.random.default_rng(0)
+    path.write_text("".join(chr(97 + i) for i in rng.integers(0, 26, 1500)))
+    trained = run(path, steps=2000, patience=2, decay="none")
+    assert trained.reason == "patience"
+    assert trained.result["steps"] < 2000
+    losses = [row["val_loss"] for row in trained.history]
+    assert min(losses) == losses[-3]
+
+
+def test_a_time_budget_is_kept_and_its_plan_recorded(corpus: Path) -> None:
+    trained = run(corpus, time="3s", patience=0)
+    assert 2.4 < trained.result["seconds"] < 3.3
+    plan = last(trained).training["plan"]
+    assert plan[-1] == [trained.result["steps"], 1.0]
+    assert len(plan) >= 2
+
+
+def test_epochs_count_passes_through_the_text(corpus: Path) -> None:
+    trained = run(corpus, epochs=2)
+    assert trained.result["characters_seen"] == 2 * int(len(TEXT) * 0.9)
+
+
+def test_divergence_is_caught_before_it_reaches_the_weights(corpus: Path) -> None:
+    with pytest.raises(charlm.DivergedError, match=r"diverged at step .*--lr") as caught:
+        run(corpus, steps=200, optimizer="adamw", lr=100.0, weight_decay=10.0, clip=0.0, checkpoint_every="1")
+    assert caught.value.exit_code == 5
+    weights = load_checkpoint(corpus.parent / "sums" / "last.safetensors").weights
+    assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+def test_the_final_record_is_in_both_checkpoints(corpus: Path) -> None:
+    trained = run(corpus, steps=20)
+    assert dict(load_checkpoint(trained.run.best).result) == dict(last(trained).result) == dict(trained.result)
+    assert json.loads(json.dumps(trained.result)) == trained.result
+
+
+def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus: Path, tmp_path: Path) -> None:
+    donor = run(corpus, steps=200)
+    path = tmp_path / "more.txt"
+    path.write_text("×" + TEXT)
+    fresh = charlm.train(path, checkpoints=tmp_path, name="fresh", **{**SMALL, "steps": 1, "lr": 1e-9})
+    tuned = charlm.train(
+        path, checkpoints=tmp_path, name="tuned", init_from=donor.checkpoint, steps=1, lr=1e-9, batch=4, bptt=16
+    )
+    assert tuned.result["val_loss"] < fresh.result["val_loss"] - 0.3
+    with pytest.raises(charlm.ConfigError, match="--hidden 99 contradicts --init-from"):
+        charlm.train(path, checkpoints=tmp_path, name="other", init_from=donor.checkpoint, steps=1, hidden=99)
