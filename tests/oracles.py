@@ -115,7 +115,7 @@ def random_state(network: Network, lanes: int, *, seed: int) -> tuple[Parts, ...
 
 
 def synthetic_text(length: int, *, seed: int) -> str:
-    """Sentences of made-up words, the first of them likeliest; some characters have two or three bytes, two come once."""
+    """Sentences of made-up words, the first of them likeliest; some characters take several bytes, two come once."""
     draw = random.Random(seed)  # noqa: S311
     words = ["".join(draw.choices("aeiostnrlmdé", k=draw.randint(1, 8))) for _ in range(120)] + ["“straße”", "Qx"]
     weights = [1 / (rank + 1) for rank in range(len(words))]

@@ -282,7 +282,7 @@ def test_each_layer_follows_its_recurrence_on_the_masked_inputs_it_receives(cell
     seen: list[tuple[Tensor, Tensor]] = []
     for mask in network.dropout:
         mask.register_forward_hook(lambda _, given, result: seen.append((given[0], result)))
-    ids, begin = some_ids(8, 2, seed=27, highest=V), random_state(network, 2, seed=28)
+    ids, begin = some_ids(99, 9, seed=27, highest=V), random_state(network, 9, seed=28)
     with torch.no_grad():
         logits, last = network(ids, begin)
     weights = {name: weight.detach() for name, weight in named_weights(network).items()}
@@ -296,4 +296,4 @@ def test_each_layer_follows_its_recurrence_on_the_masked_inputs_it_receives(cell
             torch.testing.assert_close(h, state[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(last[layer], state, rtol=0, atol=1e-12)
     torch.testing.assert_close(logits, seen[-1][1] @ weights["head.weight"].T + weights["head.bias"])
-    assert all((after == 0).any() and (before != 0).all() for before, after in seen)
+    assert [(after == 0).double().mean().item() for _, after in seen] == pytest.approx([0.5, 0.6, 0.6, 0.7], abs=0.03)

@@ -124,6 +124,12 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(weights: list[int], top_p: 
         assert best < top_p + 1e-12 if size < len(chosen) else best == pytest.approx(mass, abs=1e-12)
 
 
+def test_top_p_that_is_reached_exactly_takes_no_further_token() -> None:
+    """Four quarters are exact in binary, so that no rounding decides."""
+    assert kept(distribution(np.zeros(4, dtype=np.float32), top_p=0.5)) == {0, 1}
+    assert kept(distribution(np.zeros(4, dtype=np.float32), top_p=0.501)) == {0, 1, 2}
+
+
 @given(WEIGHTS, st.sampled_from([0.01, 0.11, 0.35, 0.77, 1.0]))
 def test_min_p_keeps_what_has_that_share_of_the_likeliest(weights: list[int], min_p: float) -> None:
     bound = min_p * max(weights)
@@ -228,3 +234,10 @@ def test_bytes_are_shown_and_counted_as_whole_characters() -> None:
 
 def test_bytes_that_are_no_text_count_as_one_replacement_character_each() -> None:
     assert written(scripted_decoder([0x80], 256), ByteTokenizer(), length=3) == ["\ufffd" * 3]
+
+
+def test_a_token_that_completes_two_characters_does_not_exceed_the_length() -> None:
+    """A lead byte without its continuation shows only at the next byte, together with it."""
+    decoder = scripted_decoder([0xC3, ord("a")], 256)
+    texts = [written(decoder, ByteTokenizer(), length=length)[0] for length in (1, 2, 3)]
+    assert texts == ["\ufffd", "\ufffda", "\ufffda\ufffd"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -43,7 +44,7 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
+def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code. Whatever goes wrong is one line on standard error."""
     show = "--traceback" in arguments
     try:
@@ -59,17 +60,15 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to
         return _interrupted()
     except OSError as error:
         return _fail(error, f"input or output failed: {error}", StorageError.exit_code, show)
-    except MemoryError as error:
-        return _fail(
-            error, "there is not enough memory; try a smaller --batch or --hidden", CharlmError.exit_code, show
-        )
-    except Exception as error:  # noqa: BLE001 - the last boundary: a bug of ours, told in one line
-        return _fail(
-            error,
-            f"this is a bug of charlm's: {type(error).__name__}: {error}; --traceback shows where",
-            CharlmError.exit_code,
-            show,
-        )
+    except Exception as error:  # noqa: BLE001 - the last boundary
+        return _fail(error, _unforeseen(error), CharlmError.exit_code, show)
+
+
+def _unforeseen(error: Exception) -> str:
+    """Memory that ran out, on the processor or on a GPU, or else a bug of ours, in one line."""
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+        return "there is not enough memory; try a smaller --batch, --bptt or --hidden"
+    return f"this is a bug of charlm's: {type(error).__name__}: {error}; --traceback shows where"
 
 
 def _fail(error: BaseException, text: str, code: int, show: bool) -> int:

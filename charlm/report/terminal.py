@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TextIO
 
-from rich.console import Console as Console
+from rich.console import Console as Console  # noqa: PLC0414 - for whoever must not import rich
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -19,8 +19,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from charlm.config import DROPOUTS, flag
 from charlm.report.plain import bits, duration, figure, one_line, visible
-from charlm.training.events import Checked, Chosen, Event, Finished, Remark, Resumed, Saved, Stepped
+from charlm.training.events import Checked, Chosen, Event, Finished, Remark, Resumed, Saved, Stepped, Wrote
 
 _REFRESH: Final = 0.2  # seconds between redraws
 _PLAIN: Final = 10.0  # seconds between lines in a pipe
@@ -97,6 +98,8 @@ class Progress:
                 self._step(event)
             case Checked():
                 self._checked(event)
+            case Wrote():
+                self._sample = event.text
             case Finished():
                 self._finished(event)
             case Saved():
@@ -158,7 +161,6 @@ class Progress:
         return Group(*parts)
 
     def _checked(self, event: Checked) -> None:
-        self._sample = event.sample
         self._told = time.monotonic()
         loss = "" if event.val_loss is None else f"  held out {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
         mark = "  best" if event.best else ""
@@ -180,11 +182,16 @@ class Progress:
 
 
 def _grouped(event: Chosen) -> list[tuple[str, str]]:
-    """Options with the same reason on one line, with their values."""
+    """Options with the same reason on one line, with their values; three equal dropouts are one."""
     values = event.config.flat()
+    left = dict(event.reasons)
+    if all(name in left for name in DROPOUTS) and len({values[name] for name in DROPOUTS}) == 1:
+        values["dropout"] = values[DROPOUTS[0]]
+        left["dropout"] = left[DROPOUTS[0]]
+        left = {name: reason for name, reason in left.items() if name not in DROPOUTS}
     by_reason: dict[str, list[str]] = {}
-    for name, reason in event.reasons.items():
-        by_reason.setdefault(reason, []).append(f"--{name.replace('_', '-')} {values[name]}")
+    for name, reason in left.items():
+        by_reason.setdefault(reason, []).append(f"{flag(name)} {values[name]}")
     return [(" ".join(names), reason) for reason, names in by_reason.items()]
 
 

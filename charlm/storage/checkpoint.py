@@ -30,6 +30,7 @@ _ZEROS: Final = "0" * 64
 _LARGEST_HEADER: Final = 16 * 2**20
 _WEIGHTS: Final = ("embedding.", "rnn.", "head.")
 _TOKENIZER_MODEL: Final = "tokenizer.model"
+_PARTS: Final = ("config", "tokenizer", "training", "bookkeeping", "corpus", "environment", "result")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         for name, array in sorted({**self.weights, **self.tensors}.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(array.tobytes())
         digest.update(_json(self.training).encode())
         return digest.hexdigest()
 
@@ -78,7 +79,7 @@ class Checkpoint:
         """The whole file; equal checkpoints hold equal tensors and metadata, whatever order the bytes have."""
         from safetensors.numpy import save
 
-        tensors = {name: np.ascontiguousarray(array) for name, array in {**self.weights, **self.tensors}.items()}
+        tensors = {name: np.asarray(array, order="C") for name, array in {**self.weights, **self.tensors}.items()}
         if self.tokenizer.model:
             tensors[_TOKENIZER_MODEL] = np.frombuffer(self.tokenizer.model, dtype=np.uint8)
         data = bytearray(save(tensors, metadata={"charlm": _json(self._metadata()), "sha256": _ZEROS}))
@@ -139,6 +140,7 @@ def _parse(data: bytes) -> Checkpoint:
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CheckpointError(f"tensor {name} holds values that are not finite")
+    _check_kinds(table)
     try:
         model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8)).tobytes()
         weights = {name: array for name, array in arrays.items() if name.startswith(_WEIGHTS)}
@@ -171,9 +173,13 @@ def _checked_metadata(data: bytes) -> dict[str, Any]:
     if digest.hexdigest().encode() != data[place : place + 64]:
         raise CheckpointError("it is damaged: its SHA-256 does not match")
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    table: dict[str, Any] = json.loads(header["__metadata__"]["charlm"])
-    if table.get("format") != FORMAT:
-        raise CheckpointError(f"it has format {table.get('format')!r}; this charlm reads format {FORMAT}")
+    try:
+        table: dict[str, Any] = json.loads(header["__metadata__"]["charlm"])
+        found = table.get("format")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError("its description cannot be read") from error
+    if found != FORMAT:
+        raise CheckpointError(f"it has format {found!r}; this charlm reads format {FORMAT}")
     return table
 
 
@@ -209,6 +215,14 @@ def weight_shapes(config: Config, vocabulary: int) -> dict[str, tuple[int, ...]]
             f"rnn.{layer}.bias_hh": (gates,),
         }
     return shapes | {"head.weight": (vocabulary, model.hidden), "head.bias": (vocabulary,)}
+
+
+def _check_kinds(table: Mapping[str, Any]) -> None:
+    """Every part of the description is a table, the history a list of tables."""
+    history = table.get("history")
+    tables = [table.get(name) for name in _PARTS] + (history if isinstance(history, list) else [history])
+    if not all(isinstance(part, dict) for part in tables):
+        raise CheckpointError("its description is not complete")
 
 
 def _check_shapes(checkpoint: Checkpoint) -> None:

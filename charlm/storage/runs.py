@@ -129,7 +129,8 @@ class Run:
     def cut_metrics(self, length: int) -> None:
         """Back to the rows that the checkpoint knows of: none twice, none missing."""
         if self.metrics.exists():
-            os.truncate(self.metrics, length)
+            kept = self.metrics.read_bytes()[:length]  # less than that, if it was lost in a power failure
+            os.truncate(self.metrics, kept.rfind(b"\n") + 1)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics.exists():
@@ -139,7 +140,7 @@ class Run:
 
 def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
     """The run of this name, which need not exist yet; a name is one component of a path."""
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not _NAME.fullmatch(name) or name in (".", "..") or len(os.fsencode(name)) > 255:
         raise ConfigError(f"--name must be the name of a folder, not {name!r}", kept="nothing was changed")
     return Run(Path(folder) / name)
 
@@ -151,13 +152,13 @@ def find_checkpoint(what: str | None, folder: str = DEFAULT_FOLDER) -> Path:
     """
     if what is None:
         return _of_run(newest_run(Path(folder)))
-    path = Path(what)
-    if path.is_dir():
-        return _of_run(Run(path))
-    if path.exists():
+    path, named = Path(what), Path(folder) / what
+    if os.path.isfile(path):  # unlike Path's own, false also for what cannot be a path
         return path
-    if (Path(folder) / what).is_dir():
-        return _of_run(Run(Path(folder) / what))
+    if os.path.isdir(path) and (Run(path).exists or not os.path.isdir(named)):
+        return _of_run(Run(path))
+    if os.path.isdir(named):
+        return _of_run(Run(named))
     raise CheckpointError(
         f"there is no checkpoint or run {what!r}", hint=f"runs lie under {folder}; charlm train CORPUS makes one"
     )

@@ -61,7 +61,14 @@ class Checked:
     val_loss: float | None
     best: bool
     seconds: float
-    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """A short text of the network as it is now."""
+
+    step: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class Finished:
     seconds: float
 
 
-Event = Chosen | Remark | Resumed | Stepped | Checked | Saved | Finished
+Event = Chosen | Remark | Resumed | Stepped | Checked | Wrote | Saved | Finished
 Emit = Callable[[Event], None]
 
 

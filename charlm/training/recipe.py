@@ -108,6 +108,8 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     hidden, why = _hidden(values, facts)
     settle("hidden", hidden, why)
     settle("embedding", min(values["hidden"], 256), "as wide as the layers, at most 256")
+    updates = _characters(values, facts) * facts.tokens / facts.characters / (values["batch"] * values["bptt"])
+    settle("warmup", min(50, int(updates / 10)), "lets the optimizer find its scale")
     passes = _characters(values, facts) / facts.characters
     for name in DROPOUTS:
         settle(name, _dropout(passes, facts), f"about {passes:.2g} passes through the text to be expected")

@@ -66,6 +66,6 @@ def rate(step: int, progress: float, *, warmup: int, decay: str) -> float:
     return rise * fall
 
 
-def checks_due(before: float, after: float, checks: int) -> bool:
-    """Whether one of `checks` evenly spaced points of progress lies in (before, after]."""
-    return math.floor(after * checks) > math.floor(before * checks)
+def due(before: float, after: float, times: int) -> bool:
+    """Whether one of `times` evenly spaced points of progress lies in (before, after]."""
+    return math.floor(after * times) > math.floor(before * times)

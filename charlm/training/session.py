@@ -6,9 +6,11 @@ whatever can be refused is refused before a folder is touched.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ from charlm.config import Config, DataConfig, Value, flag, specs, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, timed
-from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint, weight_shapes
 from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
@@ -62,6 +64,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     tokenizer = donor.open_tokenizer() if donor is not None and reuse else _tokenizer(given, corpus)
     train = tokenize(tokenizer, corpus.train)
     config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, threads))
+    _refuse_too_large(config, tokenizer.size)
     network = Network(config.model, tokenizer.size)
     initialise(network, config.train.seed)
     if donor is not None:
@@ -70,16 +73,16 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     runtime = choose_runtime(
         device, config.train.precision, threads, lambda runtime: step_seconds(runtime, config, network)
     )
-    try:
-        with run.locked():
+    with run.locked():
+        try:
             refuse_existing(run, order.force)
             run.clear()
             corpus = keep_stdin(corpus, run)
             task = _task(config, tokenizer, train, corpus, record(corpus))
             _announce(run, task, corpus, network, runtime, emit, reasons, order.preset)
             yield Trainer(task, network, runtime, run, emit=emit, stop=stop)
-    finally:
-        remove_empty(run)
+        finally:
+            remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
 
 
 @contextmanager
@@ -167,6 +170,19 @@ def refuse_existing(run: Run, force: bool) -> None:
             f"run {run.folder} exists",
             kept="nothing was changed",
             hint="go on with --resume, replace it with --force, or choose another --name",
+        )
+
+
+def _refuse_too_large(config: Config, vocabulary: int) -> None:
+    """Weights, gradients and two moments of each have to fit into the machine's memory."""
+    needed = 16 * sum(prod(shape) for shape in weight_shapes(config, vocabulary).values())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ConfigError(
+            f"--layers {config.model.layers} of --hidden {config.model.hidden} need {needed / 1e9:,.0f} GB "
+            f"to train; this machine has {there / 1e9:,.0f} GB",
+            kept="nothing was written",
+            hint="give smaller ones",
         )
 
 

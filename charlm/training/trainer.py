@@ -35,13 +35,14 @@ from charlm.storage.runs import Run
 from charlm.text.lanes import IGNORE, Lanes, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.budget import REVISE, Clock, affordable_checks, revise
-from charlm.training.events import Checked, Emit, Finished, Saved, Stepped
+from charlm.training.events import Checked, Emit, Finished, Saved, Stepped, Wrote
 from charlm.training.optim import LossScale, Optimizer, clip
-from charlm.training.schedule import Plan, checks_due, rate
+from charlm.training.schedule import Plan, due, rate
 from charlm.training.state import RECENT, TrainState
 
 LOG_EVERY: Final = 10  # steps between rows of metrics.jsonl
 CHECKS: Final = 20  # looks at the held-out text, unless they cost too much of a time budget
+SAMPLES: Final = 10  # short texts that are written on the way
 _SAMPLE: Final = SampleConfig(length=160, temperature=0.8)
 
 
@@ -104,7 +105,9 @@ class Trainer:
         while not self.state.finished and (reason := self.stop()) is None:
             norm, lr = self._step()
             self._keep_time()
-            checked = self._check() if self._check_is_due() else None
+            checked = self._check() if self._is_due(self.state.checks) else None
+            if self._is_due(SAMPLES):
+                self.emit(Wrote(self.state.step, self._write_a_little()))
             self._record(norm, lr, checked)
             if self._save_is_due():
                 self.save()
@@ -168,6 +171,11 @@ class Trainer:
             hint=f"try a lower rate, such as --lr {self.task.config.optim.lr / 3:.2g}",
         )
 
+    def _is_due(self, times: int) -> bool:
+        """Whether the step just done passed one of so many evenly spaced points of the plan."""
+        state = self.state
+        return due(state.plan.progress(state.step - 1), state.plan.progress(state.step), times)
+
     # time
 
     def _start_clock(self) -> None:
@@ -199,10 +207,6 @@ class Trainer:
 
     # looks at the held-out text
 
-    def _check_is_due(self) -> bool:
-        state = self.state
-        return checks_due(state.plan.progress(state.step - 1), state.plan.progress(state.step), state.checks)
-
     def _check(self) -> float | None:
         """Score the glance, keep the best, count patience; returns the loss."""
         state = self.state
@@ -222,17 +226,7 @@ class Trainer:
         state.history.append(self._row(val_loss=loss))
         if better:
             self.run.save_best(self._checkpoint(whole=False))
-        self.emit(
-            Checked(
-                state.step,
-                state.plan.total,
-                state.recent_loss(RECENT),
-                loss,
-                better,
-                state.seconds,
-                self._write_a_little(),
-            )
-        )
+        self.emit(Checked(state.step, state.plan.total, state.recent_loss(RECENT), loss, better, state.seconds))
         return loss
 
     def _score(self, tokens: Tokens) -> Score:

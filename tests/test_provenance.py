@@ -1,0 +1,163 @@
+"""A run's own text is found where it was or where it is now, and is known by its content."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm.errors import DataError
+from charlm.storage.provenance import find_corpus, keep_stdin, record
+from charlm.storage.runs import Run
+from charlm.text.corpus import Corpus, load_corpus
+
+TEXT = "The text of a run, which is long enough to be cut.\r\n"
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "book.txt"
+    path.write_bytes(TEXT.encode())
+    return path
+
+
+def kept(corpus: Corpus) -> dict[str, Any]:
+    """A corpus as a checkpoint gives it back."""
+    table: dict[str, Any] = json.loads(json.dumps(record(corpus)))
+    return table
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+
+
+def parts(corpus: Corpus) -> tuple[str, str]:
+    return corpus.train, corpus.val
+
+
+def test_the_record_says_how_much_there_was_and_where(text: Path) -> None:
+    corpus = load_corpus([str(text)], "0.1")
+    table = kept(corpus)
+    assert (table["train_characters"], table["val_characters"]) == (len(TEXT) * 9 // 10, -(-len(TEXT) // 10))
+    assert table["fingerprint"] == corpus.fingerprint
+    assert [(source["path"], source["characters"]) for source in table["sources"]] == [(str(text), len(TEXT))]
+
+
+def test_a_text_is_found_at_its_recorded_path_from_anywhere(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = kept(load_corpus([text.name], "0.1"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert parts(find_corpus(table, "0.1")) == parts(load_corpus([str(text)], "0.1"))
+
+
+def test_a_text_that_moved_is_found_at_the_path_given(tmp_path: Path, text: Path) -> None:
+    before = load_corpus([str(text)], "0.2")
+    moved = text.rename(tmp_path / "moved.txt")
+    found = find_corpus(kept(before), "0.2", [str(moved)])
+    assert parts(found) == parts(before)
+    assert found.sources[0].path == str(moved)
+
+
+def test_a_folders_texts_are_found_again_whatever_came_beside_them(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text(f"{name} holds a text. " * 3)
+    before = load_corpus([str(tmp_path)], "0.5")
+    (tmp_path / "later").write_text("not part of it")
+    assert parts(find_corpus(kept(before), "0.5")) == parts(before)
+    with pytest.raises(DataError, match="was 3 files and is 4 now"):
+        find_corpus(kept(before), "0.5", [str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "changed", [TEXT + " ", TEXT[1:], TEXT.replace("\r\n", "\n"), "\ufeff" + TEXT, TEXT.swapcase()]
+)
+def test_a_changed_text_is_refused_by_name_unless_change_is_allowed(text: Path, changed: str) -> None:
+    table = kept(load_corpus([str(text)], "0.1"))
+    text.write_bytes(changed.encode())
+    with pytest.raises(DataError, match=rf"{text} is not the run's text: {len(TEXT)} .*, {len(changed)} now"):
+        find_corpus(table, "0.1")
+    assert "".join(parts(find_corpus(table, "0.1", allow_change=True))) == changed
+
+
+def test_the_one_file_of_several_that_changed_is_named(tmp_path: Path, text: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Another text.")
+    table = kept(load_corpus([str(text), str(other)], "0"))
+    assert find_corpus(table, "0").train == TEXT + "Another text."
+    other.write_text("Another test.")
+    with pytest.raises(DataError, match=rf"^{other} is not the run's text"):
+        find_corpus(table, "0")
+
+
+def test_a_text_that_is_split_otherwise_is_not_the_same(text: Path) -> None:
+    with pytest.raises(DataError, match="split otherwise"):
+        find_corpus(kept(load_corpus([str(text)], "0.1")), "0.2")
+
+
+def test_a_missing_text_is_bad_data_even_if_change_is_allowed(tmp_path: Path, text: Path) -> None:
+    table = kept(load_corpus([str(text)], "0.1"))
+    text.unlink()
+    with pytest.raises(DataError, match=rf"the run's own text is missing: cannot read {text}.*say where it is now"):
+        find_corpus(table, "0.1")
+    with pytest.raises(DataError, match="missing"):
+        find_corpus(table, "0.1", [str(tmp_path / "nowhere.txt")], allow_change=True)
+
+
+def test_a_held_out_file_is_part_of_the_text(tmp_path: Path, text: Path) -> None:
+    held = tmp_path / "held.txt"
+    held.write_text("what is held out")
+    table = kept(load_corpus([str(text)], str(held)))
+    assert parts(find_corpus(table, str(held))) == (TEXT, "what is held out")
+    moved = text.rename(tmp_path / "moved.txt")
+    assert parts(find_corpus(table, str(held), [str(moved)])) == (TEXT, "what is held out")
+    held.write_text("what is held back")
+    with pytest.raises(DataError, match=rf"^{held} is not the run's text"):
+        find_corpus(table, str(held), [str(moved)])
+    held.unlink()
+    with pytest.raises(DataError, match=rf"missing: cannot read {held}"):
+        find_corpus(table, str(held), [str(moved)])
+
+
+def test_a_relative_held_out_file_is_found_from_anywhere(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "held.txt").write_text("what is held out")
+    monkeypatch.chdir(tmp_path)
+    table = kept(load_corpus([str(text)], "held.txt"))
+    monkeypatch.chdir("/")
+    assert find_corpus(table, "held.txt").val == "what is held out"
+
+
+def test_what_came_from_standard_input_is_kept_with_the_run(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    typed(monkeypatch, "typed in\r\n")
+    before = keep_stdin(load_corpus(["-", str(text)], "0.1"), run)
+    assert run.corpus.read_bytes() == b"typed in\r\n"
+    assert [source.path for source in before.sources] == [str(run.corpus), str(text)]
+    assert parts(find_corpus(kept(before), "0.1")) == parts(before)
+
+
+def test_a_held_out_text_from_standard_input_is_kept_with_the_run(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    typed(monkeypatch, "typed in\r\n")
+    before = keep_stdin(load_corpus([str(text)], "-"), run)
+    assert parts(find_corpus(kept(before), "-")) == (TEXT, "typed in\r\n")
+
+
+def test_without_standard_input_nothing_is_kept(tmp_path: Path, text: Path) -> None:
+    corpus = load_corpus([str(text)], "0.1")
+    assert keep_stdin(corpus, Run(tmp_path / "run")) is corpus
+    assert list(tmp_path.iterdir()) == [text]

@@ -1,0 +1,289 @@
+"""A run's folder: what a name leads to, who may write, and what is found after a crash."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import charlm
+from charlm.config import Config, ModelConfig
+from charlm.errors import CheckpointError, ConfigError, StorageError
+from charlm.storage.checkpoint import Checkpoint, weight_shapes
+from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run, remove_empty
+from charlm.text.tokenizer import ByteTokenizer
+
+ROW = {"step": 10, "train_loss": 2.5, "val_loss": None}
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def checkpoint(step: int) -> Checkpoint:
+    config = Config(model=ModelConfig(layers=1, hidden=1, embedding=0))
+    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config, 256).items()}
+    return Checkpoint(config=config, tokenizer=ByteTokenizer().state(), weights=weights, training={"step": step})
+
+
+def saved(folder: Path, *names: str, age: int = 0) -> Run:
+    """A run with these files, written `age` seconds before another time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = folder / f"{name}.safetensors"
+        path.write_bytes(b"stands for a checkpoint")
+        os.utime(path, ns=((10**9 - age) * 10**9,) * 2)
+    return Run(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "book")
+    run.folder.mkdir()
+    return run
+
+
+def step(run: Run) -> tuple[int, Path]:
+    found = run.restore()
+    assert found is not None
+    return found[0].training["step"], found[1]
+
+
+@pytest.mark.parametrize(
+    ("files", "meant"),
+    [
+        (("best", "last", "previous"), "best"),
+        (("last", "previous"), "last"),
+        (("previous",), "previous"),
+        (("best",), "best"),
+    ],
+)
+def test_a_run_means_its_best_checkpoint_by_folder_and_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...], meant: str
+) -> None:
+    run = saved(tmp_path / "runs" / "book", *files)
+    expected = run.folder / f"{meant}.safetensors"
+    assert find_checkpoint(str(run.folder)) == expected
+    assert find_checkpoint("book", str(tmp_path / "runs")) == expected
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "checkpoints" / "book", *files)
+    assert find_checkpoint("book") == Path("checkpoints", "book", f"{meant}.safetensors")
+
+
+def test_a_file_means_itself(tmp_path: Path) -> None:
+    run = saved(tmp_path / "book", "best", "last")
+    assert find_checkpoint(str(run.last), str(tmp_path)) == run.last
+
+
+def test_a_folder_of_texts_does_not_hide_the_run_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book").mkdir()
+    saved(tmp_path / "runs" / "book", "last")
+    assert find_checkpoint("book", "runs") == Path("runs/book/last.safetensors")
+    saved(tmp_path / "book", "last")
+    assert find_checkpoint("book", "runs") == Path("book/last.safetensors")
+
+
+def test_nothing_means_the_run_that_was_written_last(tmp_path: Path) -> None:
+    saved(tmp_path / "older", "best", "last", age=100)
+    saved(tmp_path / "newer", "last", age=10)
+    saved(tmp_path / "mixed", "best", age=200)
+    saved(tmp_path / "empty")
+    (tmp_path / "a-file").write_text("is no run")
+    assert find_checkpoint(None, str(tmp_path)) == tmp_path / "newer" / "last.safetensors"
+    saved(tmp_path / "mixed", "last", age=5)
+    assert newest_run(tmp_path) == Run(tmp_path / "mixed")
+    assert find_checkpoint(None, str(tmp_path)) == tmp_path / "mixed" / "best.safetensors"
+
+
+@pytest.mark.parametrize(
+    "what", ["nowhere", "runs/nowhere", "", "empty", "nul\0name", "x" * 300, "book/best.safetensors/x"]
+)
+def test_what_leads_nowhere_is_a_missing_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "book", "best")
+    saved(tmp_path / "runs" / "empty")
+    with pytest.raises(CheckpointError, match=r"charlm train CORPUS makes one"):
+        find_checkpoint(what, "runs")
+
+
+def test_without_any_run_there_is_no_newest(tmp_path: Path) -> None:
+    saved(tmp_path / "empty")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CheckpointError, match="there is no run under"):
+            find_checkpoint(None, str(folder))
+
+
+def test_saving_keeps_the_checkpoint_before_and_the_best_apart(run: Run) -> None:
+    assert (run.exists, run.restore(), run.load_best()) == (False, None, None)
+    for number in (1, 2, 3):
+        run.save_last(checkpoint(number))
+    run.save_best(checkpoint(2))
+    assert run.exists
+    assert step(run) == (3, run.last)
+    best = run.load_best()
+    assert best is not None
+    assert best.training["step"] == 2
+    run.last.unlink()
+    assert step(run) == (2, run.previous)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
+def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(run: Run, damage: str) -> None:
+    run.save_last(checkpoint(1))
+    run.save_last(checkpoint(2))
+    whole = run.last.read_bytes()
+    torn = {"empty": b"", "cut": whole[:-1], "flipped": whole[:-1] + b"\x01", "foreign": b"PK\3\4" * 99}[damage]
+    run.last.write_bytes(torn)
+    assert step(run) == (1, run.previous)
+    run.previous.write_bytes(torn)
+    with pytest.raises(CheckpointError, match=str(run.last)):
+        run.restore()
+    assert (run.last.read_bytes(), run.previous.read_bytes()) == (torn, torn)
+
+
+def refused(run: Run) -> None:
+    with pytest.raises(ConfigError, match="is being trained by another process"), Run(run.folder).locked():
+        pytest.fail("two trainers hold one run")
+
+
+def test_a_run_is_held_by_one_at_a_time(run: Run) -> None:
+    for _ in range(2):
+        with run.locked():
+            refused(run)
+            refused(run)
+    with pytest.raises(ZeroDivisionError), run.locked():
+        _ = 1 // 0
+    with run.locked():
+        refused(run)
+
+
+@contextmanager
+def holding(run: Run) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that has locked the run."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", HOLDER, run.folder / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_run_that_another_process_holds_is_refused_until_that_dies(run: Run) -> None:
+    with holding(run) as process:
+        refused(run)
+        process.kill()
+        process.wait()
+        with run.locked():
+            pass
+
+
+def test_a_trainer_that_is_refused_does_not_take_the_lock_of_the_one_at_work_away(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("A text to be trained on. " * 9)
+    run = open_run("busy", str(tmp_path))
+    with run.locked():
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="is being trained by another process"):
+                charlm.train(
+                    tmp_path / "text.txt",
+                    name="busy",
+                    checkpoints=tmp_path,
+                    steps=1,
+                    hidden=1,
+                    device="cpu",
+                    precision="fp32",
+                    threads=1,
+                )
+        refused(run)
+
+
+def test_a_run_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    run = open_run("book", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="cannot write in"), run.locked():
+        pytest.fail("there is nothing to hold")
+    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
+        run.append_metrics(ROW)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "../up", "a\\b", "nul\0", "x" * 256, "é" * 200])
+def test_what_is_no_name_of_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="--name must be the name of a folder"):
+        open_run(name, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["book", "Der Prozeß", "...", "-", "*", "日本語", "a.b-c_d", "x" * 200])
+def test_other_names_make_one_folder(tmp_path: Path, name: str) -> None:
+    run = open_run(name, str(tmp_path))
+    assert not run.exists
+    with run.locked():
+        assert os.listdir(tmp_path) == [name]
+
+
+def test_metrics_grow_row_by_row_and_are_cut_back(run: Run) -> None:
+    assert run.read_metrics() == []
+    lengths = [run.append_metrics({**ROW, "step": number}) for number in range(5)]
+    assert lengths == sorted(set(lengths))
+    assert run.metrics.stat().st_size == lengths[-1]
+    assert run.read_metrics() == [{**ROW, "step": number} for number in range(5)]
+    run.cut_metrics(lengths[2])
+    assert [row["step"] for row in run.read_metrics()] == [0, 1, 2]
+    assert run.append_metrics({**ROW, "step": 3}) == lengths[3]
+    assert [row["step"] for row in run.read_metrics()] == [0, 1, 2, 3]
+    run.cut_metrics(0)
+    assert run.read_metrics() == []
+
+
+@pytest.mark.parametrize("lost", [1, 10, 60, 10**6])
+def test_metrics_that_lost_their_end_are_cut_to_whole_rows(run: Run, lost: int) -> None:
+    lengths = [run.append_metrics({**ROW, "step": number}) for number in range(3)]
+    left = max(0, lengths[-1] - lost)
+    os.truncate(run.metrics, left)
+    run.cut_metrics(lengths[-1])
+    assert [row["step"] for row in run.read_metrics()] == [n for n in range(3) if lengths[n] <= left]
+
+
+def test_metrics_without_a_file_need_no_cut(run: Run) -> None:
+    run.cut_metrics(100)
+    assert os.listdir(run.folder) == []
+
+
+def test_clearing_removes_what_a_run_left_and_nothing_else(run: Run) -> None:
+    own = (run.last, run.previous, run.best, run.metrics, run.corpus, run.curves)
+    for path in (*own, run.folder / "notes.txt", run.folder / ".lock"):
+        path.write_text("something")
+    run.clear()
+    assert sorted(os.listdir(run.folder)) == [".lock", "notes.txt"]
+
+
+def test_an_empty_run_is_taken_back_but_not_what_others_put_there(run: Run) -> None:
+    with run.locked():
+        pass
+    (run.folder / "notes.txt").write_text("mine")
+    remove_empty(run)
+    assert (run.folder / "notes.txt").read_text() == "mine"
+    (run.folder / "notes.txt").unlink()
+    remove_empty(run)
+    assert not run.folder.exists()
+    remove_empty(run)
+
+
+@pytest.mark.parametrize("name", ["last", "previous", "best"])
+def test_a_run_that_has_saved_anything_is_not_empty(tmp_path: Path, name: str) -> None:
+    run = saved(tmp_path / "book", name)
+    remove_empty(run)
+    assert os.listdir(run.folder) == [f"{name}.safetensors"]
