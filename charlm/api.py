@@ -3,7 +3,7 @@
 >>> import charlm, pathlib, tempfile
 >>> folder = pathlib.Path(tempfile.mkdtemp())
 >>> _ = (folder / "hello.txt").write_text("hello")
->>> trained = charlm.train(folder / "hello.txt", checkpoints=folder, val="0", steps=150, hidden=16, seed=1)
+>>> trained = charlm.train(folder / "hello.txt", checkpoints=folder, val="0", seed=1)
 >>> trained.result["train_loss"] < 0.01
 True
 >>> model = charlm.load(trained.checkpoint)
@@ -83,11 +83,11 @@ def train(
         raise ConfigError("--resume and --force exclude each other", kept="nothing was changed")
     paths = tuple(os.fspath(path) for path in corpus)
     run = _run(paths, name, os.fspath(checkpoints), resume)
-    order = Order(
-        paths, given, recipe.preset(preset), os.fspath(init_from) if init_from else None, force, allow_data_change
-    )
+    donor = os.fspath(init_from) if init_from else None
+    started = resume and not run.best.exists()  # killed before its first checkpoint: nothing is lost by starting anew
+    order = Order(paths, given, recipe.preset(preset), donor, force or started, allow_data_change)
     emit = on_event or ignore
-    if resume and run.exists:
+    if resume and run.saved:
         with old_run(run, order, emit, stop) as trainer:
             if isinstance(trainer, Checkpoint):
                 return _trained(run, "patience" if trainer.result["stopped"] else "done")

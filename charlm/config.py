@@ -68,17 +68,17 @@ class Form(NamedTuple):
 
 FORMS: Final = {
     "duration": Form(
-        re.compile(r"(\d+(?:\.\d+)?)(s|m|h)"),
+        re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(s|m|h)"),
         "a duration above 0 such as 90s, 10m or 2h, at most 10000h",
         "90s|10m|2h",
     ),
     "every": Form(
-        re.compile(r"(\d+)|(\d+(?:\.\d+)?)(s|m|h)"),
+        re.compile(r"([0-9]{1,12})|([0-9]{1,12}(?:\.[0-9]{1,12})?)(s|m|h)"),
         "a number of steps from 1, or a duration such as 60s",
         "N|60s",
     ),
     "device": Form(
-        re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?"),
+        re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?"),
         "one of auto, cpu, cuda, cuda:N, mps",
         "auto|cpu|cuda|cuda:N|mps",
     ),
@@ -159,7 +159,15 @@ class TrainConfig:
     epochs: int = option(0, Spec(int, "passes through the training text", 1, 10**9))
     steps: int = option(0, Spec(int, "updates of the weights", 1, 10**9))
     time: str = option("", Spec(str, "time to train, from the first step to the last", form="duration"))
-    patience: int = option(5, Spec(int, "stop after this many checks without a better one; 0: never", 0, 10**9))
+    patience: int = option(
+        5,
+        Spec(
+            int,
+            "stop after this many checks without a better one; 0: never (default: 5, or 0 when the length is given)",
+            0,
+            10**9,
+        ),
+    )
     checkpoint_every: str = option("60s", Spec(str, "save after so many steps or so much time", form="every"))
     device: str = option("auto", Spec(str, "where to compute", form="device"))
     precision: str = option("auto", Spec(str, "arithmetic of training", choices=("auto", "fp32", "bf16", "fp16")))
@@ -229,7 +237,7 @@ def parse(name: str, text: str, spec: Spec) -> Value:
 
 def check(name: str, value: object, spec: Spec) -> Value:
     """`value` in the option's own type, or a `ConfigError` that names the option and its range."""
-    if spec.type is float and isinstance(value, int) and not isinstance(value, bool):
+    if spec.type is float and isinstance(value, int) and not isinstance(value, bool) and _allowed(value, spec):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, spec.type) or not _allowed(value, spec):
         raise ConfigError(f"{flag(name)} must be {spec.range}, not {value!r}", kept="nothing was read or written")
@@ -312,13 +320,12 @@ def read_toml(path: Path) -> dict[str, object]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was written") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers and nesting beyond all measure
         raise ConfigError(f"{path} is not TOML: {error}", kept="nothing was read or written") from error
     options = {name.replace("-", "_"): value for name, value in table.items()}
-    if isinstance(options.get("val"), (int, float)):
-        options["val"] = str(options["val"])
-    if isinstance(options.get("checkpoint_every"), int):
-        options["checkpoint_every"] = str(options["checkpoint_every"])
+    for name in ("val", "checkpoint_every"):  # texts that a file may give as numbers
+        if isinstance(options.get(name), (int, float)) and not isinstance(options[name], bool):
+            options[name] = str(options[name])
     return options
 
 

@@ -110,6 +110,15 @@ def test_keep_holds_what_was_there_before(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [path, keep]
 
 
+def test_whoever_reads_on_reads_the_content_from_before(tmp_path: Path) -> None:
+    path, keep = tmp_path / "file", tmp_path / "kept"
+    path.write_bytes(OLD)
+    keep.write_bytes(OLDER)
+    with path.open("rb") as reader, keep.open("rb") as another:
+        write_durably(path, NEW, keep=keep)
+        assert (reader.read(), another.read()) == (OLD, OLDER)
+
+
 def test_changing_the_file_leaves_what_is_kept(tmp_path: Path) -> None:
     path, keep = tmp_path / "file", tmp_path / "kept"
     write_durably(path, OLD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 import charlm
 from charlm.inference.decoder import Decoder
-from charlm.inference.evaluate import CONTEXT, Score, score, token_nats
-from charlm.models.network import Network, State, import_weights
+from charlm.inference.evaluate import CONTEXT, Score, exact_nats, lane_nats, score, token_nats
+from charlm.models.network import Network, State, import_weights, named_weights
 from charlm.text.tokenizer import SCALARS, ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
 
 
@@ -140,8 +141,7 @@ def test_score_is_the_sum_over_the_networks_own_steps(network: Network, tokenize
 def test_exact_loss_does_not_move_with_the_window(network: Network, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(with_strangers(1500)).ids
     losses = [
-        token_nats(network, tokenizer, ids, lanes=1, window=window).mean(dtype=np.float64)
-        for window in (1, 7, 64, 256, 10**6)
+        exact_nats(network, tokenizer, ids, window=window).mean(dtype=np.float64) for window in (1, 7, 64, 256, 10**6)
     ]
     assert max(losses) - min(losses) < 1e-6
 
@@ -154,9 +154,30 @@ def test_lanes_are_within_0_0005_bits_per_character_of_the_exact_pass(
     assert fast.nats != exact.nats, "the text is too short for lanes"
     assert fast.bits_per_character == pytest.approx(exact.bits_per_character, abs=0.0005)
     ids = tokenizer.encode(text).ids
-    forgetful = token_nats(network, tokenizer, ids, context=1, lanes=2000)  # the model does have a memory to lose
+    forgetful, drift = token_nats(
+        network, tokenizer, ids, context=1, lanes=2000
+    )  # the model does have a memory to lose
     assert forgetful.mean() / math.log(2) > exact.bits_per_character + 0.005
+    assert drift > 0.005
     assert exact.bits_per_character < 2.2
+
+
+def test_a_model_that_remembers_for_very_long_is_read_with_a_longer_context(
+    network: Network, tokenizer: Tokenizer
+) -> None:
+    """Cells that never forget: lanes of the usual context would be far off, as their drift shows."""
+    stubborn = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, weight in named_weights(stubborn).items():
+            if name.endswith("bias_ih"):
+                torch.split(weight, stubborn.config.hidden)[1].fill_(12.0)
+    ids = tokenizer.encode(synthetic_text(8_000, seed=13)).ids
+    exact = exact_nats(stubborn, tokenizer, ids).mean(dtype=np.float64)
+    usual, drift = token_nats(stubborn, tokenizer, ids, lanes=64, context=CONTEXT)
+    assert drift > 1e-4
+    assert abs(usual.mean(dtype=np.float64) - exact) / math.log(2) > 0.0005
+    settled = lane_nats(stubborn, tokenizer, ids).mean(dtype=np.float64)
+    assert abs(settled - exact) / math.log(2) < 0.0005
 
 
 # lanes
@@ -166,7 +187,7 @@ def test_lanes_are_within_0_0005_bits_per_character_of_the_exact_pass(
 def test_each_token_is_scored_once_after_its_context(length: int, lanes: int, context: int, window: int) -> None:
     tokenizer = CharTokenizer("".join(chr(0x4E00 + k) for k in range(length + 1)), once=0, total=10**9)
     ids = np.arange(length, dtype=np.int32)
-    nats = token_nats(Counting(length + 1), tokenizer, ids, lanes=lanes, context=context, window=window)
+    nats, _ = token_nats(Counting(length + 1), tokenizer, ids, lanes=lanes, context=context, window=window)
     before = np.rint((nats - 1) * 1000).astype(int)  # tokens that the lane had read before this one's predecessor
     np.testing.assert_allclose(nats, 1 + before / 1000, rtol=0, atol=1e-5)
     place = np.arange(length)
@@ -196,7 +217,7 @@ def test_probabilities_of_all_characters_sum_to_one(network: Network, tokenizer:
     for context in ("", "E", "The " + synthetic_text(50, seed=12), "☃"):
         known, other = (
             [
-                math.exp(-float(token_nats(network, tokenizer, tokenizer.encode(context + character).ids)[-1]))
+                math.exp(-float(exact_nats(network, tokenizer, tokenizer.encode(context + character).ids)[-1]))
                 for character in characters
             ]
             for characters in (tokenizer.vocabulary, "☃Ω\U0010ffff")
@@ -216,7 +237,7 @@ def test_escape_is_what_good_and_turing_say(small_model: charlm.LanguageModel, t
 
 def test_each_unseen_character_costs_its_share_of_the_escape(network: Network, tokenizer: Tokenizer) -> None:
     text = "a☃ Ω Ωe"
-    nats = token_nats(network, tokenizer, tokenizer.encode(text).ids)
+    nats = exact_nats(network, tokenizer, tokenizer.encode(text).ids)
     price = -math.log(tokenizer.escape / (1_112_064 - tokenizer.size))
     unseen = [character in "☃Ω" for character in text]
     np.testing.assert_allclose(nats[unseen], price, rtol=1e-6)

@@ -60,12 +60,12 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
 
 
-@pytest.mark.parametrize("slash", ["", "/"])
-def test_a_corpus_is_fetched_from_the_mirror_byte_by_byte(monkeypatch: pytest.MonkeyPatch, slash: str) -> None:
+@pytest.mark.parametrize("folder", ["", "/", "/a/mirror", "/a/mirror/"])
+def test_a_corpus_is_fetched_from_the_mirror_byte_by_byte(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     with serving(sends(CONTENT)) as (mirror, asked):
-        monkeypatch.setenv("CHARLM_MIRROR", mirror + slash)
+        monkeypatch.setenv("CHARLM_MIRROR", mirror + folder)
         assert fetch(CORPUS) == CONTENT
-    assert asked == ["/" + ADDRESS]
+    assert asked == [f"{folder.rstrip('/')}/{ADDRESS}"]
 
 
 @pytest.mark.parametrize("content", [b"", CONTENT[:-1], CONTENT + b"\n", CONTENT.replace(b"\r\n", b"\n"), b"<html>"])

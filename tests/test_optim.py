@@ -276,6 +276,7 @@ def test_an_exported_and_restored_optimizer_goes_on_bit_for_bit(optimizer: str) 
     second = Optimizer(config, resumed, HIDDEN)
     second.restore({**exported, "state.0.h": np.zeros((2, 2), dtype=np.float32)})
     for gradient in steps[3:]:
+        follow(first, gradient)
         follow(second, gradient)
         follow(Optimizer(config, forgetful, HIDDEN), gradient)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

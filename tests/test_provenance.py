@@ -125,6 +125,17 @@ def test_a_held_out_file_is_part_of_the_text(tmp_path: Path, text: Path) -> None
         find_corpus(table, str(held), [str(moved)])
 
 
+def test_a_held_out_file_that_moved_is_found_where_it_is_said_to_be(tmp_path: Path, text: Path) -> None:
+    held = tmp_path / "held.txt"
+    held.write_text("what is held out")
+    before = load_corpus([str(text)], str(held))
+    moved = held.rename(tmp_path / "moved.txt")
+    assert parts(find_corpus(kept(before), str(held), held_out=str(moved))) == parts(before)
+    moved.write_text("something else")
+    with pytest.raises(DataError, match=rf"^{moved} is not the run's text"):
+        find_corpus(kept(before), str(held), held_out=str(moved))
+
+
 def test_a_relative_held_out_file_is_found_from_anywhere(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,23 @@ def test_resume_without_a_checkpoint_starts(corpus: Path) -> None:
     assert train(corpus, "new", resume=True, **OPTIONS).result["steps"] == 60
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(corpus: Path) -> None:
+    whole = outcome(train(corpus, "whole", **OPTIONS))
+    (corpus.parent / "early").mkdir()
+    (corpus.parent / "early/metrics.jsonl").write_text('{"step": 1}\n')
+    assert outcome(train(corpus, "early", resume=True, **OPTIONS)) == whole
+
+
+def test_a_held_out_file_that_moved_is_found_where_val_says(corpus: Path) -> None:
+    held, moved = corpus.with_name("held.txt"), corpus.with_name("moved.txt")
+    held.write_text("1 and 2 make 3.\n")
+    train(corpus, "run", **OPTIONS, val=str(held), stop=after(2))
+    held.rename(moved)
+    with pytest.raises(charlm.DataError, match=r"held\.txt"):
+        train(corpus, "run", resume=True)
+    assert train(corpus, "run", resume=True, val=str(moved)).reason == "done"
+
+
 def test_rows_written_after_the_last_checkpoint_are_cut_back(corpus: Path) -> None:
     whole = train(corpus, "whole", **OPTIONS)
     stopped = train(corpus, "torn", **OPTIONS, stop=after(25))

@@ -69,7 +69,8 @@ def test_temperature_zero_is_argmax_and_the_lowest_id_among_equals() -> None:
 def test_extreme_temperatures_approach_argmax_and_the_uniform_distribution() -> None:
     for u in (0.0, 0.5, 1 - 2**-53):
         assert next_token(TEN * 1000, u, temperature=1e-6) == 2
-    np.testing.assert_array_equal(distribution(TEN, temperature=1e-6), np.eye(10)[2])
+    for least in (1e-6, 1e-300, 5e-324):
+        np.testing.assert_array_equal(distribution(TEN, temperature=least), np.eye(10)[2])
     np.testing.assert_allclose(distribution(TEN, temperature=1e6), 0.1, rtol=1e-5)
     tied = np.array([5, 7, 7], dtype=np.float32)
     np.testing.assert_array_equal(distribution(tied, temperature=1e-6), [0, 0.5, 0.5])

@@ -68,7 +68,7 @@ def evaluate(
 
     score_table(screen.out, results)
     if len(results) == 1:
-        paragraphs(screen.out, [f"The model is {meaning(results[0]['loss'])}."])
+        paragraphs(screen.out, [meaning(results[0]["perplexity"])])
     how = "in one unbroken pass" if exact else "in lanes, within 0.0005 bits a character of the exact pass (--exact)"
     screen.note(f"scored in {config.precision}, {how}")
 

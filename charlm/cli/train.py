@@ -33,6 +33,8 @@ _LEFT_TO_RECIPE = (
     "steps",
     "time",
     "threads",
+    "patience",
+    "warmup",
 )
 _OWN_NAMES = ("name", "checkpoints", "preset", "init_from")
 

@@ -29,17 +29,16 @@ class Decoder:
         self._step = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}[config.cell]
         self._hh = [_transposed(weights[f"rnn.{i}.weight_hh"]) for i in range(config.layers)]
         self._ih = [_transposed(weights[f"rnn.{i}.weight_ih"]) for i in range(1, config.layers)]
-        self._bias_hh: list[Floats] = []
+        self._bias_n: list[Floats] = []  # recurrent bias of a GRU's candidate, empty for other cells
         bias_ih: list[Floats] = []
         for i in range(config.layers):
-            ih, hh = weights[f"rnn.{i}.bias_ih"].copy(), weights[f"rnn.{i}.bias_hh"].copy()
-            if config.cell == "gru":  # the candidate's recurrent bias stays inside the reset gate's product
-                ih[: 2 * config.hidden] += hh[: 2 * config.hidden]
-                hh[: 2 * config.hidden] = 0
-            else:
-                ih += hh
+            ih, hh = weights[f"rnn.{i}.bias_ih"].copy(), weights[f"rnn.{i}.bias_hh"]
+            inside = (
+                2 * config.hidden if config.cell == "gru" else len(hh)
+            )  # of a GRU, what the reset gate leaves alone
+            ih[:inside] += hh[:inside]
             bias_ih.append(ih)
-            self._bias_hh.append(hh)
+            self._bias_n.append(hh[inside:])
         self._table = _input_table(config, weights) + bias_ih[0]
         self._bias_ih = bias_ih[1:]
         self._head, self._head_bias = _transposed(weights["head.weight"]), weights["head.bias"]
@@ -56,7 +55,7 @@ class Decoder:
         for layer, before in enumerate(state):
             if layer:
                 x = following[-1][0] @ self._ih[layer - 1] + self._bias_ih[layer - 1]
-            following.append(self._step(x, before, self._hh[layer], self._bias_hh[layer]))
+            following.append(self._step(x, before, self._hh[layer], self._bias_n[layer]))
         return following[-1][0] @ self._head + self._head_bias, following
 
 
@@ -91,13 +90,13 @@ def _lstm(x: Floats, state: tuple[Floats, ...], hh: Floats, _: Floats) -> tuple[
     return o * np.tanh(c), c
 
 
-def _gru(x: Floats, state: tuple[Floats, ...], hh: Floats, bias_hh: Floats) -> tuple[Floats, ...]:
+def _gru(x: Floats, state: tuple[Floats, ...], hh: Floats, bias_n: Floats) -> tuple[Floats, ...]:
     (h,) = state
     product = h @ hh
     width = h.shape[1]
     gates = _sigmoid(x[:, : 2 * width] + product[:, : 2 * width])
     r, z = gates[:, :width], gates[:, width:]
-    n = np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + bias_hh[2 * width :]))
+    n = np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + bias_n))
     return (n + z * (h - n),)
 
 

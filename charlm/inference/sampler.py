@@ -46,7 +46,8 @@ def distribution(
     The cuts, in order: the K likeliest; the smallest set that holds `top_p` (nucleus, Holtzman et al. 2020); what has
     at least `min_p` of the likeliest's probability (Nguyen et al. 2024). Ties go to the lower id.
     """
-    scaled = (logits.astype(np.float64) - float(logits.max())) / temperature
+    with np.errstate(over="ignore"):  # the least temperatures send all but the likeliest to -inf, whose exp is 0
+        scaled = (logits.astype(np.float64) - float(logits.max())) / temperature
     p = np.exp(scaled)
     p /= p.sum()
     order = np.argsort(-p, kind="stable")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charlm.report.plain import bits
+from charlm.report.plain import bits, one_line
 
 
 def curves(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -34,16 +35,19 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     settled = sorted([*train, *(value for _, value in checks)])
     if settled:
         loss.set_ylim(settled[0] - 0.1, settled[int(0.97 * (len(settled) - 1))] + 0.3)
-    loss.set(title=title, ylabel="bits per character")
+    loss.set_title(one_line(title), parse_math=False)
+    loss.set(ylabel="bits per character")
     loss.legend()
-    norm.plot(seen, [row["grad_norm"] for row in rows], color="tab:green", linewidth=0.8)
-    norm.set(ylabel="gradient norm", yscale="log", xlabel="characters seen")
+    norms = [row["grad_norm"] for row in rows]
+    norm.plot(seen, norms, color="tab:green", linewidth=0.8)
+    norm.set(ylabel="gradient norm", yscale="log" if any(norms) else "linear", xlabel="characters seen")
     rate = norm.twinx()
     rate.plot(seen, [row["lr"] for row in rows], color="tab:red", linewidth=0.8)
     rate.set_ylabel("rate", color="tab:red")
     norm.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a name with letters that the font lacks
+        figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()
 
 

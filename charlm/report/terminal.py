@@ -6,7 +6,6 @@ whether something may move. Foreign text (a model's, a file's name) passes `visi
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TextIO
@@ -208,21 +207,17 @@ def _figures(event: Stepped) -> str:
 
 def closing_table(out: Console, result: Mapping[str, Any]) -> None:
     """The closing figures of a run."""
-    val = result["val_loss"]
-    rows = [
-        (
-            "held-out loss",
-            f"{val:.4f} nats, {bits(val):.4f} bits a character, perplexity {math.exp(val):.3f}"
-            if val is not None
-            else "nothing held out",
-        ),
-        ("training loss", f"{result['train_loss']:.4f} nats"),
-        (
-            "trained",
-            f"{result['steps']:,} steps, {result['characters_seen']:,} characters, {duration(result['seconds'])}",
-        ),
-    ]
-    facts(out, rows)
+    held = "nothing held out"
+    if result["val_loss"] is not None:
+        held = (
+            f"{result['val_loss']:.4f} nats, {result['val_bits_per_character']:.4f} bits a character, "
+            f"perplexity {result['val_perplexity']:.3f}"
+        )
+    took = f"{result['steps']:,} steps, {result['characters_seen']:,} characters, {duration(result['seconds'])}"
+    facts(
+        out,
+        [("held-out loss", held), ("training loss", f"{result['train_loss']:.4f} nats a character"), ("trained", took)],
+    )
 
 
 def score_table(out: Console, results: Sequence[Mapping[str, Any]]) -> None:
@@ -247,10 +242,8 @@ def score_table(out: Console, results: Sequence[Mapping[str, Any]]) -> None:
     table(out, "", columns, [(name, *(show(row) for row in results)) for name, show in lines])
 
 
-def meaning(loss: float) -> str:
-    """A loss in words."""
-    return (
-        f"as unsure as a choice among {math.exp(loss):.1f} equally likely characters"
-        if math.isfinite(loss)
-        else "nothing to score"
-    )
+def meaning(perplexity: float | None) -> str:
+    """A perplexity in words."""
+    if perplexity is None:
+        return "There was nothing to score."
+    return f"The model is as unsure as a choice among {perplexity:.1f} equally likely characters."

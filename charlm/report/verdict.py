@@ -10,24 +10,25 @@ from charlm.config import Config
 from charlm.report.plain import bits, duration
 
 _NOISE: Final = 0.004  # nats: checks this close are the same
+_SHORT: Final = 100  # steps after which nothing can be said yet
 _GAP: Final = 0.25  # nats between training and held-out loss from which memory outweighs learning
 
 
 def verdict(
     config: Config, result: Mapping[str, Any], history: Sequence[Mapping[str, Any]], vocabulary: int
 ) -> list[str]:
-    """One sentence a line."""
+    """One sentence a line; `vocabulary` is the number of different tokens."""
     if result["val_loss"] is None:
         return _memorised(result)
-    return [_meaning(float(result["val_loss"]), vocabulary), *_course(config, result, history)]
+    return [_meaning(config, result, vocabulary), *_course(config, result, history)]
 
 
-def _meaning(loss: float, vocabulary: int) -> str:
-    choices = math.exp(loss)
-    guess = math.log2(vocabulary)
+def _meaning(config: Config, result: Mapping[str, Any], vocabulary: int) -> str:
+    nothing = f", where knowing nothing means {vocabulary} ({math.log2(vocabulary):.2f} bits)"
     return (
-        f"On text it has not seen the model needs {bits(loss):.2f} bits a character: it is as unsure as if it chose "
-        f"among {choices:.1f} equally likely characters, where knowing nothing means {vocabulary} ({guess:.2f} bits)."
+        f"On text it has not seen the model needs {result['val_bits_per_character']:.2f} bits a character: it is as "
+        f"unsure as if it chose among {result['val_perplexity']:.1f} equally likely characters"
+        f"{nothing if config.data.tokenizer == 'char' else ''}."
     )
 
 
@@ -42,7 +43,7 @@ def _memorised(result: Mapping[str, Any]) -> list[str]:
 
 def _course(config: Config, result: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[str]:
     losses = [float(row["val_loss"]) for row in history]
-    if len(losses) < 3:
+    if len(losses) < 3 or result["steps"] < _SHORT:
         return ["The run was too short to say whether it was still improving; give it more with --time or --epochs."]
     best = min(range(len(losses)), key=losses.__getitem__)
     gap = float(result["val_loss"]) - float(result["train_loss"])

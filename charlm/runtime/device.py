@@ -50,6 +50,7 @@ class Runtime:
 
 def choose_device(wanted: str) -> torch.device:
     """The device asked for, or for `auto` a CUDA GPU if there is one."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # has to stand before CUDA starts, to be deterministic
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
@@ -81,10 +82,8 @@ def set_threads(wanted: int) -> int:
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
     """Settle `--precision`: what was asked for, or for `auto` the fastest here, which on CPU `probe` measures."""
     if device.type == "cuda":
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # deterministic cuDNN recurrence wants it before CUDA starts
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     if precision == "fp16" and device.type != "cuda":
         raise ConfigError("--precision fp16 is for CUDA; a processor has bf16 or fp32", hint="use --precision auto")
     if precision != "auto":

@@ -5,7 +5,7 @@ counter and a 64-bit key into four 32-bit words. It needs only 32-bit multiplica
 reproduce a sample; the known answers of the authors' Random123 library are in the tests.
 
 How charlm uses it: the key is the seed; counter words 0 and 1 are a position (low word first), word 2 a number that
-tells users of one seed apart (sample k, epoch, step), word 3 the purpose below.
+tells users of one seed apart (the number of a sample), word 3 the purpose below.
 """
 
 from __future__ import annotations

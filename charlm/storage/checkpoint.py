@@ -27,7 +27,7 @@ FORMAT: Final = 1
 Array = NDArray[Any]
 
 _ZEROS: Final = "0" * 64
-_LARGEST_HEADER: Final = 16 * 2**20
+_LARGEST_HEADER: Final = 64 * 2**20  # of which a text in 100,000 files takes a third
 _WEIGHTS: Final = ("embedding.", "rnn.", "head.")
 _TOKENIZER_MODEL: Final = "tokenizer.model"
 _PARTS: Final = ("config", "tokenizer", "training", "bookkeeping", "corpus", "environment", "result")

@@ -34,16 +34,23 @@ def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
 
 
 def find_corpus(
-    recorded: Mapping[str, Any], val: str, paths: Sequence[str] = (), *, allow_change: bool = False
+    recorded: Mapping[str, Any],
+    val: str,
+    paths: Sequence[str] = (),
+    *,
+    held_out: str | None = None,
+    allow_change: bool = False,
 ) -> Corpus:
     """The corpus of a checkpoint, from `paths` or from where it was; `val` is the run's own `--val`.
+
+    Where that is a file, `held_out` says where it is now, if it moved.
 
     Raises DataError when it is missing or, unless `allow_change`, when it is no longer the same text.
     """
     texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
     held = [source["path"] for source in recorded["sources"] if source["held_out"]]
     try:
-        corpus = load_corpus(paths or texts, held[0] if held else val)
+        corpus = load_corpus(paths or texts, (held_out or held[0]) if held else val)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded["fingerprint"] and not allow_change:

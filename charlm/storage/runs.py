@@ -57,6 +57,11 @@ class Run:
         return self.folder / "curves.png"
 
     @property
+    def saved(self) -> bool:
+        """Whether there is anything to go on from."""
+        return self.last.exists() or self.previous.exists()
+
+    @property
     def exists(self) -> bool:
         """Whether there is anything that training would overwrite."""
         return any(path.exists() for path in (self.last, self.previous, self.best, self.metrics))

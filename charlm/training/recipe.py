@@ -98,7 +98,9 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
             reasons[name] = reason
 
     length, why = _length(facts)
-    if not any(name in values for name in LENGTHS):
+    if any(name in values for name in LENGTHS):
+        settle("patience", 0, "the length was given")
+    else:
         settle(*length, why)
     settle("optimizer", "muon", "learns more from each character than AdamW")
     settle("lr", _RATES[values["optimizer"]], f"suits {values['optimizer']}")

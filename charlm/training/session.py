@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -23,7 +22,7 @@ from charlm.models.network import Network, initialise
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, timed
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, weight_shapes
 from charlm.storage.provenance import find_corpus, keep_stdin, record
-from charlm.storage.runs import Run, remove_empty
+from charlm.storage.runs import Run, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.events import Chosen, Emit, Remark, Resumed
@@ -53,7 +52,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     """A trainer for a run that does not exist yet or is to be replaced, holding the run's lock."""
     refuse_existing(run, order.force)
     given: dict[str, Value] = {**order.preset.options, **order.given}
-    donor = load_checkpoint(Path(order.init_from)) if order.init_from else None
+    donor = load_checkpoint(find_checkpoint(order.init_from, str(run.folder.parent))) if order.init_from else None
     if donor is not None:
         given = adopted_options(donor, given)
     device = choose_device(str(given.get("device", "auto")))
@@ -105,7 +104,13 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             yield checkpoint
             return
         config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
-        corpus = find_corpus(checkpoint.corpus, config.data.val, order.corpus, allow_change=order.allow_data_change)
+        corpus = find_corpus(
+            checkpoint.corpus,
+            config.data.val,
+            order.corpus,
+            held_out=str(order.given["val"]) if "val" in order.given else None,
+            allow_change=order.allow_data_change,
+        )
         train = tokenize(tokenizer, corpus.train)
         if train.unknown_characters:
             raise DataError(
@@ -190,7 +195,9 @@ def _agree(config: Config, order: Order) -> None:
     """Options given again on resume must be those of the run; where it computes may change."""
     flat = config.flat()
     for name, value in {**order.preset.options, **order.given}.items():
-        if name not in _MAY_CHANGE and flat[name] != value and not (name == "val" and val_share(str(value)) is None):
+        if name == "val" and val_share(str(value)) is None is val_share(str(flat[name])):
+            continue  # a held-out file, which may have moved: its fingerprint is what counts
+        if name not in _MAY_CHANGE and flat[name] != value:
             raise ConfigError(
                 f"{flag(name)} {value} contradicts the run, which has {flat[name]}",
                 kept="nothing was changed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from charlm.text.lanes import Position
@@ -66,7 +66,8 @@ class TrainState:
     def from_json(
         cls, training: Mapping[str, Any], bookkeeping: Mapping[str, Any], history: list[dict[str, Any]]
     ) -> TrainState:
-        values = {**training, **bookkeeping}
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in {**training, **bookkeeping}.items() if name in known}
         return cls(
             **{
                 **values,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -30,7 +30,7 @@ from charlm.models.network import (
     named_weights,
 )
 from charlm.runtime.device import Runtime
-from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
 from charlm.text.lanes import IGNORE, Lanes, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
@@ -127,21 +127,22 @@ class Trainer:
         config, state = self.task.config, self.state
         window = self.lanes.read(state.position, config.train.bptt)
         self.network.reseed(config.train.seed, state.step)
-        loss, tokens = self._backward(window)
+        loss, after = self._backward(window)
         weights = list(self.network.parameters())
         self.scale.unscale(weights)
         norm = float(clip(weights, config.optim.clip, config.optim.clip_mode))
         share = rate(state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay)
-        self._update(loss, norm, share)
+        if self._update(loss, norm, share):
+            self.hidden = after
+            state.position = window.next
+            state.tokens_seen += int((window.targets != IGNORE).sum())
+            state.recent = [*state.recent[1 - RECENT :], loss * self._per_character]
         state.step += 1
-        state.position = window.next
-        state.tokens_seen += tokens
-        state.recent = [*state.recent[1 - RECENT :], loss * self._per_character]
         self._training += time.perf_counter() - began
         return norm, share * config.optim.lr
 
-    def _backward(self, window: Window) -> tuple[float, int]:
-        """Mean loss over the window's targets (nats per token) and their number; gradients stay in the weights."""
+    def _backward(self, window: Window) -> tuple[float, State]:
+        """Mean loss over the window's targets (nats per token) and the state after it; gradients are in the weights."""
         device = self.runtime.device
         inputs_TB = torch.from_numpy(window.inputs).to(device, non_blocking=True)
         targets_TB = torch.from_numpy(window.targets).to(device, non_blocking=True)
@@ -150,19 +151,20 @@ class Trainer:
         with self.runtime.autocast():
             logits_TBV, after = self.network(inputs_TB, self.hidden)
         loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
-        self.hidden = detach(after)
         self.optimizer.zero_grad()
         (loss * self.scale.scale).backward()  # type: ignore[no-untyped-call]
-        return loss.item(), int((window.targets != IGNORE).sum())
+        return loss.item(), detach(after)
 
-    def _update(self, loss: float, norm: float, share: float) -> None:
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        skip = self.scale.update(finite)
+    def _update(self, loss: float, norm: float, share: float) -> bool:
+        """Change the weights; False after an overflow of fp16: the window is to be read again."""
+        good = math.isfinite(loss) and math.isfinite(norm)
+        skip = self.scale.update(good)
         self.state.loss_scale, self.state.good_steps = self.scale.scale, self.scale.good
-        if finite:
+        if good:
             self.optimizer.step(share)
         elif not skip:
             raise self._diverged(f"loss {loss:g}, gradient norm {norm:g}")
+        return good
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
@@ -175,6 +177,11 @@ class Trainer:
         """Whether the step just done passed one of so many evenly spaced points of the plan."""
         state = self.state
         return due(state.plan.progress(state.step - 1), state.plan.progress(state.step), times)
+
+    def _rules(self) -> dict[str, Any]:
+        """What else the steps to come depend on: the seed of every random number, and the rates."""
+        config = self.task.config
+        return {"seed": config.train.seed, "optimizer": asdict(config.optim)}
 
     # time
 
@@ -252,6 +259,7 @@ class Trainer:
             "characters_seen": self.characters_seen,
             "train_loss": state.recent_loss(max(LOG_EVERY, state.step // 20)),
             "val_loss": final.loss if final else None,
+            "val_perplexity": final.perplexity if final else None,
             "val_bits_per_character": final.bits_per_character if final else None,
             "best_val_loss": state.best,
             "seconds": round(state.seconds, 3),
@@ -287,7 +295,7 @@ class Trainer:
     def _record(self, norm: float, lr: float, val_loss: float | None) -> None:
         state = self.state
         if val_loss is not None or state.finished or state.step % LOG_EVERY == 0 or state.step == 1:
-            state.metrics_length = self.run.append_metrics(self._row(val_loss=val_loss, grad_norm=norm, lr=lr))
+            state.metrics_length = self.run.append_metrics(self._row(val_loss=val_loss, grad_norm=finite(norm), lr=lr))
         total = state.plan.total if state.plan.measured else 0
         self.emit(
             Stepped(
@@ -323,7 +331,7 @@ class Trainer:
             config=task.config,
             tokenizer=task.tokenizer.state(),
             weights=export_weights(self.network),
-            training=state.to_json() if whole else {"step": state.step, "best": state.best},
+            training={**state.to_json(), **self._rules()} if whole else {"step": state.step, "best": state.best},
             tensors=tensors,
             bookkeeping=state.bookkeeping(),
             history=tuple(state.history),

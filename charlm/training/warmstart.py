@@ -31,7 +31,10 @@ def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, 
                 f"{flag(name)} {given[name]} contradicts --init-from, whose model has {value}",
                 kept="nothing was changed",
             )
-    return {**given, **{name: value for name, value in fixed.items() if value != 0 or name == "embedding"}}
+    inapplicable = {"forget_bias"} if fixed["cell"] != "lstm" else set()
+    if fixed["tokenizer"] != "sentencepiece":
+        inapplicable |= {"vocab_size", "sentencepiece"}
+    return {**given, **{name: value for name, value in fixed.items() if name not in inapplicable}}
 
 
 def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> None:

@@ -1,0 +1,148 @@
+"""The recipe completes what a user gives, changes none of it, and says why for all that it chose."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, Spec, Value, check_train, seconds, specs
+from charlm.errors import ConfigError
+from charlm.training.recipe import PRESETS, Facts, choose, choose_vocabulary, preset
+
+PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+SPECS = specs(*TRAIN_SECTIONS)
+ALWAYS = {
+    "optimizer",
+    "lr",
+    "bptt",
+    "batch",
+    "hidden",
+    "embedding",
+    "dropout_input",
+    "dropout_between",
+    "dropout_output",
+}
+
+
+def values(spec: Spec) -> st.SearchStrategy[Value]:
+    if spec.type is int:
+        return st.integers(int(spec.low), int(spec.high))
+    if spec.type is float:
+        return st.floats(spec.low, spec.high, exclude_min=spec.above)
+    texts = {"duration": ("0.1s", "45s", "3m", "10000h"), "every": ("1", "9s"), "device": ("cpu", "cuda:1")}
+    return st.sampled_from(spec.choices or texts.get(spec.form, ("0.1", "later.txt")))
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> dict[str, Value]:
+    """What a user may give: any options, but one length at most."""
+    found = draw(st.fixed_dictionaries({}, optional={name: values(spec) for name, spec in SPECS.items()}))
+    kept = draw(st.sampled_from(LENGTHS))
+    return {name: value for name, value in found.items() if name not in LENGTHS or name == kept}
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> Facts:
+    characters = draw(st.one_of(st.integers(2, 5000), st.integers(2, 10**10)))
+    return Facts(
+        characters,
+        draw(st.integers(max(1, characters // 10), 4 * characters)),
+        draw(st.integers(1, 65536)),
+        draw(st.sampled_from(["cpu", "cuda", "mps"])),
+        draw(st.integers(1, 256)),
+    )
+
+
+@PROFILE
+@given(choices(), facts())
+def test_what_is_given_is_kept_and_the_rest_is_complete(chosen: dict[str, Value], facts: Facts) -> None:
+    config, _ = choose(chosen, facts)
+    flat = config.flat()
+    assert {name: flat[name] for name in chosen} == chosen
+    assert Config.from_flat(flat) == config
+    assert sum(bool(flat[name]) for name in LENGTHS) == 1
+
+
+@PROFILE
+@given(choices(), facts())
+def test_reasons_are_given_for_exactly_what_was_chosen(chosen: dict[str, Value], facts: Facts) -> None:
+    config, reasons = choose(chosen, facts)
+    everything = set(choose({}, facts)[1])
+    assert everything - set(LENGTHS) >= ALWAYS
+    if any(name in chosen for name in LENGTHS):
+        everything = everything - set(LENGTHS) | {"patience"}  # a length that was asked for is kept to
+    assert set(reasons) == everything - set(chosen)
+    assert all(len(reason) > 8 for reason in reasons.values())
+    untouched = SPECS.keys() - chosen.keys() - reasons.keys()
+    assert all(config.flat()[name] == Config().flat()[name] for name in untouched)
+
+
+@PROFILE
+@given(choices(), facts())
+def test_choices_are_the_same_for_the_same_facts(chosen: dict[str, Value], facts: Facts) -> None:
+    before = dict(chosen)
+    assert choose(chosen, facts) == choose(dict(reversed(chosen.items())), facts)
+    assert chosen == before
+
+
+@PROFILE
+@given(facts())
+def test_windows_and_lanes_fit_into_the_text(facts: Facts) -> None:
+    train = choose({}, facts)[0].train
+    assert 1 <= train.bptt <= facts.tokens
+    assert 1 <= train.batch <= max(1, facts.tokens // train.bptt)
+
+
+@pytest.mark.parametrize("characters", [50_000, 1_000_000, 10**8])
+def test_without_a_length_a_text_is_read_for_ten_minutes(characters: int) -> None:
+    config, reasons = choose({}, Facts(characters, characters, 80, "cpu", 2))
+    assert seconds(config.train.time) == 600
+    assert config.train.patience > 0
+    assert "ten minutes" in reasons["time"]
+
+
+def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
+    def chosen(characters: int, **more: Value) -> Config:
+        return choose(more, Facts(characters, characters, 80, "cpu", 2))[0]
+
+    rates = {name: chosen(10**6, optimizer=name).optim.lr for name in ("muon", "adamw", "rmsprop")}
+    assert len(set(rates.values())) == 3
+    sizes = [chosen(characters).model.hidden for characters in (500, 20_000, 10**6)]
+    assert sizes == sorted(set(sizes))
+    assert chosen(10**6, hidden=100).model.embedding == 100
+    repeated = [chosen(10**6, epochs=epochs).model.dropout_between for epochs in (1, 10, 30, 1000)]
+    assert repeated == sorted(set(repeated))
+    assert repeated[0] == 0
+
+
+def test_the_preset_is_the_lectures_demo() -> None:
+    josef = preset("josef-k")
+    assert check_train(josef.options) == josef.options
+    config, reasons = choose({**josef.options, "epochs": 1}, Facts(460_000, 460_000, 80, "cpu", 2))
+    model, optim = config.model, config.optim
+    assert (model.cell, model.layers, model.hidden, model.embedding) == ("lstm", 2, 512, 0)
+    assert (model.dropout_input, model.dropout_between, model.dropout_output) == (0, 0.5, 0)
+    assert (optim.optimizer, optim.weight_decay, optim.decay, optim.warmup) == ("adamw", 0, "none", 0)  # Adam
+    assert reasons == {}
+    departures = " ".join(josef.departures)
+    assert "state is carried" in departures
+    assert "fresh dropout mask" in departures
+
+
+@pytest.mark.parametrize("name", ["", "josef", "Josef-K"])
+def test_an_unknown_preset_is_refused_with_those_that_exist(name: str) -> None:
+    assert (dict(preset(None).options), preset(None).departures) == ({}, ())
+    with pytest.raises(ConfigError, match=rf"--preset must be one of {', '.join(PRESETS)}, not '{name}'"):
+        preset(name)
+
+
+@pytest.mark.parametrize(
+    ("characters", "size"), [(2, 300), (75_000, 300), (75_250, 301), (250_000, 1000), (10**6, 4000), (10**9, 4000)]
+)
+def test_sentencepiece_gets_a_vocabulary_that_grows_with_the_text(characters: int, size: int) -> None:
+    asked: dict[str, Value] = {"tokenizer": "sentencepiece"}
+    assert choose_vocabulary(asked, characters) == {**asked, "vocab_size": size}
+    assert choose_vocabulary({**asked, "vocab_size": 777}, characters) == {**asked, "vocab_size": 777}
+    assert choose_vocabulary({"tokenizer": "char"}, characters) == {"tokenizer": "char"}
+    assert check_train(choose_vocabulary(asked, characters))["vocab_size"] == size

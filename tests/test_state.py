@@ -1,0 +1,89 @@
+"""The training state goes through JSON unchanged, and knows when a run has ended."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.text.lanes import Position
+from charlm.training.schedule import UNKNOWN, Plan
+from charlm.training.state import RECENT, TrainState
+
+PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+COUNT = st.integers(0, 2**62)
+LOSS = st.floats(0, allow_infinity=False)
+PLANS = st.builds(
+    lambda total, share, more: Plan.of(total).revised(int(share * total), total + more),
+    st.integers(1, UNKNOWN),
+    st.floats(0, 0.99),
+    st.integers(1, 1000),
+)
+STATES = st.builds(
+    TrainState,
+    plan=PLANS,
+    checks=COUNT,
+    step=COUNT,
+    position=st.builds(Position, COUNT, COUNT, COUNT),
+    tokens_seen=COUNT,
+    recent=st.lists(LOSS, max_size=RECENT),
+    best=st.none() | LOSS,
+    best_step=COUNT,
+    bad_checks=COUNT,
+    loss_scale=st.floats(2**-20, 2**40),
+    good_steps=COUNT,
+    stopped=st.booleans(),
+    seconds=LOSS,
+    metrics_length=COUNT,
+    history=st.lists(st.fixed_dictionaries({"step": COUNT, "val_loss": LOSS}), max_size=3),
+)
+
+
+def through_json(state: TrainState) -> TrainState:
+    parts = (state.to_json(), state.bookkeeping(), state.history)
+    return TrainState.from_json(*(json.loads(json.dumps(part, allow_nan=False)) for part in parts))
+
+
+@PROFILE
+@given(STATES)
+def test_a_state_comes_back_from_json(state: TrainState) -> None:
+    again = through_json(state)
+    assert again == state
+    assert isinstance(again.position, Position)
+    assert again.to_json() == state.to_json()
+
+
+def test_a_new_state_comes_back_too_and_has_everything_before_it() -> None:
+    assert through_json(TrainState()) == TrainState()
+    assert not TrainState().finished
+
+
+@PROFILE
+@given(STATES)
+def test_times_and_lengths_lie_outside_what_is_computed(state: TrainState) -> None:
+    assert state.to_json().keys().isdisjoint(state.bookkeeping())
+    assert "history" not in state.to_json()
+    before = json.dumps(state.to_json())
+    state.seconds, state.metrics_length, state.history = 1e9, 7, []
+    assert json.dumps(state.to_json()) == before
+
+
+def test_what_was_given_away_does_not_change_with_the_state() -> None:
+    state = TrainState(recent=[1.0])
+    table = state.to_json()
+    state.recent.append(2.0)
+    assert table["recent"] == [1.0]
+
+
+def test_a_run_ends_with_its_plan_or_for_want_of_patience() -> None:
+    assert [TrainState(plan=Plan.of(9), step=step).finished for step in (0, 8, 9, 10)] == [False, False, True, True]
+    assert TrainState(plan=Plan.of(9), step=3, stopped=True).finished
+
+
+def test_the_recent_loss_is_the_mean_of_the_last_steps_that_are_remembered() -> None:
+    state = TrainState(recent=[8.0, 4.0, 3.0, 2.0])
+    assert [state.recent_loss(steps) for steps in (1, 2, 3, 4, 1000)] == pytest.approx([2, 2.5, 3, 4.25, 4.25])
+    longer = TrainState(recent=[100.0] * 20 + [1.0] * RECENT)
+    assert longer.recent_loss(10**6) == 1
