@@ -42,7 +42,7 @@ from charlm.training.state import RECENT, TrainState
 
 LOG_EVERY: Final = 10  # steps between rows of metrics.jsonl
 CHECKS: Final = 20  # looks at the held-out text, unless they cost too much of a time budget
-SAMPLES: Final = 10  # short texts that are written on the way
+_SAMPLE_SECONDS: Final = 15.0  # at least, between short texts that are written on the way
 _SAMPLE: Final = SampleConfig(length=160, temperature=0.8)
 
 
@@ -105,9 +105,8 @@ class Trainer:
         while not self.state.finished and (reason := self.stop()) is None:
             norm, lr = self._step()
             self._keep_time()
-            checked = self._check() if self._is_due(self.state.checks) else None
-            if self._is_due(SAMPLES):
-                self.emit(Wrote(self.state.step, self._write_a_little()))
+            checked = self._check() if self._check_is_due() else None
+            self._write_a_little()
             self._record(norm, lr, checked)
             if self._save_is_due():
                 self.save()
@@ -173,11 +172,6 @@ class Trainer:
             hint=f"try a lower rate, such as --lr {self.task.config.optim.lr / 3:.2g}",
         )
 
-    def _is_due(self, times: int) -> bool:
-        """Whether the step just done passed one of so many evenly spaced points of the plan."""
-        state = self.state
-        return due(state.plan.progress(state.step - 1), state.plan.progress(state.step), times)
-
     def _rules(self) -> dict[str, Any]:
         """What else the steps to come depend on: the seed of every random number, and the rates."""
         config = self.task.config
@@ -186,7 +180,7 @@ class Trainer:
     # time
 
     def _start_clock(self) -> None:
-        self._start = self._saved = time.perf_counter()
+        self._start = self._saved = self._wrote = time.perf_counter()
         self._earlier = self._looked = self.state.seconds
         self._first_step, self._first_token, self._training = self.state.step, self.state.tokens_seen, 0.0
 
@@ -213,6 +207,10 @@ class Trainer:
         self.save()
 
     # looks at the held-out text
+
+    def _check_is_due(self) -> bool:
+        state = self.state
+        return due(state.plan.progress(state.step - 1), state.plan.progress(state.step), state.checks)
 
     def _check(self) -> float | None:
         """Score the glance, keep the best, count patience; returns the loss."""
@@ -267,9 +265,14 @@ class Trainer:
             "stopped": state.stopped,
         }
 
-    def _write_a_little(self) -> str:
+    def _write_a_little(self) -> None:
+        """Now and then, by the clock: what is written has no effect on what is learned."""
+        now = time.perf_counter()
+        if now - self._wrote < _SAMPLE_SECONDS:
+            return
         decoder = Decoder(self.task.config.model, export_weights(self.network))
-        return collect(generate(decoder, self.task.tokenizer, _SAMPLE), 1)[0]
+        self.emit(Wrote(self.state.step, collect(generate(decoder, self.task.tokenizer, _SAMPLE), 1)[0]))
+        self._wrote = now
 
     # what is told and kept
 
