@@ -32,7 +32,9 @@ def main() -> None:
     print(json.dumps(record))
     if arguments.save:
         name = f"{machine['date'][:10]}-{machine['commit']}{'-' + arguments.only if arguments.only else ''}.json"
-        Path(__file__).with_name("results").joinpath(name).write_text(json.dumps(record, indent=1) + "\n")
+        folder = Path(__file__).with_name("results")
+        folder.mkdir(exist_ok=True)
+        folder.joinpath(name).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _told(rows: list[Row]) -> list[Row]:

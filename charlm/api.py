@@ -84,8 +84,7 @@ def train(
     paths = tuple(os.fspath(path) for path in corpus)
     run = _run(paths, name, os.fspath(checkpoints), resume)
     donor = os.fspath(init_from) if init_from else None
-    started = resume and not run.best.exists()  # killed before its first checkpoint: nothing is lost by starting anew
-    order = Order(paths, given, recipe.preset(preset), donor, force or started, allow_data_change)
+    order = Order(paths, given, recipe.preset(preset), donor, force, allow_data_change)
     emit = on_event or ignore
     if resume and run.saved:
         with old_run(run, order, emit, stop) as trainer:
@@ -103,7 +102,7 @@ def _run(paths: tuple[str, ...], name: str | None, folder: str, resume: bool) ->
     if name is None and not paths and resume:
         return newest_run(Path(folder))
     first = paths[0] if paths else STDIN
-    return open_run(name or ("stdin" if first == STDIN else Path(first).absolute().stem), folder)
+    return open_run(name or ("stdin" if first == STDIN else Path(first).resolve().stem), folder)
 
 
 def _trained(run: Run, reason: str) -> Trained:
@@ -137,7 +136,7 @@ class LanguageModel:
 
     def held_out(self, corpus: Sequence[str] = ()) -> str:
         """The text that this run held out, from its old place or from `corpus`; its fingerprint must match."""
-        found = find_corpus(self.checkpoint.corpus, self.config.data.val, corpus).val
+        found = find_corpus(self.checkpoint.corpus, self.config.data.val, corpus, beside=self.path.parent).val
         if not found:
             raise DataError(
                 f"{self.path} held no text out (--val 0)", kept="nothing was scored", hint="name one with --text FILE"
@@ -181,7 +180,7 @@ class LanguageModel:
         from charlm.models.network import Network, import_weights
         from charlm.runtime.device import choose_device, choose_runtime, set_threads
 
-        threads = set_threads(self._config.threads or int(self.checkpoint.environment["threads"]))
+        threads = set_threads(self._config.threads, at_most=int(self.checkpoint.environment["threads"]))
         runtime = choose_runtime(choose_device(self._config.device), self._config.precision, threads)
         network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)

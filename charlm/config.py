@@ -8,6 +8,7 @@ of it, complete and immutable.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ class Spec(NamedTuple):
     above: bool = False
     choices: tuple[str, ...] = ()
     form: str = ""  # the name of a pattern in FORMS, for texts with a shape of their own
+    loose: bool = False  # a text that may be given as a number or a path
 
     @property
     def metavar(self) -> str:
@@ -78,7 +80,7 @@ FORMS: Final = {
         "N|60s",
     ),
     "device": Form(
-        re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?"),
+        re.compile(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,2}))?"),
         "one of auto, cpu, cuda, cuda:N, mps",
         "auto|cpu|cuda|cuda:N|mps",
     ),
@@ -134,7 +136,7 @@ class DataConfig:
     tokenizer: str = option("char", Spec(str, "what a token is", choices=("char", "byte", "sentencepiece")))
     vocab_size: int = option(0, Spec(int, "number of pieces (sentencepiece only)", 260, 65536))
     sentencepiece: str = option("unigram", Spec(str, "kind of sentencepiece model", choices=("unigram", "bpe")))
-    val: str = option("0.1", Spec(str, "held-out share of each file (its end), 0 for none, or a file"))
+    val: str = option("0.1", Spec(str, "held-out share of each file (its end), 0 for none, or a file", loose=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +170,9 @@ class TrainConfig:
             10**9,
         ),
     )
-    checkpoint_every: str = option("60s", Spec(str, "save after so many steps or so much time", form="every"))
+    checkpoint_every: str = option(
+        "60s", Spec(str, "save after so many steps or so much time", form="every", loose=True)
+    )
     device: str = option("auto", Spec(str, "where to compute", form="device"))
     precision: str = option("auto", Spec(str, "arithmetic of training", choices=("auto", "fp32", "bf16", "fp16")))
     threads: int = option(0, Spec(int, "processor threads (default: all cores)", 1, 1024))
@@ -214,6 +218,10 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
     yield from fields(section)
 
 
+# What charlm.training.recipe and the machine settle: the values above are only where a bare Config starts.
+SETTLED: Final = frozenset(
+    ("hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "warmup", "batch", "bptt", *LENGTHS, "patience")
+) | {"threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **specs(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = specs(SampleConfig)
 EVAL_OPTIONS: Final = specs(EvalConfig)
@@ -237,6 +245,8 @@ def parse(name: str, text: str, spec: Spec) -> Value:
 
 def check(name: str, value: object, spec: Spec) -> Value:
     """`value` in the option's own type, or a `ConfigError` that names the option and its range."""
+    if spec.loose and isinstance(value, (int, float, os.PathLike)) and not isinstance(value, bool):
+        value = str(value)
     if spec.type is float and isinstance(value, int) and not isinstance(value, bool) and _allowed(value, spec):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, spec.type) or not _allowed(value, spec):
@@ -322,11 +332,25 @@ def read_toml(path: Path) -> dict[str, object]:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was written") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers and nesting beyond all measure
         raise ConfigError(f"{path} is not TOML: {error}", kept="nothing was read or written") from error
-    options = {name.replace("-", "_"): value for name, value in table.items()}
-    for name in ("val", "checkpoint_every"):  # texts that a file may give as numbers
-        if isinstance(options.get(name), (int, float)) and not isinstance(options[name], bool):
-            options[name] = str(options[name])
-    return options
+    return {name.replace("-", "_"): value for name, value in table.items()}
+
+
+def merge(table: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """The options of a file under those of the command line, which also undo what they exclude in the file.
+
+    >>> merge({"time": "10m", "dropout_between": 0.3, "hidden": 64}, {"steps": 5, "dropout": 0.5})
+    {'hidden': 64, 'steps': 5, 'dropout': 0.5}
+    """
+    undone: set[str] = set()
+    if any(name in given for name in LENGTHS):
+        undone |= set(LENGTHS)
+    if "dropout" in given:
+        undone |= set(DROPOUTS)
+    if given.get("tokenizer", "sentencepiece") != "sentencepiece":
+        undone |= {"vocab_size", "sentencepiece"}
+    if given.get("cell", "lstm") != "lstm":
+        undone.add("forget_bias")
+    return {**{name: value for name, value in table.items() if name not in undone}, **given}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,8 @@
     ├── DataError         3   a text cannot be used
     ├── CheckpointError   4   a checkpoint is bad, missing, or not there yet
     ├── DivergedError     5   training produced a number that is not finite
-    └── StorageError     74   reading or writing failed (EX_IOERR)
+    ├── StorageError     74   reading or writing failed (EX_IOERR)
+    └── StoppedError    130   interrupted (Ctrl-C), or 143: terminated
 
 The library raises these; only the command line catches them.
 """
@@ -43,6 +44,14 @@ class CheckpointError(CharlmError):
 
 class DivergedError(CharlmError):
     exit_code = 5
+
+
+class StoppedError(CharlmError):
+    """A signal ended the work; `exit_code` is the shell's for that signal."""
+
+    def __init__(self, what: str, *, kept: str, hint: str, exit_code: int) -> None:
+        super().__init__(what, kept=kept, hint=hint)
+        self.exit_code = exit_code
 
 
 class StorageError(CharlmError):

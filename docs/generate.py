@@ -31,8 +31,9 @@ time = "10m"
 def reference() -> str:
     """The whole page."""
     os.environ["COLUMNS"] = "100"
+    commands = f"```\n{_help('')}\n```\n"
     sections = [f"## charlm {name}\n\n```\n{_help(name)}\n```\n" for name in COMMANDS]
-    return "\n".join([HEAD, *sections])
+    return "\n".join([HEAD, commands, *sections])
 
 
 def _help(name: str) -> str:

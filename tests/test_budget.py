@@ -102,14 +102,18 @@ def test_a_run_beyond_its_budget_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "expected"),
+    ("cost", "expected"),
     [
-        (0, 0),  # nothing held out
-        (20_000, 5),  # twenty steps' worth at half the price: a second of the five there are
-        (1_000, 20),  # no more than asked
-        (10**9, 1),  # at least one
+        (1.0, 5),  # a second each of the five there are
+        (0.05, 20),  # no more than asked
+        (10.0**4, 1),  # at least one
     ],
 )
-def test_looks_at_the_held_out_text_take_their_share(tokens: int, expected: int) -> None:
-    clock = Clock(10, 10, 10, 100)
-    assert affordable_checks(BUDGET, clock, 1000, tokens, 20) == expected
+def test_looks_at_the_held_out_text_take_their_share(cost: float, expected: int) -> None:
+    assert affordable_checks(BUDGET, cost, 20) == expected
+
+
+def test_time_is_set_aside_for_looks_to_come() -> None:
+    clock = Clock(seconds=BUDGET / 2, elapsed=BUDGET / 2, training=BUDGET / 2, steps=100)
+    plans = [revise(Plan.of(1000), 100, BUDGET, clock, 0, reserve=reserve) for reserve in (0.0, BUDGET / 4)]
+    assert [plan.total for plan in plans if plan is not None] == [200, 150]

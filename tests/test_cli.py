@@ -125,6 +125,28 @@ def test_a_reader_that_leaves_early_is_no_error(place: Path) -> None:
         assert process.wait(30) == 0
 
 
+def test_a_reader_that_leaves_before_help_or_a_list_is_no_error(place: Path) -> None:
+    for arguments in ("--help", "data list", "info sums"):
+        command = f"{CHARLM} {arguments} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(place: Path) -> None:
+    command = [CHARLM, "train", "sums.txt", "--name", "unread", "--steps", "30", *SMALL]
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(60) == 0
+    assert json.loads(charlm("info", "unread", "--json", cwd=place).stdout)["result"]["steps"] == 30
+
+
+def test_a_traceback_on_request_keeps_the_exit_code(place: Path) -> None:
+    done = charlm("data", "get", "moby-dick", "--traceback", cwd=place)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
 def test_info_verify_and_doctor_report(place: Path) -> None:
     info = json.loads(charlm("info", "sums", "--json", cwd=place).stdout)
     assert len(info["state_sha256"]) == 64
@@ -229,6 +251,9 @@ def test_options_come_from_a_file_and_the_command_line_wins(place: Path) -> None
     assert done.returncode == 0, done.stderr
     config = json.loads(charlm("info", "toml", "--json", cwd=place).stdout)["config"]
     assert (config["hidden"], config["dropout_input"], config["val"], config["steps"]) == (12, 0.1, "0.2", 3)
+    (place / "run.toml").write_text('name = "toml"\nforce = true\ntime = "10m"\n')
+    done = charlm("train", "sums.txt", "--config", "run.toml", "--steps", "2", "-q", *SMALL, cwd=place)
+    assert done.returncode == 0, done.stderr
 
 
 def test_standard_input_is_kept_so_that_the_run_stands_alone(place: Path) -> None:
@@ -261,13 +286,13 @@ def test_a_signal_ends_training_saved_and_resumable(place: Path, number: signal.
     command = [CHARLM, "train", "sums.txt", "--name", name, "--steps", "100000", "--patience", "0", *SMALL]
     with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while "step" not in process.stderr.readline():
+        while not process.stderr.readline().startswith("step "):
             pass
         time.sleep(0.3)
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "saved" in err
+    assert "--resume --name" in err
     assert "Traceback" not in err + out
     assert charlm("verify", f"checkpoints/{name}/last.safetensors", cwd=place).returncode == 0
 

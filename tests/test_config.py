@@ -64,12 +64,13 @@ def accepted(command: str, name: str, value: object) -> Any:
 
 def outside(spec: Spec) -> list[object]:
     """Values of every wrong kind, and those just outside the bounds."""
-    wrong: list[object] = [None, True, False, [], (), {}, b"1", 1j, math.nan]
+    wrong: list[object] = [None, True, False, [], (), {}, b"1", 1j]
     if spec.type is str:
         shaped = [*BAD_FORMS[spec.form], "\n" + GOOD_FORMS[spec.form][0]] if spec.form else []
         chosen = ["", "nonsense", spec.choices[0].upper(), spec.choices[0] + " "] if spec.choices else []
-        return [*wrong, 1, 0.5, *shaped, *chosen]
-    wrong += [math.inf, -math.inf, "", "1", "one", 10**400, -(10**400)]
+        numbers = [] if spec.loose else [1, 0.5, math.nan]
+        return [*wrong, *numbers, *shaped, *chosen]
+    wrong += [math.nan, math.inf, -math.inf, "", "1", "one", 10**400, -(10**400)]
     if spec.type is int:
         return [*wrong, spec.low - 1, spec.high + 1, float(spec.low), 1.5, -0.5]
     below = spec.low if spec.above else math.nextafter(spec.low, -math.inf)
@@ -283,3 +284,9 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.toml", tmp_path):
         with pytest.raises(StorageError, match=f"cannot read {path}"):
             read_toml(path)
+
+
+def test_texts_that_look_like_numbers_or_are_paths_may_be_given_as_such() -> None:
+    given = check_train({"val": 0.2, "checkpoint_every": 100})
+    assert given == {"val": "0.2", "checkpoint_every": "100"}
+    assert check_train({"val": Path("later.txt")}) == {"val": "later.txt"}

@@ -86,11 +86,14 @@ def test_fresh_windows_are_those_that_begin_an_epoch(tokens: int, batch: int, bp
 
 @PROFILE
 @given(TOKENS, BATCH, BPTT)
-def test_windows_have_the_asked_length_but_for_an_epochs_last(tokens: int, batch: int, bptt: int) -> None:
+def test_windows_have_the_asked_length_and_a_short_rest_joins_the_last(tokens: int, batch: int, bptt: int) -> None:
     lanes = min(batch, tokens)
     longest = -(-tokens // lanes)
     lengths = [window.inputs.shape for window in epoch(stream(tokens, batch), bptt)]
-    assert lengths == [(min(bptt, longest - begin), lanes) for begin in range(0, longest, bptt)]
+    whole, rest = divmod(longest, bptt)
+    expected = [bptt] * (whole - 1) + [bptt + rest] if whole and 2 * rest < bptt else [bptt] * whole + [rest]
+    assert lengths == [(length, lanes) for length in expected]
+    assert len(lengths) == stream(tokens, batch).windows(bptt)
 
 
 @PROFILE

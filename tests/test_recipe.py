@@ -137,12 +137,12 @@ def test_an_unknown_preset_is_refused_with_those_that_exist(name: str) -> None:
         preset(name)
 
 
-@pytest.mark.parametrize(
-    ("characters", "size"), [(2, 300), (75_000, 300), (75_250, 301), (250_000, 1000), (10**6, 4000), (10**9, 4000)]
-)
-def test_sentencepiece_gets_a_vocabulary_that_grows_with_the_text(characters: int, size: int) -> None:
+@pytest.mark.parametrize(("length", "pieces"), [(2, 100), (25_000, 100), (25_250, 101), (250_000, 1000), (10**6, 4000)])
+def test_sentencepiece_gets_what_it_needs_and_more_for_a_longer_text(length: int, pieces: int) -> None:
+    """Bytes, unknown, own characters, and a piece for every 250 characters, within bounds."""
+    text = ("ab" * (length // 2))[:length]
     asked: dict[str, Value] = {"tokenizer": "sentencepiece"}
-    assert choose_vocabulary(asked, characters) == {**asked, "vocab_size": size}
-    assert choose_vocabulary({**asked, "vocab_size": 777}, characters) == {**asked, "vocab_size": 777}
-    assert choose_vocabulary({"tokenizer": "char"}, characters) == {"tokenizer": "char"}
-    assert check_train(choose_vocabulary(asked, characters))["vocab_size"] == size
+    assert choose_vocabulary(asked, text) == {**asked, "vocab_size": 257 + 2 + pieces}
+    assert choose_vocabulary({**asked, "vocab_size": 777}, text) == {**asked, "vocab_size": 777}
+    assert choose_vocabulary({"tokenizer": "char"}, text) == {"tokenizer": "char"}
+    assert check_train(choose_vocabulary(asked, text))["vocab_size"] == 257 + 2 + pieces

@@ -28,7 +28,7 @@ STATES = st.builds(
     step=COUNT,
     position=st.builds(Position, COUNT, COUNT, COUNT),
     tokens_seen=COUNT,
-    recent=st.lists(LOSS, max_size=RECENT),
+    recent=st.lists(st.tuples(LOSS, st.integers(1, 10**6)), max_size=RECENT),
     best=st.none() | LOSS,
     best_step=COUNT,
     bad_checks=COUNT,
@@ -71,10 +71,10 @@ def test_times_and_lengths_lie_outside_what_is_computed(state: TrainState) -> No
 
 
 def test_what_was_given_away_does_not_change_with_the_state() -> None:
-    state = TrainState(recent=[1.0])
+    state = TrainState(recent=[(1.0, 1)])
     table = state.to_json()
-    state.recent.append(2.0)
-    assert table["recent"] == [1.0]
+    state.recent.append((2.0, 1))
+    assert table["recent"] == [[1.0, 1]]
 
 
 def test_a_run_ends_with_its_plan_or_for_want_of_patience() -> None:
@@ -83,7 +83,7 @@ def test_a_run_ends_with_its_plan_or_for_want_of_patience() -> None:
 
 
 def test_the_recent_loss_is_the_mean_of_the_last_steps_that_are_remembered() -> None:
-    state = TrainState(recent=[8.0, 4.0, 3.0, 2.0])
-    assert [state.recent_loss(steps) for steps in (1, 2, 3, 4, 1000)] == pytest.approx([2, 2.5, 3, 4.25, 4.25])
-    longer = TrainState(recent=[100.0] * 20 + [1.0] * RECENT)
+    state = TrainState(recent=[(8.0, 1), (4.0, 1), (9.0, 3), (4.0, 2)])
+    assert [state.recent_loss(steps) for steps in (1, 2, 3, 4, 1000)] == pytest.approx([2, 2.6, 17 / 6, 25 / 7, 25 / 7])
+    longer = TrainState(recent=[(100.0, 1)] * 20 + [(1.0, 1)] * RECENT)
     assert longer.recent_loss(10**6) == 1

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 import charlm
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.training import optim, trainer
 from charlm.training.events import Checked, Chosen, Event, Finished, Saved, Stepped
 
 TEXT = "".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400))
@@ -172,3 +176,24 @@ def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus:
     assert tuned.result["val_loss"] < fresh.result["val_loss"] - 0.3
     with pytest.raises(charlm.ConfigError, match="--hidden 99 contradicts --init-from"):
         charlm.train(path, checkpoints=tmp_path, name="other", init_from=donor.checkpoint, steps=1, hidden=99)
+
+
+def test_an_overflow_of_fp16_reads_the_window_again_at_a_smaller_scale(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the first scale is nearly always too large; here gradients overflow by decree."""
+    plain = run(corpus, name="plain", steps=3)
+    norms: list[float] = []
+
+    def clip(weights: Iterable[Tensor], threshold: float, mode: str) -> Tensor:
+        norms.append(float(optim.clip(weights, threshold, mode)))
+        return torch.tensor(norms[-1] if len(norms) > 6 else math.inf)
+
+    monkeypatch.setattr(trainer, "clip", clip)
+    monkeypatch.setattr(trainer, "LossScale", lambda *_: optim.LossScale(enabled=True))
+    scaled = run(corpus, name="scaled", steps=3)
+    assert len(norms) == 6 + 3
+    assert last(scaled).training["loss_scale"] == 65536 / 2**6
+    assert scaled.result["train_loss"] == pytest.approx(plain.result["train_loss"], rel=1e-4)
+    rows = [part.run.read_metrics()[0] for part in (plain, scaled)]
+    assert rows[0]["grad_norm"] == pytest.approx(rows[1]["grad_norm"], rel=1e-4)

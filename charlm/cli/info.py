@@ -30,6 +30,8 @@ def register(app: typer.Typer) -> None:
         from charlm.storage.runs import find_checkpoint
 
         path = find_checkpoint(checkpoint, checkpoints)
+        if checkpoint is None:
+            screen.note(f"the newest run is meant: {path}")
         loaded = load_checkpoint(path)
         if as_json:
             screen.json("info", checkpoint=str(path), **_record(loaded))
@@ -51,6 +53,8 @@ def register(app: typer.Typer) -> None:
         from charlm.storage.runs import find_checkpoint
 
         path = find_checkpoint(checkpoint, checkpoints)
+        if checkpoint is None:
+            screen.note(f"the newest run is meant: {path}")
         loaded = load_checkpoint(path)
         arrays = {**loaded.weights, **loaded.tensors}
         numbers = sum(array.size for array in arrays.values())
@@ -136,6 +140,11 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
                 "best check",
                 f"{checkpoint.training['best']:.4f} nats, {bits(checkpoint.training['best']):.4f} bits a character",
             )
+        )
+    for number, row in enumerate(checkpoint.history[-5:]):
+        name = "last checks" if number == 0 else ""
+        lines.append(
+            (name, f"step {row['step']:,}: train {row['train_loss']:.4f}, held out {row['val_loss']:.4f} nats")
         )
     if result and result["val_loss"] is not None:
         lines.append(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
 
 from charlm import __version__
 from charlm.cli import data, doctor, evaluate, info, sample, train
+from charlm.cli.options import closed_pipe
 from charlm.errors import INTERRUPTED, CharlmError, StorageError
 from charlm.report.plain import one_line
 
@@ -44,18 +47,20 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
     """Run one command line; returns the exit code. Whatever goes wrong is one line on standard error."""
     show = "--traceback" in arguments
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="charlm", standalone_mode=False)
         return _interrupted() if code == INTERRUPTED else int(code or 0)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's answer to a reader that has gone
+            return closed_pipe()
+        return end.code if isinstance(end.code, int) else CharlmError.exit_code
     except CharlmError as error:
         return _fail(error, str(error), error.exit_code, show)
     except typer.TyperException as error:
-        return _fail(
-            error, f"{error.format_message()}; charlm --help lists commands and options", error.exit_code, show
-        )
+        return _fail(error, f"{error.format_message()}; charlm --help lists all", error.exit_code, show)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except OSError as error:
@@ -72,9 +77,10 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _fail(error: BaseException, text: str, code: int, show: bool) -> int:
-    if show:
-        raise error
-    print(f"charlm: {one_line(text)}", file=sys.stderr)  # noqa: T201
+    with suppress(BrokenPipeError):
+        if show:
+            traceback.print_exception(error)
+        print(f"charlm: {one_line(text)}", file=sys.stderr)  # noqa: T201
     return code
 
 

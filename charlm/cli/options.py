@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,11 +49,18 @@ class Screen:
         from charlm.report.plain import one_line
 
         if not self.quiet:
-            print(one_line(text), file=sys.stderr)  # noqa: T201
+            with suppress(BrokenPipeError):
+                print(one_line(text), file=sys.stderr)  # noqa: T201
 
     def json(self, command: str, **content: Any) -> None:
         """The one JSON object of a command that reports."""
-        print(json.dumps({"schema": f"charlm.{command}/1", **content}, ensure_ascii=False, allow_nan=False))  # noqa: T201
+        print(json.dumps({"schema": f"charlm.{command}/1", **content}, allow_nan=False))  # noqa: T201
+
+
+def closed_pipe() -> int:
+    """Whoever read our output has gone: no error, and nothing left to say, also when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def command(
@@ -72,8 +80,8 @@ def command(
             try:
                 function(screen, options, **values)
                 sys.stdout.flush()
-            except BrokenPipeError:  # whoever read our output has gone: no error, and nothing left to say
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except BrokenPipeError:
+                closed_pipe()
 
         made = [_parameter(option, spec, (defaults or {}).get(option)) for option, spec in known.items()]
         shared = [_keyword(option, Annotated[kind, info], False) for option, (kind, info) in _SHARED.items()]

@@ -7,45 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from charlm.cli.options import Screen, command
-from charlm.config import TRAIN_OPTIONS, Config, Value, check_train, read_toml
-from charlm.errors import INTERRUPTED, TERMINATED, ConfigError
+from charlm.config import SETTLED, TRAIN_OPTIONS, Config, check_train, merge, read_toml
+from charlm.errors import INTERRUPTED, TERMINATED, ConfigError, StoppedError
 
 if TYPE_CHECKING:
     from charlm.api import Trained
 
-_LEFT_TO_RECIPE = (
-    "hidden",
-    "embedding",
-    "dropout_input",
-    "dropout_between",
-    "dropout_output",
-    "optimizer",
-    "lr",
-    "batch",
-    "bptt",
-    "vocab_size",
-    "epochs",
-    "steps",
-    "time",
-    "threads",
-    "patience",
-    "warmup",
-)
-_OWN_NAMES = ("name", "checkpoints", "preset", "init_from")
-
 
 def register(app: typer.Typer) -> None:
-    defaults = {name: value for name, value in Config().flat().items() if name not in _LEFT_TO_RECIPE}
+    defaults = {name: value for name, value in Config().flat().items() if name not in SETTLED}
 
     @command(app, "train", TRAIN_OPTIONS, defaults)
     def train(
         screen: Screen,
-        options: dict[str, Value],
+        options: dict[str, object],
         corpus: Annotated[
             list[str] | None,
             typer.Argument(help="files, folders (recursively), or - for standard input", show_default=False),
@@ -75,12 +55,13 @@ def register(app: typer.Typer) -> None:
             "preset": preset,
             "init_from": init_from,
         }
+        switches = {"resume": resume, "force": force, "allow_data_change": allow_data_change}
         if config is not None:
             table = read_toml(Path(config))
-            for key in _OWN_NAMES:
-                own[key] = own[key] if own[key] is not None else _text(key, table.pop(key, None))
-                table.pop(key, None)
-            options = {**table, **options}  # type: ignore[dict-item]
+            texts = {key: _typed(key, table.pop(key, None), str) for key in own}
+            own = {key: value if value is not None else texts[key] for key, value in own.items()}
+            switches = {key: on or bool(_typed(key, table.pop(key, None), bool)) for key, on in switches.items()}
+            options = merge(table, options)
         check_train(options)
 
         from charlm import api
@@ -92,16 +73,19 @@ def register(app: typer.Typer) -> None:
                 name=own["name"],
                 checkpoints=own["checkpoints"] or "checkpoints",
                 preset=own["preset"],
-                resume=resume,
                 init_from=own["init_from"],
-                force=force,
-                allow_data_change=allow_data_change,
+                **switches,
                 on_event=progress,
                 stop=stop,
-                **options,
+                **options,  # type: ignore[arg-type]
             )
         if trained.reason in _EXIT:
-            raise typer.Exit(_EXIT[trained.reason])
+            raise StoppedError(
+                f"stopped by {trained.reason}",
+                kept=f"all that was learned is in {trained.run.last}",
+                hint=f"go on with charlm train --resume --name {trained.run.folder.name}",
+                exit_code=_EXIT[trained.reason],
+            )
         _report(screen, trained, as_json)
 
 
@@ -138,9 +122,14 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
 _EXIT = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
 
 
-def _text(key: str, value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{key} must be a text, not {value!r}", kept="nothing was read or written")
+_T = TypeVar("_T")
+
+
+def _typed(key: str, value: object, kind: type[_T]) -> _T | None:
+    """An entry of a file that is no option of the model's."""
+    if value is not None and not isinstance(value, kind):
+        wanted = "a text" if kind is str else "true or false"
+        raise ConfigError(f"{key} must be {wanted}, not {value!r}", kept="nothing was read or written")
     return value
 
 
@@ -157,15 +146,23 @@ def _signals() -> Iterator[Stop]:
 
 
 class Stop:
-    """Remembers that a signal asked for an end; the trainer asks before each step."""
+    """Remembers that a signal asked for an end; the trainer asks before each step.
+
+    Until it asks for the first time there is nothing to save, and a signal ends the process at once.
+    """
 
     def __init__(self) -> None:
         self._reason: str | None = None
+        self._training = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._reason is not None and number == signal.SIGINT:
+        if self._training and self._reason is None:
+            self._reason = signal.Signals(number).name
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._reason = signal.Signals(number).name
+        else:
+            raise SystemExit(TERMINATED)
 
     def __call__(self) -> str | None:
+        self._training = True
         return self._reason

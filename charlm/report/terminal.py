@@ -6,6 +6,7 @@ whether something may move. Foreign text (a model's, a file's name) passes `visi
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TextIO
@@ -28,10 +29,19 @@ _WIDTH: Final = 100
 Row = Sequence[str]
 
 
+class _Console(Console):
+    """rich ends the process when a reader has gone; training must not end for want of somebody who watches."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        if self.file is sys.stdout:
+            raise BrokenPipeError
+
+
 def console(stream: TextIO, *, color: bool = True) -> Console:
     """A console on this stream; in a pipe lines are as long as they need to be."""
     width = None if stream.isatty() else 200
-    return Console(
+    return _Console(
         file=stream, no_color=None if color else True, highlight=False, soft_wrap=not stream.isatty(), width=width
     )
 

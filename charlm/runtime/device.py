@@ -15,6 +15,8 @@ import torch
 from charlm.errors import ConfigError
 
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PAIRS: Final = 4
+_PROBE_SECONDS: Final = 2.0
 Probe = Callable[["Runtime"], float]  # seconds that a typical training step takes in this runtime
 
 
@@ -70,13 +72,20 @@ def _gpus() -> str:
     return f"{count} CUDA device{'s' * (count != 1)} that torch can use"
 
 
-def set_threads(wanted: int) -> int:
-    """Use this many processor threads (0: as many as the process may use); returns the number."""
-    threads = (
-        wanted or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else wanted or os.cpu_count() or 1
-    )
+def set_threads(wanted: int, *, at_most: int = 1024) -> int:
+    """Use this many processor threads (0: as many as the process may use, `at_most` these); returns the number."""
+    threads = wanted or min(available_threads(), at_most)
     torch.set_num_threads(threads)
     return threads
+
+
+def available_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_precision(device: torch.device, precision: str) -> None:
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("--precision fp16 is for CUDA; a processor has bf16 or fp32", hint="use --precision auto")
 
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
@@ -84,8 +93,7 @@ def choose_runtime(device: torch.device, precision: str, threads: int, probe: Pr
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-    if precision == "fp16" and device.type != "cuda":
-        raise ConfigError("--precision fp16 is for CUDA; a processor has bf16 or fp32", hint="use --precision auto")
+    check_precision(device, precision)
     if precision != "auto":
         return Runtime(device, precision, threads, "as asked for")
     if device.type == "cuda":
@@ -102,10 +110,13 @@ def choose_runtime(device: torch.device, precision: str, threads: int, probe: Pr
 def _faster(device: torch.device, threads: int, probe: Probe) -> Runtime:
     """fp32 or bf16 on this processor, by measuring a step of each in turn."""
     full, half = (Runtime(device, precision, threads, "") for precision in ("fp32", "bf16"))
+    pairs: list[tuple[float, float]] = []
     try:
-        slow, fast = (min(times) for times in zip(*[(probe(full), probe(half)) for _ in range(4)][1:], strict=True))
+        while len(pairs) < _PAIRS and sum(map(sum, pairs)) < _PROBE_SECONDS:
+            pairs.append((probe(full), probe(half)))
     except RuntimeError:  # some builds of oneDNN lack a bf16 recurrence for some processors
         return Runtime(device, "fp32", threads, "bf16 does not run on this processor")
+    slow, fast = (min(times) for times in zip(*pairs[1:] or pairs, strict=True))  # the first pair also sets up
     ratio = slow / fast
     chosen = "bf16" if ratio > 1.05 else "fp32"
     return Runtime(

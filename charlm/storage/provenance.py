@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from charlm.errors import DataError, StorageError
 from charlm.storage.durable import write_durably
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, load_corpus
+from charlm.text.corpus import STDIN, Corpus, load_corpus, read_bytes
 
 _HINT = "bring the text back, or say where it is now"
 
@@ -39,23 +41,34 @@ def find_corpus(
     paths: Sequence[str] = (),
     *,
     held_out: str | None = None,
+    beside: Path | None = None,
     allow_change: bool = False,
 ) -> Corpus:
-    """The corpus of a checkpoint, from `paths` or from where it was; `val` is the run's own `--val`.
+    """The corpus of a checkpoint: from `paths`, from where it was, or from `beside` it, where a run's folder moved.
 
-    Where that is a file, `held_out` says where it is now, if it moved.
-
-    Raises DataError when it is missing or, unless `allow_change`, when it is no longer the same text.
+    `val` is the run's own `--val`. Where that is a file, `held_out` says where it is now, or it is known among `paths`.
+    Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
-    texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
-    held = [source["path"] for source in recorded["sources"] if source["held_out"]]
+    texts = [_found(source["path"], beside) for source in recorded["sources"] if not source["held_out"]]
+    held = [source for source in recorded["sources"] if source["held_out"]]
+    given = list(paths)
     try:
-        corpus = load_corpus(paths or texts, (held_out or held[0]) if held else val)
+        if held and held_out is None:
+            held_out = next((p for p in given if sha256(read_bytes(p)).hexdigest() == held[0]["sha256"]), None)
+            given = [p for p in given if p != held_out]
+        corpus = load_corpus(given or texts, (held_out or _found(held[0]["path"], beside)) if held else val)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded["fingerprint"] and not allow_change:
         raise DataError(_difference(recorded["sources"], corpus), kept="nothing was changed", hint=_HINT)
     return corpus
+
+
+def _found(path: str, beside: Path | None) -> str:
+    """Where a text was, or if it is no longer there, a file of its name beside the checkpoint."""
+    if beside is not None and not Path(path).exists() and (beside / Path(path).name).is_file():
+        return str(beside / Path(path).name)
+    return path
 
 
 def _difference(before: Sequence[Mapping[str, Any]], now: Corpus) -> str:

@@ -64,7 +64,7 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether there is anything that training would overwrite."""
-        return any(path.exists() for path in (self.last, self.previous, self.best, self.metrics))
+        return any(path.exists() for path in (self.last, self.previous, self.best))
 
     def save_last(self, checkpoint: Checkpoint) -> None:
         save_checkpoint(self.last, checkpoint, keep=self.previous)
@@ -114,6 +114,8 @@ class Run:
                 hint="wait for it, or choose another --name",
             ) from error
         else:
+            for left_over in self.folder.glob(".*.tmp"):  # of a save that was killed: nobody else may write here
+                left_over.unlink(missing_ok=True)
             yield
         finally:
             os.close(descriptor)

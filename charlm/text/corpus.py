@@ -162,7 +162,8 @@ def _walk(folder: Path, remarks: list[str]) -> Iterator[str]:
         remarks.append(f"skipped {error.filename}: {error.strerror}")
 
     for where, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        remarks += [f"skipped {Path(where, name)}: a run of charlm's" for name in folders if _is_run(Path(where, name))]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_run(Path(where, name))]
         remarks += [
             f"skipped {Path(where, name)}: a link to a folder" for name in folders if Path(where, name).is_symlink()
         ]
@@ -174,6 +175,11 @@ def _walk(folder: Path, remarks: list[str]) -> Iterator[str]:
                 yield str(path)
             else:
                 remarks.append(f"skipped {path}: not a file")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether this is one of our own runs: what we wrote is no text to learn from."""
+    return (folder / "last.safetensors").exists()
 
 
 def _remarks(name: str, text: str) -> Iterator[str]:

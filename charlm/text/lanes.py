@@ -63,9 +63,10 @@ class Lanes:
         self.longest = int(self._length.max())
 
     def read(self, position: Position, bptt: int) -> Window:
-        """The window at `position`, of at most `bptt` tokens a lane."""
+        """The window at `position`, of `bptt` tokens a lane; what is left of an epoch and is less than half of that is
+        read with the window before it, so that no update follows from a handful of tokens."""
         epoch, shift, offset = position
-        stop = min(offset + bptt, self.longest)
+        stop = offset + bptt if self.longest - offset - bptt >= bptt / 2 else self.longest
         place = np.arange(offset - 1, stop, dtype=np.int64)[:, None]
         tokens = self._ids[(self._begin[None, :] + place + shift) % len(self._ids)].astype(np.int64)
         inputs, targets = tokens[:-1], tokens[1:].copy()
@@ -75,6 +76,11 @@ class Lanes:
         targets[place[1:] >= self._length[None, :]] = IGNORE
         following = Position(epoch, shift, stop) if stop < self.longest else self._epoch(epoch + 1, bptt)
         return Window(inputs, targets, offset == 0, following)
+
+    def windows(self, bptt: int) -> int:
+        """How many windows an epoch has."""
+        whole, rest = divmod(self.longest, bptt)
+        return max(1, whole + (rest >= bptt / 2))
 
     def _epoch(self, number: int, bptt: int) -> Position:
         """Each epoch after the first cuts the text elsewhere; a text that fits into one window is left whole."""

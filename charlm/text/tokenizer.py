@@ -255,9 +255,11 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            required = 257 + len(set(text))
             raise ConfigError(
-                f"--vocab-size {size} does not suit this text: {reason}", hint="give another --vocab-size"
+                f"--vocab-size {size} is too small: this text's own characters and the 256 bytes take {required}",
+                kept="nothing was written",
+                hint="leave it out, or give a larger one",
             ) from error
         return cls(model.getvalue())
 

@@ -22,7 +22,7 @@ class Clock:
     """Seconds of a run, and how this process spent its own."""
 
     seconds: float  # of the whole run
-    elapsed: float  # of this process
+    elapsed: float  # of this process, without looks at the held-out text
     training: float  # of that, in steps
     steps: int  # of this process
 
@@ -31,7 +31,7 @@ class Clock:
         return self.training / self.steps
 
 
-def revise(plan: Plan, step: int, budget: float, clock: Clock, last: float) -> Plan | None:
+def revise(plan: Plan, step: int, budget: float, clock: Clock, last: float, *, reserve: float = 0.0) -> Plan | None:
     """A better plan for `budget` seconds at this step, or None while the present one holds.
 
     `last` is when, in seconds of the run, the plan was last looked at.
@@ -40,13 +40,13 @@ def revise(plan: Plan, step: int, budget: float, clock: Clock, last: float) -> P
         return plan.revised(step, step)
     if not plan.measured:
         return (
-            plan.revised(step, _total(step, budget, clock))
+            plan.revised(step, _total(step, budget - reserve, clock))
             if clock.seconds >= PROBE * budget and clock.steps >= 3
             else None
         )
     if clock.seconds - last < REVISE * budget:
         return None
-    total = _total(step, budget, clock)
+    total = _total(step, budget - reserve, clock)
     return plan.revised(step, total) if abs(total - plan.total) > TOLERANCE * plan.total else None
 
 
@@ -56,7 +56,6 @@ def _total(step: int, budget: float, clock: Clock) -> int:
     return step + max(1, round(left / clock.step_time))
 
 
-def affordable_checks(budget: float, clock: Clock, tokens_per_step: int, val_tokens: int, most: int) -> int:
-    """How often the held-out text can be looked at for its share of the budget, if reading costs half of learning."""
-    cost = val_tokens / tokens_per_step * clock.step_time / 2
-    return max(1, min(most, int(CHECKS_SHARE * budget / cost))) if val_tokens else 0
+def affordable_checks(budget: float, cost: float, most: int) -> int:
+    """How often the held-out text can be looked at for its share of the budget, at `cost` seconds each; 1 at least."""
+    return max(1, min(most, int(CHECKS_SHARE * budget / cost)))

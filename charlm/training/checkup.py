@@ -37,14 +37,14 @@ def examine(train: Train) -> dict[str, Any]:
         "charlm": version("charlm"),
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "gpus": ", ".join(gpus) or "none that torch can use",
-        "bit_exact": _exact(train),
+        "bit_exact": _exact(train, runtime.precision),
         "promise": PROMISE,
     }
 
 
-def _exact(train: Train) -> bool:
+def _exact(train: Train, precision: str) -> bool:
     """Whether a run that is stopped halfway and resumed ends in the state of one that is not."""
-    options: dict[str, Any] = {"steps": 12, "hidden": 32, "batch": 4, "bptt": 16, "dropout": 0.2}
+    options: dict[str, Any] = {"steps": 12, "hidden": 32, "batch": 4, "bptt": 16, "dropout": 0.2, "precision": precision}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.txt").write_text("It was the best of times, it was the worst of times, " * 40)

@@ -80,10 +80,14 @@ def preset(name: str | None) -> Preset:
     return PRESETS[name]
 
 
-def choose_vocabulary(given: Mapping[str, Value], characters: int) -> dict[str, Value]:
-    """The options of the text, complete: SentencePiece gets a piece for every 250 characters, from 300 to 4,000."""
+def choose_vocabulary(given: Mapping[str, Value], text: str) -> dict[str, Value]:
+    """The options of the text, complete.
+
+    SentencePiece gets what it must have (the 256 bytes, a piece for unknowns, the text's own characters) and a piece
+    for every 250 characters beyond that, from 100 to 4,000.
+    """
     if given.get("tokenizer") == "sentencepiece" and "vocab_size" not in given:
-        return {**given, "vocab_size": max(300, min(4000, characters // 250))}
+        return {**given, "vocab_size": 257 + len(set(text)) + max(100, min(4000, len(text) // 250))}
     return dict(given)
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from charlm.config import Config, DataConfig, Value, flag, specs, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
-from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, timed
+from charlm.runtime.device import Runtime, check_precision, choose_device, choose_runtime, set_threads, timed
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, weight_shapes
 from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, find_checkpoint, remove_empty
@@ -56,9 +56,10 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     if donor is not None:
         given = adopted_options(donor, given)
     device = choose_device(str(given.get("device", "auto")))
+    check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(int(given.get("threads", 0)))
     corpus = load_corpus(order.corpus, str(given.get("val", DataConfig().val)))
-    given = choose_vocabulary(given, len(corpus.train))
+    given = choose_vocabulary(given, corpus.train)
     reuse = donor is not None and donor.config.data.tokenizer == "sentencepiece"
     tokenizer = donor.open_tokenizer() if donor is not None and reuse else _tokenizer(given, corpus)
     train = tokenize(tokenizer, corpus.train)
@@ -109,6 +110,7 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             config.data.val,
             order.corpus,
             held_out=str(order.given["val"]) if "val" in order.given else None,
+            beside=run.folder,
             allow_change=order.allow_data_change,
         )
         train = tokenize(tokenizer, corpus.train)
@@ -120,10 +122,11 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             )
         runtime = _same_runtime(checkpoint, order, emit)
         network = Network(config.model, tokenizer.size).to_device(runtime.device)
-        task = _task(config, tokenizer, train, corpus, checkpoint.corpus)
+        same = corpus.fingerprint == checkpoint.corpus["fingerprint"]
+        task = _task(config, tokenizer, train, corpus, checkpoint.corpus if same else record(corpus))
         _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
         trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
-        trainer.restore(checkpoint)
+        trainer.restore(checkpoint, same_text=same)
         emit(Resumed(trainer.state.step, path))
         yield trainer
 
@@ -132,8 +135,11 @@ def _same_runtime(checkpoint: Checkpoint, order: Order, emit: Emit) -> Runtime:
     """Where the run computed before, unless told otherwise; whatever differs is said, because it costs exactness."""
     before = checkpoint.environment
     device = choose_device(str(order.given.get("device", before["device"])))
-    threads = set_threads(int(order.given.get("threads", before["threads"])))
-    runtime = replace(choose_runtime(device, str(before["precision"]), threads), reason=str(before["reason"]))
+    threads = set_threads(int(order.given.get("threads", 0)), at_most=int(before["threads"]))
+    precision = str(before["precision"])
+    if precision == "fp16" and device.type != "cuda":
+        precision = "fp32"
+    runtime = replace(choose_runtime(device, precision, threads), reason=str(before["reason"]))
     for name, now in runtime.environment.items():
         if now != before.get(name):
             emit(Remark(f"{name} was {before.get(name)} and is {now} now: the run goes on, but is not bit-exact"))

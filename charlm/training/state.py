@@ -21,7 +21,7 @@ class TrainState:
     step: int = 0  # updates so far
     position: Position = field(default_factory=Position)
     tokens_seen: int = 0
-    recent: list[float] = field(default_factory=list)  # the last step losses, nats per character
+    recent: list[tuple[float, int]] = field(default_factory=list)  # nats and tokens of the last steps
     best: float | None = None  # lowest held-out loss
     best_step: int = 0
     bad_checks: int = 0  # checks since then
@@ -38,9 +38,9 @@ class TrainState:
         return self.stopped or self.step >= self.plan.total
 
     def recent_loss(self, steps: int) -> float:
-        """Mean over the last steps, as many as are remembered."""
+        """Nats per token over the last steps, as many as are remembered; windows count by their tokens."""
         last = self.recent[-min(steps, RECENT) :]
-        return sum(last) / len(last)
+        return sum(nats for nats, _ in last) / sum(tokens for _, tokens in last)
 
     def to_json(self) -> dict[str, Any]:
         """What `state_sha256` covers."""
@@ -50,7 +50,7 @@ class TrainState:
             "step": self.step,
             "position": self.position._asdict(),
             "tokens_seen": self.tokens_seen,
-            "recent": list(self.recent),
+            "recent": [list(step) for step in self.recent],
             "best": self.best,
             "best_step": self.best_step,
             "bad_checks": self.bad_checks,
@@ -73,6 +73,7 @@ class TrainState:
                 **values,
                 "plan": Plan.from_json(values["plan"]),
                 "position": Position(**values["position"]),
+                "recent": [(nats, tokens) for nats, tokens in values["recent"]],
                 "history": history,
             }
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -32,7 +33,7 @@ from charlm.models.network import (
 from charlm.runtime.device import Runtime
 from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
-from charlm.text.lanes import IGNORE, Lanes, Window
+from charlm.text.lanes import IGNORE, Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.budget import REVISE, Clock, affordable_checks, revise
 from charlm.training.events import Checked, Emit, Finished, Saved, Stepped, Wrote
@@ -84,10 +85,10 @@ class Trainer:
 
     def _total_steps(self) -> int:
         train = self.task.config.train
-        return train.steps or train.epochs * -(-self.lanes.longest // train.bptt)
+        return train.steps or train.epochs * self.lanes.windows(train.bptt)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from this checkpoint of the same run."""
+    def restore(self, checkpoint: Checkpoint, *, same_text: bool = True) -> None:
+        """Go on from this checkpoint of the same run; in another text, at its beginning and with no best yet."""
         self.state = TrainState.from_json(
             checkpoint.training, checkpoint.bookkeeping, [dict(row) for row in checkpoint.history]
         )
@@ -96,19 +97,25 @@ class Trainer:
         self.hidden = import_state(checkpoint.tensors, self.task.config.model, self.runtime.device)
         self.scale = LossScale(self.scale.enabled, self.state.loss_scale, self.state.good_steps)
         self.run.cut_metrics(self.state.metrics_length)
+        if not same_text:
+            self.state.position = Position(self.state.position.epoch + 1)
+            self.hidden = self.network.init_state(self.lanes.batch)
+            self.state.best, self.state.bad_checks = None, 0
 
     def train(self) -> Finished:
         """Steps until the plan ends, patience does, or `stop` names a reason; then the closing score."""
         self._start_clock()
         self.network.train()
         reason = None
+        if self.state.step == 0:
+            self.save()  # from here on there is something to go on from, and a folder that cannot be written is found
         while not self.state.finished and (reason := self.stop()) is None:
             norm, lr = self._step()
-            self._keep_time()
+            replanned = self._keep_time()
             checked = self._check() if self._check_is_due() else None
             self._write_a_little()
             self._record(norm, lr, checked)
-            if self._save_is_due():
+            if replanned or self._save_is_due():  # a plan is on the disk before it is used
                 self.save()
         self.save()
         if reason is None:
@@ -125,18 +132,20 @@ class Trainer:
         began = time.perf_counter()
         config, state = self.task.config, self.state
         window = self.lanes.read(state.position, config.train.bptt)
-        self.network.reseed(config.train.seed, state.step)
-        loss, after = self._backward(window)
-        weights = list(self.network.parameters())
-        self.scale.unscale(weights)
-        norm = float(clip(weights, config.optim.clip, config.optim.clip_mode))
         share = rate(state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay)
-        if self._update(loss, norm, share):
-            self.hidden = after
-            state.position = window.next
-            state.tokens_seen += int((window.targets != IGNORE).sum())
-            state.recent = [*state.recent[1 - RECENT :], loss * self._per_character]
+        updated = False
+        while not updated:  # more than once only after an overflow of fp16, whose loss is then scaled less
+            loss, after = self._backward(window)
+            weights = list(self.network.parameters())
+            self.scale.unscale(weights)
+            norm = float(clip(weights, config.optim.clip, config.optim.clip_mode))
+            updated = self._update(loss, norm, share)
+        self.hidden = after
+        tokens = int((window.targets != IGNORE).sum())
         state.step += 1
+        state.position = window.next
+        state.tokens_seen += tokens
+        state.recent = [*state.recent[1 - RECENT :], (loss * tokens, tokens)]
         self._training += time.perf_counter() - began
         return norm, share * config.optim.lr
 
@@ -145,10 +154,10 @@ class Trainer:
         device = self.runtime.device
         inputs_TB = torch.from_numpy(window.inputs).to(device, non_blocking=True)
         targets_TB = torch.from_numpy(window.targets).to(device, non_blocking=True)
-        if window.fresh:
-            self.hidden = self.network.init_state(self.lanes.batch)
+        before = self.network.init_state(self.lanes.batch) if window.fresh else self.hidden
+        self.network.reseed(self.task.config.train.seed, self.state.step)
         with self.runtime.autocast():
-            logits_TBV, after = self.network(inputs_TB, self.hidden)
+            logits_TBV, after = self.network(inputs_TB, before)
         loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
         self.optimizer.zero_grad()
         (loss * self.scale.scale).backward()  # type: ignore[no-untyped-call]
@@ -183,28 +192,34 @@ class Trainer:
         self._start = self._saved = self._wrote = time.perf_counter()
         self._earlier = self._looked = self.state.seconds
         self._first_step, self._first_token, self._training = self.state.step, self.state.tokens_seen, 0.0
+        self._check_cost = self._checking = 0.0
 
     def _clock(self) -> Clock:
         elapsed = time.perf_counter() - self._start
-        return Clock(self._earlier + elapsed, elapsed, self._training, self.state.step - self._first_step)
+        return Clock(
+            self._earlier + elapsed, elapsed - self._checking, self._training, self.state.step - self._first_step
+        )
 
-    def _keep_time(self) -> None:
-        """Under a time budget: plan, or revise the plan, and have it on the disk before it is used."""
+    def _keep_time(self) -> bool:
+        """Under a time budget: whether there is a new plan, which has to be saved before it is used."""
         state, clock = self.state, self._clock()
         state.seconds = clock.seconds
         if not self.budget:
-            return
-        plan = revise(state.plan, state.step, self.budget, clock, self._looked)
+            return False
+        if not state.plan.measured and self.task.glance is not None:
+            tokens = self.lanes.batch * self.task.config.train.bptt
+            self._check_cost = (
+                clock.step_time * len(self.task.glance.ids) / tokens / 2
+            )  # reading costs half of learning
+            state.checks = affordable_checks(self.budget, self._check_cost, CHECKS)
+        left = state.checks - math.floor(state.plan.progress(state.step - 1) * state.checks)
+        plan = revise(state.plan, state.step, self.budget, clock, self._looked, reserve=left * self._check_cost)
         if clock.seconds - self._looked >= REVISE * self.budget:
             self._looked = clock.seconds
         if plan is None:
-            return
-        if not state.plan.measured:
-            train = self.task.config.train
-            glance = len(self.task.glance.ids) if self.task.glance else 0
-            state.checks = affordable_checks(self.budget, clock, train.batch * train.bptt, glance, CHECKS)
+            return False
         state.plan = plan
-        self.save()
+        return True
 
     # looks at the held-out text
 
@@ -217,7 +232,10 @@ class Trainer:
         state = self.state
         if self.task.glance is None:
             return None
+        began = time.perf_counter()
         loss = self._score(self.task.glance).loss
+        self._check_cost = time.perf_counter() - began
+        self._checking += self._check_cost
         if not math.isfinite(loss):
             raise self._diverged(f"held-out loss {loss:g}")
         better = state.best is None or loss < state.best
@@ -231,7 +249,7 @@ class Trainer:
         state.history.append(self._row(val_loss=loss))
         if better:
             self.run.save_best(self._checkpoint(whole=False))
-        self.emit(Checked(state.step, state.plan.total, state.recent_loss(RECENT), loss, better, state.seconds))
+        self.emit(Checked(state.step, state.plan.total, self._recent_loss(RECENT), loss, better, state.seconds))
         return loss
 
     def _score(self, tokens: Tokens) -> Score:
@@ -255,10 +273,10 @@ class Trainer:
         return {
             "steps": state.step,
             "characters_seen": self.characters_seen,
-            "train_loss": state.recent_loss(max(LOG_EVERY, state.step // 20)),
+            "train_loss": self._recent_loss(max(LOG_EVERY, state.step // 20)),
             "val_loss": final.loss if final else None,
-            "val_perplexity": final.perplexity if final else None,
             "val_bits_per_character": final.bits_per_character if final else None,
+            "val_perplexity": finite(final.perplexity) if final else None,
             "best_val_loss": state.best,
             "seconds": round(state.seconds, 3),
             "characters_per_second": round(self._speed()) if self._training else None,
@@ -280,6 +298,10 @@ class Trainer:
     def characters_seen(self) -> int:
         return round(self.state.tokens_seen / self._per_character)
 
+    def _recent_loss(self, steps: int) -> float:
+        """Nats per character over the last steps."""
+        return self.state.recent_loss(steps) * self._per_character
+
     def _speed(self) -> float:
         """Characters learned per second of stepping, in this process."""
         return (self.state.tokens_seen - self._first_token) / self._per_character / self._training
@@ -289,7 +311,7 @@ class Trainer:
         return {
             "step": state.step,
             "characters_seen": self.characters_seen,
-            "train_loss": state.recent_loss(LOG_EVERY),
+            "train_loss": self._recent_loss(LOG_EVERY),
             "seconds": round(state.seconds, 3),
             "characters_per_second": round(self._speed()),
             **more,
@@ -302,7 +324,7 @@ class Trainer:
         total = state.plan.total if state.plan.measured else 0
         self.emit(
             Stepped(
-                state.step, total, state.recent_loss(LOG_EVERY), norm, lr, self._speed(), state.seconds, self._left()
+                state.step, total, self._recent_loss(LOG_EVERY), norm, lr, self._speed(), state.seconds, self._left()
             )
         )
 
@@ -325,15 +347,17 @@ class Trainer:
         self.emit(Saved(self.state.step, self.run.last))
 
     def _checkpoint(self, *, whole: bool) -> Checkpoint:
-        if not all(torch.isfinite(weight).all() for weight in self.network.parameters()):
-            raise self._diverged("weights that are not finite")
         """The present state; not `whole` means the model alone, with the loss it was chosen by."""
         task, state = self.task, self.state
+        weights = export_weights(self.network)
         tensors = {**self.optimizer.export(), **export_state(self.hidden, task.config.model.cell)} if whole else {}
+        for name, array in {**weights, **tensors}.items():
+            if not np.isfinite(array).all():
+                raise self._diverged(f"{name} holds values that are not finite")
         return Checkpoint(
             config=task.config,
             tokenizer=task.tokenizer.state(),
-            weights=export_weights(self.network),
+            weights=weights,
             training={**state.to_json(), **self._rules()} if whole else {"step": state.step, "best": state.best},
             tensors=tensors,
             bookkeeping=state.bookkeeping(),
