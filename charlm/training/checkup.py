@@ -44,7 +44,14 @@ def examine(train: Train) -> dict[str, Any]:
 
 def _exact(train: Train, precision: str) -> bool:
     """Whether a run that is stopped halfway and resumed ends in the state of one that is not."""
-    options: dict[str, Any] = {"steps": 12, "hidden": 32, "batch": 4, "bptt": 16, "dropout": 0.2, "precision": precision}
+    options: dict[str, Any] = {
+        "steps": 12,
+        "hidden": 32,
+        "batch": 4,
+        "bptt": 16,
+        "dropout": 0.2,
+        "precision": precision,
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.txt").write_text("It was the best of times, it was the worst of times, " * 40)
