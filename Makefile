@@ -19,6 +19,7 @@ demo: setup  ## train two minutes on Python's own documentation, write some, and
 	$(BIN)/charlm data get python-docs
 	$(BIN)/charlm train data/python-docs.txt --name demo --time 110s --force
 	$(BIN)/charlm sample demo --length 400 --temperature 0.7 --prime 'The "for" statement'
+	@echo
 	$(BIN)/charlm eval demo
 
 test: setup  ## run all tests

@@ -77,9 +77,7 @@ class Trainer:
         if not self.budget:
             self.state.plan = Plan.of(self._total_steps())
             self.state.checks = CHECKS if task.glance else 0
-        self._per_character = (
-            len(task.train.ids) / task.train.characters
-        )  # tokens: turns nats per token into nats per character
+        self._per_character = len(task.train.ids) / task.train.characters  # tokens
         self._save_steps, self._save_seconds = every(config.train.checkpoint_every)
         self._start_clock()
 
@@ -108,7 +106,7 @@ class Trainer:
         self.network.train()
         reason = None
         if self.state.step == 0:
-            self.save()  # from here on there is something to go on from, and a folder that cannot be written is found
+            self.save()  # now there is something to go on from; and a folder that cannot be written is found here
         while not self.state.finished and (reason := self.stop()) is None:
             norm, lr = self._step()
             replanned = self._keep_time()
@@ -207,10 +205,8 @@ class Trainer:
         if not self.budget:
             return False
         if not state.plan.measured and self.task.glance is not None:
-            tokens = self.lanes.batch * self.task.config.train.bptt
-            self._check_cost = (
-                clock.step_time * len(self.task.glance.ids) / tokens / 2
-            )  # reading costs half of learning
+            steps = len(self.task.glance.ids) / (self.lanes.batch * self.task.config.train.bptt)
+            self._check_cost = clock.step_time * steps / 2  # until one is measured: reading costs half of learning
             state.checks = affordable_checks(self.budget, self._check_cost, CHECKS)
         left = state.checks - math.floor(state.plan.progress(state.step - 1) * state.checks)
         plan = revise(state.plan, state.step, self.budget, clock, self._looked, reserve=left * self._check_cost)
