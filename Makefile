@@ -14,6 +14,7 @@ setup: .venv/installed  ## make .venv with charlm in it, at the versions of cons
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,dev]'
 	@touch $@
+	@echo 'charlm is in .venv; . .venv/bin/activate puts it on your PATH'
 
 demo: setup  ## train two minutes on Python's own documentation, write some, and score it
 	$(BIN)/charlm data get python-docs

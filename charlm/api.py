@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def _run(paths: tuple[str, ...], name: str | None, folder: str, resume: bool) ->
     if name is None and not paths and resume:
         return newest_run(Path(folder))
     first = paths[0] if paths else STDIN
-    return open_run(name or ("stdin" if first == STDIN else Path(first).resolve().stem), folder)
+    return open_run(name if name is not None else ("stdin" if first == STDIN else Path(first).resolve().stem), folder)
 
 
 def _trained(run: Run, reason: str) -> Trained:
@@ -142,6 +143,11 @@ class LanguageModel:
                 f"{self.path} held no text out (--val 0)", kept="nothing was scored", hint="name one with --text FILE"
             )
         return found
+
+    def was_trained_on(self, text: str) -> bool:
+        """Whether this is, as a whole, one of the files that the run was given to learn from."""
+        digest = sha256(text.encode()).hexdigest()
+        return any(s["sha256"] == digest and not s["held_out"] for s in self.checkpoint.corpus["sources"])
 
     def sample(self, *, prime: str = "", stop: str = "", **options: object) -> str:
         """A text of `length` characters (default 500), without the prime; options are those of `charlm sample`."""

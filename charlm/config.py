@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,7 +41,7 @@ class Spec(NamedTuple):
             return "|".join(self.choices)
         if self.form:
             return FORMS[self.form].metavar
-        return {int: "N", float: "X", str: "TEXT"}[self.type]
+        return {int: "N", float: "X", str: "SHARE|FILE" if self.loose else "TEXT"}[self.type]
 
     @property
     def range(self) -> str:
@@ -303,7 +304,9 @@ def check_eval(given: Mapping[str, object]) -> EvalConfig:
 def _check_all(given: Mapping[str, object], known: Mapping[str, Spec]) -> dict[str, Value]:
     for name in given:
         if name not in known:
-            raise ConfigError(f"there is no option {flag(name)}", hint=f"known: {', '.join(map(flag, known))}")
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {flag(near[0])}?" if near else "docs/cli.md and --help list them"
+            raise ConfigError(f"there is no option {flag(name)}", kept="nothing was read or written", hint=hint)
     return {name: check(name, value, known[name]) for name, value in given.items()}
 
 

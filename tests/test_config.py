@@ -123,9 +123,18 @@ def test_ranges_in_words(name: str, words: str) -> None:
     assert TRAIN_OPTIONS[name].range == words
 
 
-@pytest.mark.parametrize("name", ["nonsense", "layer", "--layers", "flat", ""])
-def test_an_unknown_option_is_refused_with_those_that_exist(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"there is no option --.*known: --dropout, --cell"):
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nonsense", "--help list them"),
+        ("layer", "--layers"),
+        ("hiden", "--hidden"),
+        ("flat", "--help"),
+        ("", "--help"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_one_that_may_be_meant(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"there is no option --{name};.*{hint}"):
         check_train({name: 1})
     with pytest.raises(ConfigError, match=r"there is no option --"):
         check_sample({name: 1})

@@ -280,3 +280,8 @@ def test_figures_that_overflow_are_infinite_and_without_words_not_a_number() -> 
     assert math.isnan(result.word_perplexity)
     assert Score(1e6, 1000, 1000, 1, 1000, 0).word_perplexity == math.inf
     assert Score(700.0, 1000, 1000, 1, 1000, 0).word_perplexity == pytest.approx(math.exp(700))
+
+
+def test_a_text_that_was_learned_from_is_known_as_such(small_model: charlm.LanguageModel) -> None:
+    assert small_model.was_trained_on(synthetic_text(60_000, seed=7))
+    assert not small_model.was_trained_on(synthetic_text(60_000, seed=7) + "!")

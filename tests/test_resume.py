@@ -76,6 +76,10 @@ def test_resuming_a_finished_run_changes_nothing(corpus: Path) -> None:
     before = trained.run.last.read_bytes()
     assert train(corpus, "run", resume=True).result == trained.result
     assert trained.run.last.read_bytes() == before
+    other = corpus.with_name("other.txt")
+    other.write_text(TEXT + "!")
+    with pytest.raises(charlm.DataError, match="is not the run's text"):
+        charlm.train(other, checkpoints=corpus.parent, name="run", resume=True)
 
 
 def test_resume_without_a_checkpoint_starts(corpus: Path) -> None:

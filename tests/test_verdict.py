@@ -40,7 +40,7 @@ def test_the_first_sentence_says_what_the_loss_means() -> None:
 def test_a_run_that_still_improves_is_told_to_go_on() -> None:
     text = said([2.0, 1.8, 1.7, 1.65])
     assert "still improving: 1.800, 1.700, 1.650 nats" in text
-    assert "--time with twice the 10m" in text
+    assert "the same command with --force --time 20m" in text
     assert "overfitting" not in text
 
 
@@ -48,7 +48,7 @@ def test_a_run_that_still_improves_is_told_to_go_on() -> None:
     ("train", "option"), [(TrainConfig(epochs=3), "--epochs 6"), (TrainConfig(steps=500), "--steps 1000")]
 )
 def test_more_training_is_asked_for_in_the_runs_own_measure(train: TrainConfig, option: str) -> None:
-    assert f"Try more of it: {option}." in said([2.0, 1.8, 1.7], config=Config(train=train))
+    assert f"the same command with --force {option}." in said([2.0, 1.8, 1.7], config=Config(train=train))
 
 
 def test_a_run_that_improves_but_knows_its_text_too_well_is_told_to_regularise() -> None:

@@ -56,11 +56,15 @@ def evaluate(
     texts = [(path, read_text(path)) for path in text or ()]
     models = [api.load(what, checkpoints=checkpoints, **options) for what in checkpoint or (None,)]
     if not checkpoint:
-        screen.note(f"scoring with {models[0].path}")
+        screen.note(f"the newest run is meant: {models[0].path}")
     results = []
     for model in models:
         for name, content in texts or [("held-out text", model.held_out(corpus or ()))]:
             results.append(_row(model, name, content, exact=exact))
+            if texts and model.was_trained_on(content):
+                screen.note(
+                    f"{name} is a text that {model.path} was trained on: this figure says how well it is known by heart"
+                )
     if as_json:
         screen.json("eval", exact=exact, results=results)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,13 +27,7 @@ def register(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
     ) -> None:
         """Tell what is in a checkpoint: architecture, vocabulary, text, training history, best score."""
-        from charlm.storage.checkpoint import load_checkpoint
-        from charlm.storage.runs import find_checkpoint
-
-        path = find_checkpoint(checkpoint, checkpoints)
-        if checkpoint is None:
-            screen.note(f"the newest run is meant: {path}")
-        loaded = load_checkpoint(path)
+        path, loaded = _opened(screen, checkpoint, checkpoints)
         if as_json:
             screen.json("info", checkpoint=str(path), **_record(loaded))
         else:
@@ -49,13 +44,7 @@ def register(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
     ) -> None:
         """Check a checkpoint: its hash, the names and shapes of its tensors, and that every number is finite."""
-        from charlm.storage.checkpoint import load_checkpoint
-        from charlm.storage.runs import find_checkpoint
-
-        path = find_checkpoint(checkpoint, checkpoints)
-        if checkpoint is None:
-            screen.note(f"the newest run is meant: {path}")
-        loaded = load_checkpoint(path)
+        path, loaded = _opened(screen, checkpoint, checkpoints)
         arrays = {**loaded.weights, **loaded.tensors}
         numbers = sum(array.size for array in arrays.values())
         if as_json:
@@ -77,6 +66,17 @@ def register(app: typer.Typer) -> None:
                     f"{numbers:,} numbers are finite."
                 ],
             )
+
+
+def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkpoint]:
+    """The checkpoint that is meant; which one that is, is said where it was left out."""
+    from charlm.storage.checkpoint import load_checkpoint
+    from charlm.storage.runs import find_checkpoint
+
+    path = find_checkpoint(what, folder)
+    if what is None:
+        screen.note(f"the newest run is meant: {path}")
+    return path, load_checkpoint(path)
 
 
 def _record(checkpoint: Checkpoint) -> dict[str, Any]:

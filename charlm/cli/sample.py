@@ -24,11 +24,11 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
         ] = None,
-        prime: Annotated[str | None, typer.Option(help="text to go on from")] = None,
+        prime: Annotated[str | None, typer.Option(help="text to go on from", metavar="TEXT")] = None,
         prime_file: Annotated[
             str | None, typer.Option(help="file with the text to go on from; - for standard input", metavar="FILE")
         ] = None,
-        stop: Annotated[str | None, typer.Option(help="end a sample before this text")] = None,
+        stop: Annotated[str | None, typer.Option(help="end a sample before this text", metavar="TEXT")] = None,
         no_echo: Annotated[bool, typer.Option("--no-echo", help="do not print the prime before the sample")] = False,
         raw: Annotated[
             bool, typer.Option("--raw", help="on a terminal, too, print control characters as they are")
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
         model = api.load(checkpoint, checkpoints=checkpoints)
         if checkpoint is None:
-            screen.note(f"sampling from {model.path}")
+            screen.note(f"the newest run is meant: {model.path}")
         unseen = len(model.tokenizer.encode(text).escaped)
         if unseen:
             screen.note(

@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Argument(help="files, folders (recursively), or - for standard input", show_default=False),
         ] = None,
-        name: Annotated[str | None, typer.Option(help="name of the run (default: the first corpus's stem)")] = None,
+        name: Annotated[
+            str | None, typer.Option(help="name of the run (default: the first corpus's stem)", metavar="NAME")
+        ] = None,
         checkpoints: Annotated[
             str | None, typer.Option(help="folder of all runs (default: checkpoints)", metavar="DIR")
         ] = None,

@@ -58,6 +58,8 @@ def figure(value: float | None, digits: int = 4) -> str:
     """
     if value is None or not math.isfinite(value):
         return "-"
+    if abs(value) >= 1e12:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.{digits}f}"
 
 

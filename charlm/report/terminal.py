@@ -59,18 +59,17 @@ def table(out: Console, title: str, columns: Sequence[str], rows: Sequence[Row])
 
 
 def facts(out: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Names and what they are, one a line."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    """Names and what they are, one a line; long lines are the terminal's to wrap, so that paths can be copied."""
+    width = max(len(one_line(name)) for name, _ in rows)
     for name, value in rows:
-        grid.add_row(name, Text(one_line(value)))
-    out.print(grid)
+        line = Text(f"{one_line(name):<{width}}  ", style="dim")
+        line.append(one_line(value), style="not dim")
+        out.print(line, soft_wrap=True)
 
 
 def paragraphs(out: Console, lines: Sequence[str]) -> None:
     for line in lines:
-        out.print(Text(visible(line)))
+        out.print(Text(visible(line)), soft_wrap=True)
 
 
 class Progress:
@@ -114,8 +113,8 @@ class Progress:
             case Saved():
                 pass
 
-    def _say(self, line: Text | Group | Table) -> None:
-        self._err.print(line)
+    def _say(self, line: Text) -> None:
+        self._err.print(line, soft_wrap=True)
 
     def _chosen(self, event: Chosen) -> None:
         model, train, optim = event.config.model, event.config.train, event.config.optim
@@ -137,10 +136,10 @@ class Progress:
         )
         self._say(text)
         if event.reasons:
-            grid = Table.grid(padding=(0, 2))
-            for name, reason in _grouped(event):
-                grid.add_row(Text(f"  {name}", style="dim"), Text(reason, style="dim"))
-            self._say(grid)
+            rows = _grouped(event)
+            width = max(len(name) for name, _ in rows)
+            for name, reason in rows:
+                self._say(Text(f"  {name:<{width}}  {reason}", style="dim"))
         for departure in event.departures:
             self._say(Text(f"  other than the original: {departure}", style="dim"))
 
@@ -256,4 +255,4 @@ def meaning(perplexity: float | None) -> str:
     """A perplexity in words."""
     if perplexity is None:
         return "There was nothing to score."
-    return f"The model is as unsure as a choice among {perplexity:.1f} equally likely characters."
+    return f"The model is as unsure as a choice among {figure(perplexity, 1)} equally likely characters."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from charlm.config import Config
-from charlm.report.plain import bits, duration
+from charlm.report.plain import bits, duration, figure
 
 _NOISE: Final = 0.004  # nats: checks this close are the same
 _SHORT: Final = 100  # steps after which nothing can be said yet
@@ -24,11 +25,18 @@ def verdict(
 
 
 def _meaning(config: Config, result: Mapping[str, Any], vocabulary: int) -> str:
-    nothing = f", where knowing nothing means {vocabulary} ({math.log2(vocabulary):.2f} bits)"
+    needs = f"On text it has not seen the model needs {result['val_bits_per_character']:.2f} bits a character"
+    if config.data.tokenizer != "char":
+        return f"{needs}: it is as unsure as if it chose among {figure(result['val_perplexity'], 1)} characters."
+    nothing = math.log2(vocabulary)
+    if result["val_bits_per_character"] > nothing:
+        return (
+            f"{needs}, more than knowing nothing does ({nothing:.2f} bits for {vocabulary} characters): it has learned "
+            "too little yet, or the held-out text is very short or full of characters that training never showed."
+        )
     return (
-        f"On text it has not seen the model needs {result['val_bits_per_character']:.2f} bits a character: it is as "
-        f"unsure as if it chose among {result['val_perplexity']:.1f} equally likely characters"
-        f"{nothing if config.data.tokenizer == 'char' else ''}."
+        f"{needs}: it is as unsure as if it chose among {figure(result['val_perplexity'], 1)} equally likely "
+        f"characters, where knowing nothing means {vocabulary:,} ({nothing:.2f} bits)."
     )
 
 
@@ -72,10 +80,12 @@ def _course(config: Config, result: Mapping[str, Any], history: Sequence[Mapping
 
 
 def _more_training(config: Config) -> str:
-    if config.train.time:
-        return f"Try more of it: --time with twice the {config.train.time}."
-    option = "epochs" if config.train.epochs else "steps"
-    return f"Try more of it: --{option} {2 * (config.train.epochs or config.train.steps)}."
+    train = config.train
+    if train.time:
+        longer = re.sub(r"[0-9.]+", lambda number: f"{2 * float(number[0]):g}", train.time)
+        return f"Train it anew for longer: the same command with --force --time {longer}."
+    option, value = ("epochs", train.epochs) if train.epochs else ("steps", train.steps)
+    return f"Train it anew for longer: the same command with --force --{option} {2 * value}."
 
 
 def _more_regularisation(config: Config) -> str:

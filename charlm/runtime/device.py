@@ -17,6 +17,7 @@ from charlm.errors import ConfigError
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAIRS: Final = 4
 _PROBE_SECONDS: Final = 2.0
+_WORTH: Final = 1.15  # times the speed from which bf16 is worth its rounding; measurements waver by less than that
 Probe = Callable[["Runtime"], float]  # seconds that a typical training step takes in this runtime
 
 
@@ -83,6 +84,23 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def other_work(seconds: float = 0.1) -> float:
+    """How many processors others keep busy just now, while this process sleeps; 0 where the system does not tell."""
+    try:
+        before = _processor_times()
+        time.sleep(seconds)
+        spent = [now - then for now, then in zip(_processor_times(), before, strict=True)]
+    except OSError:
+        return 0.0
+    return (1 - spent[3] / sum(spent)) * (os.cpu_count() or 1) if sum(spent) else 0.0
+
+
+def _processor_times() -> list[int]:
+    """Linux's counters over all processors: user, nice, system, idle, ..."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return [int(count) for count in file.readline().split()[1:]]
+
+
 def check_precision(device: torch.device, precision: str) -> None:
     if precision == "fp16" and device.type != "cuda":
         raise ConfigError("--precision fp16 is for CUDA; a processor has bf16 or fp32", hint="use --precision auto")
@@ -118,7 +136,7 @@ def _faster(device: torch.device, threads: int, probe: Probe) -> Runtime:
         return Runtime(device, "fp32", threads, "bf16 does not run on this processor")
     slow, fast = (min(times) for times in zip(*pairs[1:] or pairs, strict=True))  # the first pair also sets up
     ratio = slow / fast
-    chosen = "bf16" if ratio > 1.05 else "fp32"
+    chosen = "bf16" if ratio > _WORTH else "fp32"
     return Runtime(
         device, chosen, threads, f"measured: a bf16 step runs at {ratio:.2f} times the speed of an fp32 step"
     )

@@ -25,7 +25,7 @@ from charlm.errors import CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 DEFAULT_FOLDER: Final = "checkpoints"
-_NAME: Final = re.compile(r"[^\0/\\]{1,200}")
+_NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,12 @@ class Run:
 
 def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
     """The run of this name, which need not exist yet; a name is one component of a path."""
-    if not _NAME.fullmatch(name) or name in (".", "..") or len(os.fsencode(name)) > 255:
-        raise ConfigError(f"--name must be the name of a folder, not {name!r}", kept="nothing was changed")
+    fits = name.isprintable() and len(os.fsencode(name)) <= 255  # what file systems take
+    if not _NAME.fullmatch(name) or name in (".", "..") or not fits:
+        raise ConfigError(
+            f"--name must be at most 200 printable characters without /, the first of them no -; it is {name!r}",
+            kept="nothing was changed",
+        )
     return Run(Path(folder) / name)
 
 

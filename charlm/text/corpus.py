@@ -80,8 +80,16 @@ def decode(raw: bytes, path: str) -> str:
         raise DataError(
             f"{path} is not UTF-8: {error.reason} at byte {error.start}, line {line}",
             kept="nothing was written",
-            hint="convert it first, for instance with iconv -f latin1 -t utf-8",
+            hint=_advice(raw, error),
         ) from error
+
+
+def _advice(raw: bytes, error: UnicodeDecodeError) -> str:
+    if b"\0" in raw[:_SNIFF]:
+        return "it looks binary: give a text"
+    if error.reason == "unexpected end of data":
+        return "it ends inside a character, as a file that was cut short does: get it whole"
+    return "convert it first, for instance with iconv -f latin1 -t utf-8"
 
 
 def load_corpus(paths: Sequence[str], val: str) -> Corpus:

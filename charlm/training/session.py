@@ -19,7 +19,16 @@ from torch.nn import functional as F
 from charlm.config import Config, DataConfig, Value, flag, specs, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
-from charlm.runtime.device import Runtime, check_precision, choose_device, choose_runtime, set_threads, timed
+from charlm.runtime.device import (
+    Runtime,
+    available_threads,
+    check_precision,
+    choose_device,
+    choose_runtime,
+    other_work,
+    set_threads,
+    timed,
+)
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, weight_shapes
 from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, find_checkpoint, remove_empty
@@ -52,8 +61,10 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     """A trainer for a run that does not exist yet or is to be replaced, holding the run's lock."""
     refuse_existing(run, order.force)
     given: dict[str, Value] = {**order.preset.options, **order.given}
-    donor = load_checkpoint(find_checkpoint(order.init_from, str(run.folder.parent))) if order.init_from else None
-    if donor is not None:
+    donor = None
+    if order.init_from:
+        path = find_checkpoint(order.init_from, str(run.folder.parent))
+        donor = load_checkpoint(path)
         given = adopted_options(donor, given)
     device = choose_device(str(given.get("device", "auto")))
     check_precision(device, str(given.get("precision", "auto")))
@@ -68,7 +79,10 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     network = Network(config.model, tokenizer.size)
     initialise(network, config.train.seed)
     if donor is not None:
-        adopt_weights(network, tokenizer, donor)
+        known = adopt_weights(network, tokenizer, donor)
+        emit(
+            Remark(f"starting from the weights of {path}, which knew {known} of the {tokenizer.size} different tokens")
+        )
     network.to_device(device)
     runtime = choose_runtime(
         device, config.train.precision, threads, lambda runtime: step_seconds(runtime, config, network)
@@ -101,6 +115,8 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             emit(Remark(f"{run.last} cannot be used; going on from {path}"))
         _agree(checkpoint.config, order)
         if checkpoint.result:
+            if order.corpus:  # given again, it has to agree like any option
+                find_corpus(checkpoint.corpus, checkpoint.config.data.val, order.corpus, beside=run.folder)
             emit(Remark(f"{run.folder} has finished: there is nothing left to do"))
             yield checkpoint
             return
@@ -158,6 +174,10 @@ def _announce(
 ) -> None:
     for remark in corpus.remarks:
         emit(Remark(remark))
+    if runtime.device.type == "cpu" and runtime.threads > 1 and other_work() > 0.4 * available_threads():
+        emit(
+            Remark("other work keeps the processor busy; threads that wait for each other suffer most: try --threads 1")
+        )
     parameters = sum(weight.numel() for weight in network.parameters())
     where = f"{runtime.device}, {runtime.threads} threads, {runtime.precision} ({runtime.reason})"
     emit(

@@ -76,7 +76,7 @@ class Trainer:
         self.state = TrainState(loss_scale=self.scale.scale)
         if not self.budget:
             self.state.plan = Plan.of(self._total_steps())
-            self.state.checks = CHECKS if task.glance else 0
+            self.state.checks = max(1, min(CHECKS, self.state.plan.total // LOG_EVERY)) if task.glance else 0
         self._per_character = len(task.train.ids) / task.train.characters  # tokens
         self._save_steps, self._save_seconds = every(config.train.checkpoint_every)
         self._start_clock()

@@ -37,8 +37,8 @@ def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, 
     return {**given, **{name: value for name, value in fixed.items() if name not in inapplicable}}
 
 
-def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> None:
-    """Copy the donor's weights into a freshly initialised network."""
+def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> int:
+    """Copy the donor's weights into a freshly initialised network; returns how many tokens the donor knew."""
     before = donor.open_tokenizer()
     rows = _shared_rows(before, tokenizer)
     old, new = (
@@ -58,6 +58,7 @@ def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> 
                 weight[:, new] = source[:, old]
             else:
                 weight.copy_(source)
+    return len(rows)
 
 
 def _shared_rows(before: Tokenizer, now: Tokenizer) -> list[tuple[int, int]]:
