@@ -106,7 +106,7 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
     if as_json:
         screen.json("train", **closing, parameters=trained.parameters, checkpoint=str(trained.checkpoint))
         return
-    from charlm.report.terminal import closing_table, paragraphs
+    from charlm.report.terminal import closing_table, facts, paragraphs
 
     checkpoint = load_checkpoint(trained.checkpoint)
     closing_table(screen.out, closing)
@@ -114,11 +114,8 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
         screen.out,
         verdict.verdict(checkpoint.config, trained.result, trained.history, checkpoint.open_tokenizer().size),
     )
-    paragraphs(
-        screen.out,
-        [f"The model is {trained.checkpoint}" + (f", its curves are {trained.run.curves}." if picture else ".")],
-    )
-    paragraphs(screen.out, [f"Next: charlm sample {trained.run.folder}"])
+    rows = [("model", str(trained.checkpoint)), ("curves", str(trained.run.curves) if picture else "not drawn")]
+    facts(screen.out, [*rows, ("next", f"charlm sample {trained.run.folder}")])
 
 
 _EXIT = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}

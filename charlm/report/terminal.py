@@ -69,7 +69,7 @@ def facts(out: Console, rows: Sequence[tuple[str, str]]) -> None:
 
 def paragraphs(out: Console, lines: Sequence[str]) -> None:
     for line in lines:
-        out.print(Text(visible(line)), soft_wrap=True)
+        out.print(Text(visible(line)))
 
 
 class Progress:
@@ -114,7 +114,7 @@ class Progress:
                 pass
 
     def _say(self, line: Text) -> None:
-        self._err.print(line, soft_wrap=True)
+        self._err.print(line)
 
     def _chosen(self, event: Chosen) -> None:
         model, train, optim = event.config.model, event.config.train, event.config.optim
@@ -170,13 +170,10 @@ class Progress:
 
     def _checked(self, event: Checked) -> None:
         self._told = time.monotonic()
-        loss = "" if event.val_loss is None else f"  held out {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
-        mark = "  best" if event.best else ""
-        line = Text(
-            f"check at step {event.step:,} of {event.total:,}, {duration(event.seconds)}: "
-            f"train {event.train_loss:.4f}{loss}"
-        )
-        line.append(mark, style="green")
+        loss = "" if event.val_loss is None else f", held out {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
+        place = f"step {event.step:,}/{event.total:,}, {duration(event.seconds)}"
+        line = Text(f"{place}: train {event.train_loss:.4f}{loss}")
+        line.append(", best" if event.best else "", style="green")
         self._say(line)
 
     def _finished(self, event: Finished) -> None:
