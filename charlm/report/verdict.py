@@ -64,7 +64,8 @@ def _course(config: Config, result: Mapping[str, Any], history: Sequence[Mapping
             f"{result['train_loss']:.3f}{stop}. best.safetensors is the model before that.",
             _more_regularisation(config),
         ]
-    if losses[-3] - losses[-1] > _NOISE:
+    back = max(2, len(losses) // 4)  # the rate falls to nothing, so the very last checks are always close
+    if losses[-1 - back] - losses[-1] > _NOISE:
         lines = [
             f"It was still improving: {losses[-3]:.3f}, {losses[-2]:.3f}, {losses[-1]:.3f} nats "
             "at its last three checks."
