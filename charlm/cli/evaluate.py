@@ -56,7 +56,7 @@ def evaluate(
     texts = [(path, read_text(path)) for path in text or ()]
     models = [api.load(what, checkpoints=checkpoints, **options) for what in checkpoint or (None,)]
     if not checkpoint:
-        screen.note(f"the newest run is meant: {models[0].path}")
+        screen.note_newest(models[0].path)
     results = []
     for model in models:
         for name, content in texts or [("held-out text", model.held_out(corpus or ()))]:

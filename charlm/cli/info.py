@@ -75,7 +75,7 @@ def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkp
 
     path = find_checkpoint(what, folder)
     if what is None:
-        screen.note(f"the newest run is meant: {path}")
+        screen.note_newest(path)
     return path, load_checkpoint(path)
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,6 +52,10 @@ class Screen:
         if not self.quiet:
             with suppress(BrokenPipeError):
                 print(one_line(text), file=sys.stderr)  # noqa: T201
+
+    def note_newest(self, path: Path) -> None:
+        """Which checkpoint a command takes where the user named none."""
+        self.note(f"the newest run is meant: {path}")
 
     def json(self, command: str, **content: Any) -> None:
         """The one JSON object of a command that reports."""

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
         model = api.load(checkpoint, checkpoints=checkpoints)
         if checkpoint is None:
-            screen.note(f"the newest run is meant: {model.path}")
+            screen.note_newest(model.path)
         unseen = len(model.tokenizer.encode(text).escaped)
         if unseen:
             screen.note(

@@ -116,19 +116,12 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
         _agree(checkpoint.config, order)
         if checkpoint.result:
             if order.corpus:  # given again, it has to agree like any option
-                find_corpus(checkpoint.corpus, checkpoint.config.data.val, order.corpus, beside=run.folder)
+                _corpus_of(checkpoint, order, run)
             emit(Remark(f"{run.folder} has finished: there is nothing left to do"))
             yield checkpoint
             return
         config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
-        corpus = find_corpus(
-            checkpoint.corpus,
-            config.data.val,
-            order.corpus,
-            held_out=str(order.given["val"]) if "val" in order.given else None,
-            beside=run.folder,
-            allow_change=order.allow_data_change,
-        )
+        corpus = _corpus_of(checkpoint, order, run)
         train = tokenize(tokenizer, corpus.train)
         if train.unknown_characters:
             raise DataError(
@@ -145,6 +138,18 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
         trainer.restore(checkpoint, same_text=same)
         emit(Resumed(trainer.state.step, path))
         yield trainer
+
+
+def _corpus_of(checkpoint: Checkpoint, order: Order, run: Run) -> Corpus:
+    """The run's own text, from where the order says that it is now or from where it was."""
+    return find_corpus(
+        checkpoint.corpus,
+        checkpoint.config.data.val,
+        order.corpus,
+        held_out=str(order.given["val"]) if "val" in order.given else None,
+        beside=run.folder,
+        allow_change=order.allow_data_change,
+    )
 
 
 def _same_runtime(checkpoint: Checkpoint, order: Order, emit: Emit) -> Runtime:
