@@ -10,6 +10,8 @@ from oracles import synthetic_text
 
 import charlm
 
+pytest_plugins = ["matrix"]
+
 # The same examples in every run; how long one takes says nothing on a machine that others use as well.
 settings.register_profile("charlm", derandomize=True, deadline=None, database=None)
 settings.load_profile("charlm")
