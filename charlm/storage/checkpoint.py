@@ -102,9 +102,9 @@ class Checkpoint:
         }
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> None:
-    """Write durably (see `durable`); with `keep`, the file that was at `path` is found there."""
-    write_durably(path, checkpoint.to_bytes(), keep=keep)
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> bool:
+    """`write_durably` the checkpoint; with `keep`, the file that was at `path` is found there."""
+    return write_durably(path, checkpoint.to_bytes(), keep=keep)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -2,39 +2,41 @@
 
 temporary file in the same folder -> flush to the disk -> read back and compare -> rename -> flush the folder.
 
-Until the rename the old file is untouched; after it the new one is whole, also when the power fails. This module
-knows nothing of what it writes.
+Until the rename the old file is untouched; after it the new one is whole, also when the power fails: a name never
+leads to content that was not flushed before. Every step is one call of `os`, so that tests can fail each, end the
+process at each, and lose what was not flushed. This module knows nothing of what it writes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from charlm.errors import StorageError
 
 _CANNOT_FLUSH_FOLDERS: Final = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+_CHUNK: Final = 2**20
 
 
-def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> None:
+def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
     """Replace `path` by `data`; with `keep`, what `path` held before is found there, and one of both is always whole.
 
-    Raises StorageError when any step fails; `path` is then as it was and the temporary files are gone. Only when the
-    folder cannot be flushed is the new file in place all the same, and the error says so.
+    Returns whether its name is on the disk too: False on a file system that cannot flush a folder, as some in networks
+    cannot. Raises StorageError when any step fails; `path` is then as it was and the temporary files are gone. Only
+    when flushing the folder fails is the new file in place all the same, and the error says so.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
+        with _removed_on_failure(temporary):
             _write(temporary, data)
-            if temporary.read_bytes() != data:
-                raise OSError(errno.EIO, "what was read back differs from what was written")
+            _compare(temporary, data)
             if keep is not None and path.exists():
                 _link(path, keep)
             os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}",
@@ -42,7 +44,7 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> None:
             hint="free space or choose another folder",
         ) from error
     try:
-        _flush_folder(path.parent)
+        return _flush_folder(path.parent)
     except OSError as error:
         raise StorageError(
             f"cannot flush {path.parent}: {error.strerror or error}",
@@ -51,35 +53,91 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> None:
         ) from error
 
 
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
+def make_folder(folder: Path) -> None:
+    """The folder, and those above it that are missing, each with its name on the disk; raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with suppress(FileExistsError):  # another process was faster, or a file is in the way, which its user will see
+        os.mkdir(folder)
+    _flush_folder(folder.parent)
+
+
+def append(path: Path, data: bytes) -> int:
+    """Write at the end of a file, not durably; returns its length then. Raises OSError."""
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+        _write_all(descriptor, data)
+        return os.fstat(descriptor).st_size
+
+
+def flush(path: Path) -> None:
+    """Have on the disk what was appended to this file, which is made if it is missing; raises OSError."""
+    with _opened(path, os.O_WRONLY | os.O_CREAT) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _compare(path: Path, data: bytes) -> None:
+    """Raises OSError unless the file holds just this."""
+    rest = memoryview(data)
+    with _opened(path, os.O_RDONLY) as descriptor:
+        while chunk := os.read(descriptor, _CHUNK):
+            if chunk != rest[: len(chunk)]:
+                break
+            rest = rest[len(chunk) :]
+    if chunk or rest:
+        raise OSError(errno.EIO, "what was read back differs from what was written")
 
 
 def _link(path: Path, keep: Path) -> None:
     """A second name for the present file, put in place at once; where links are not to be had, a copy."""
     second = keep.with_name(f".{keep.name}.{os.getpid()}.tmp")
-    second.unlink(missing_ok=True)
-    try:
+    with suppress(FileNotFoundError):
+        os.unlink(second)  # it could be a name of the very file that is to be copied
+    with _removed_on_failure(second):
         try:
             os.link(path, second)
         except OSError:
             _write(second, path.read_bytes())
         os.replace(second, keep)
-    finally:
-        second.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _flush_folder(folder: Path) -> bool:
+    try:
+        with _opened(folder, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     except OSError as error:
-        if error.errno not in _CANNOT_FLUSH_FOLDERS:  # some network file systems cannot; the rename itself is done
-            raise
+        if error.errno in _CANNOT_FLUSH_FOLDERS:  # the rename itself is done
+            return False
+        raise
+    return True

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from charlm.errors import CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charlm.storage.durable import append, flush, make_folder
 
 DEFAULT_FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
@@ -66,8 +67,11 @@ class Run:
         """Whether there is anything that training would overwrite."""
         return any(path.exists() for path in (self.last, self.previous, self.best))
 
-    def save_last(self, checkpoint: Checkpoint) -> None:
-        save_checkpoint(self.last, checkpoint, keep=self.previous)
+    def save_last(self, checkpoint: Checkpoint) -> bool:
+        """Save the whole training state, after the rows that it counts on; returns what `write_durably` does."""
+        with _writing(self.metrics):
+            flush(self.metrics)
+        return save_checkpoint(self.last, checkpoint, keep=self.previous)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         save_checkpoint(self.best, checkpoint)
@@ -97,7 +101,7 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Hold the run alone; a second trainer is refused. The kernel lets go of it however the process ends."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StorageError(
@@ -122,27 +126,32 @@ class Run:
 
     def append_metrics(self, row: Mapping[str, Any]) -> int:
         """Add a row; returns the file's length after it."""
-        try:
-            with self.metrics.open("ab") as file:
-                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-                return file.tell()
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {self.metrics}: {error.strerror}",
-                kept="the last checkpoint is whole",
-                hint="free space, then go on with --resume",
-            ) from error
+        with _writing(self.metrics):
+            return append(self.metrics, json.dumps(row, allow_nan=False).encode() + b"\n")
 
     def cut_metrics(self, length: int) -> None:
         """Back to the rows that the checkpoint knows of: none twice, none missing."""
         if self.metrics.exists():
-            kept = self.metrics.read_bytes()[:length]  # less than that, if it was lost in a power failure
+            kept = self.metrics.read_bytes()[:length]
             os.truncate(self.metrics, kept.rfind(b"\n") + 1)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics.exists():
             return []
         return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system refuses is a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror}",
+            kept="the last checkpoint is whole",
+            hint="free space, then go on with --resume",
+        ) from error
 
 
 def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
