@@ -129,13 +129,16 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
                 kept="nothing was changed",
                 hint="start another run from its weights with --init-from",
             )
-        runtime = _same_runtime(checkpoint, order, emit)
+        runtime = _same_runtime(checkpoint, order)
         network = Network(config.model, tokenizer.size).to_device(runtime.device)
         same = corpus.fingerprint == checkpoint.corpus["fingerprint"]
         task = _task(config, tokenizer, train, corpus, checkpoint.corpus if same else record(corpus))
         _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
         trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
         trainer.restore(checkpoint, same_text=same)
+        for difference in _differences(checkpoint, runtime, same_text=same):
+            emit(Remark(f"{difference}: the run goes on, but is not bit-exact"))
+            trainer.state.inexact.append(f"{difference} from step {trainer.state.step} on")
         emit(Resumed(trainer.state.step, path))
         yield trainer
 
@@ -152,19 +155,25 @@ def _corpus_of(checkpoint: Checkpoint, order: Order, run: Run) -> Corpus:
     )
 
 
-def _same_runtime(checkpoint: Checkpoint, order: Order, emit: Emit) -> Runtime:
-    """Where the run computed before, unless told otherwise; whatever differs is said, because it costs exactness."""
+def _same_runtime(checkpoint: Checkpoint, order: Order) -> Runtime:
+    """Where the run computed before, unless told otherwise."""
     before = checkpoint.environment
     device = choose_device(str(order.given.get("device", before["device"])))
     threads = set_threads(int(order.given.get("threads", 0)), at_most=int(before["threads"]))
     precision = str(before["precision"])
     if precision == "fp16" and device.type != "cuda":
         precision = "fp32"
-    runtime = replace(choose_runtime(device, precision, threads), reason=str(before["reason"]))
+    return replace(choose_runtime(device, precision, threads), reason=str(before["reason"]))
+
+
+def _differences(checkpoint: Checkpoint, runtime: Runtime, *, same_text: bool) -> Iterator[str]:
+    """What has changed since the checkpoint was made that costs exactness."""
+    before = checkpoint.environment
     for name, now in runtime.environment.items():
         if now != before.get(name):
-            emit(Remark(f"{name} was {before.get(name)} and is {now} now: the run goes on, but is not bit-exact"))
-    return runtime
+            yield f"{name} was {before.get(name)} and is {now}"
+    if not same_text:
+        yield "the text has changed"
 
 
 def _announce(

@@ -28,10 +28,12 @@ class TrainState:
     loss_scale: float = 1.0
     good_steps: int = 0
     stopped: bool = False  # by patience
+    rollbacks: list[tuple[int, int]] = field(default_factory=list)  # the step that diverged, the one gone back to
     # outside what is computed, so outside state_sha256:
     seconds: float = 0.0
     metrics_length: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    inexact: list[str] = field(default_factory=list)  # why the run is no longer what it would be without a stop
 
     @property
     def finished(self) -> bool:
@@ -57,10 +59,11 @@ class TrainState:
             "loss_scale": self.loss_scale,
             "good_steps": self.good_steps,
             "stopped": self.stopped,
+            "rollbacks": [list(rollback) for rollback in self.rollbacks],
         }
 
     def bookkeeping(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "metrics_length": self.metrics_length}
+        return {"seconds": self.seconds, "metrics_length": self.metrics_length, "inexact": list(self.inexact)}
 
     @classmethod
     def from_json(
@@ -74,6 +77,8 @@ class TrainState:
                 "plan": Plan.from_json(values["plan"]),
                 "position": Position(**values["position"]),
                 "recent": [(nats, tokens) for nats, tokens in values["recent"]],
+                "rollbacks": [(diverged, back) for diverged, back in values["rollbacks"]],
                 "history": history,
+                "inexact": list(values["inexact"]),
             }
         )

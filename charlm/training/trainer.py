@@ -36,7 +36,8 @@ from charlm.storage.runs import Run
 from charlm.text.lanes import IGNORE, Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.budget import REVISE, Clock, affordable_checks, revise
-from charlm.training.events import Checked, Emit, Finished, Saved, Stepped, Wrote
+from charlm.training.divergence import gone_back, last_good, lowered, told
+from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Wrote
 from charlm.training.optim import LossScale, Optimizer, clip
 from charlm.training.schedule import Plan, due, rate
 from charlm.training.state import RECENT, TrainState
@@ -79,6 +80,8 @@ class Trainer:
             self.state.checks = max(1, min(CHECKS, self.state.plan.total // LOG_EVERY)) if task.glance else 0
         self._per_character = len(task.train.ids) / task.train.characters  # tokens
         self._save_steps, self._save_seconds = every(config.train.checkpoint_every)
+        self._at = 0  # the step at work
+        self._told_unflushed = False
         self._start_clock()
 
     def _total_steps(self) -> int:
@@ -108,13 +111,10 @@ class Trainer:
         if self.state.step == 0:
             self.save()  # now there is something to go on from; and a folder that cannot be written is found here
         while not self.state.finished and (reason := self.stop()) is None:
-            norm, lr = self._step()
-            replanned = self._keep_time()
-            checked = self._check() if self._check_is_due() else None
-            self._write_a_little()
-            self._record(norm, lr, checked)
-            if replanned or self._save_is_due():  # a plan is on the disk before it is used
-                self.save()
+            try:
+                self._advance()
+            except DivergedError as problem:
+                self._roll_back(problem)
         self.save()
         if reason is None:
             reason = "patience" if self.state.stopped else "done"
@@ -123,14 +123,26 @@ class Trainer:
         self.emit(finished)
         return finished
 
+    def _advance(self) -> None:
+        """A step, and whatever is due after it."""
+        norm, lr = self._step()
+        replanned = self._keep_time()
+        checked = self._check() if self._check_is_due() else None
+        self._write_a_little()
+        self._record(norm, lr, checked)
+        if replanned or self._save_is_due():  # a plan is on the disk before it is used
+            self.save()
+
     # a step
 
     def _step(self) -> tuple[float, float]:
         """One update; returns the gradient's norm before clipping, and the rate."""
         began = time.perf_counter()
         config, state = self.task.config, self.state
+        self._at = state.step
         window = self.lanes.read(state.position, config.train.bptt)
         share = rate(state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay)
+        share *= lowered(state)
         updated = False
         while not updated:  # more than once only after an overflow of fp16, whose loss is then scaled less
             loss, after = self._backward(window)
@@ -173,11 +185,18 @@ class Trainer:
         return good
 
     def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(
-            f"training diverged at step {self.state.step + 1}: {what}",
-            kept=f"{self.run.folder} keeps what was saved before",
-            hint=f"try a lower rate, such as --lr {self.task.config.optim.lr / 3:.2g}",
-        )
+        return DivergedError(f"training diverged at step {self._at + 1}: {what}")
+
+    def _roll_back(self, problem: DivergedError) -> None:
+        """To the last checkpoint and a lower rate, which is on record before it is used."""
+        before, lr = self.state, self.task.config.optim.lr
+        before.seconds = self._clock().seconds
+        checkpoint, where = last_good(problem, before, self.run, lr)
+        self.restore(checkpoint)
+        self.state = gone_back(self.state, before, self._at)
+        self._start_clock()
+        self.emit(Remark(told(problem, where, self.state, lr)))
+        self.save()
 
     def _rules(self) -> dict[str, Any]:
         """What else the steps to come depend on: the seed of every random number, and the rates."""
@@ -338,7 +357,12 @@ class Trainer:
     def save(self) -> None:
         """The whole training state, durably."""
         self.state.seconds = self._clock().seconds
-        self.run.save_last(self._checkpoint(whole=True))
+        flushed = self.run.save_last(self._checkpoint(whole=True))
+        if not flushed and not self._told_unflushed:
+            self._told_unflushed = True
+            self.emit(
+                Remark(f"{self.run.folder} cannot be flushed: a power failure may cost the newest checkpoint there")
+            )
         self._saved = time.perf_counter()
         self.emit(Saved(self.state.step, self.run.last))
 

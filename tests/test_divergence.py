@@ -1,0 +1,149 @@
+"""A number that is not finite reaches no weight and no checkpoint; training goes back, lowers the rate, or gives up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_resume import OPTIONS, after, corpus, outcome, train
+
+import charlm
+from charlm.storage.checkpoint import load_checkpoint
+from charlm.training import trainer
+from charlm.training.divergence import LOWER, ROLLBACKS
+from charlm.training.events import Event, Remark, Stepped
+from charlm.training.trainer import Trainer
+
+__all__ = ["corpus"]
+WILD: dict[str, Any] = {"optimizer": "adamw", "lr": 60.0, "weight_decay": 0.1, "clip": 0.0}  # diverges by itself
+
+
+def damaged(monkeypatch: pytest.MonkeyPatch, where: str, value: float, when: Callable[[int], bool]) -> None:
+    """Multiplies the loss, the gradient's norm or the held-out loss of some calls (from 1)."""
+    owner, name = {"loss": (Trainer, "_backward"), "norm": (trainer, "clip"), "check": (Trainer, "_score")}[where]
+    real, calls = getattr(owner, name), []
+
+    def wrapper(*arguments: Any) -> Any:
+        calls.append(name)
+        result = real(*arguments)
+        if not when(len(calls)):
+            return result
+        match where:
+            case "loss":
+                return result[0] * value, result[1]
+            case "check":
+                return replace(result, nats=result.nats * value)
+        return result * value
+
+    monkeypatch.setattr(owner, name, wrapper)
+
+
+def told(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Remark) and "diverged" in event.text]
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("where", "call", "step"), [("loss", 25, 25), ("norm", 25, 25), ("check", 3, 30)])
+def test_what_is_not_finite_is_caught_before_the_update_and_training_goes_back(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int, step: int, value: float
+) -> None:
+    damaged(monkeypatch, where, value, lambda number: number == call)
+    events: list[Event] = []
+    done = train(corpus, "run", **OPTIONS, checkpoint_every="10", on_event=events.append)
+    back = (step - 1) // 10 * 10
+    assert load_checkpoint(done.run.last).training["rollbacks"] == [[step, back]]
+    assert len(told(events)) == 1
+    assert f"diverged at step {step}" in told(events)[0]
+    assert f"went back to step {back}" in told(events)[0]
+    rates = {event.step: event.lr for event in events if isinstance(event, Stepped)}
+    others: list[Event] = []
+    plain = train(corpus, "plain", **OPTIONS, on_event=others.append)
+    before = {event.step: event.lr for event in others if isinstance(event, Stepped)}
+    assert all(rates[k] == before[k] for k in range(1, back + 1))
+    assert all(rates[k] == pytest.approx(before[k] * LOWER) for k in range(back + 1, 61))
+    assert done.result["steps"] == plain.result["steps"] == 60
+    rows = [row["step"] for row in done.run.read_metrics()]
+    assert rows == sorted(set(rows))
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("where", ["loss", "norm", "check"])
+def test_it_gives_up_after_so_many_times_and_names_the_last_good_model(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    damaged(monkeypatch, where, math.nan, lambda number: number >= (3 if where == "check" else 23))
+    events: list[Event] = []
+    with pytest.raises(charlm.DivergedError, match=r"the last good model is .*best\.safetensors.*--lr") as caught:
+        train(corpus, "run", **OPTIONS, checkpoint_every="10", on_event=events.append)
+    assert caught.value.exit_code == 5
+    assert len(told(events)) == ROLLBACKS
+    for name in ("best", "last", "previous"):
+        saved = load_checkpoint(corpus.parent / "run" / f"{name}.safetensors")
+        assert all(np.isfinite(array).all() for array in saved.weights.values())
+    best = load_checkpoint(corpus.parent / "run" / "best.safetensors").training
+    assert best["best"] < 5
+    assert best["step"] < 23
+
+
+def test_a_run_that_diverged_can_be_told_to_go_on_and_remembers_how_often(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        damaged(patch, "loss", math.nan, lambda number: number >= 23)
+        with pytest.raises(charlm.DivergedError):
+            train(corpus, "run", **OPTIONS)
+    done = train(corpus, "run", resume=True)
+    assert len(load_checkpoint(done.run.last).training["rollbacks"]) == ROLLBACKS
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("stops", [(), (3,), (31, 1, 1), (40, 10)])
+def test_a_run_that_diverges_by_itself_ends_the_same_when_it_is_killed(corpus: Path, stops: tuple[int, ...]) -> None:
+    options = {**OPTIONS, **WILD, "checkpoint_every": "10", "steps": 150, "patience": 0}
+    whole = train(corpus, "whole", **options)
+    assert load_checkpoint(whole.run.last).training["rollbacks"]
+    for steps in stops:
+        with pytest.raises(_Killed):
+            train(corpus, "killed", resume=True, **options, stop=killing(steps))
+    killed = train(corpus, "killed", resume=True, **options)
+    assert outcome(killed) == outcome(whole)
+    assert killed.result["val_loss"] < 4
+
+
+class _Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL does: nothing is saved."""
+
+
+def killing(steps: int) -> Callable[[], str | None]:
+    stop = after(steps)
+
+    def kill() -> str | None:
+        if stop() is not None:
+            raise _Killed
+        return None
+
+    return kill
+
+
+@pytest.mark.fault(25)
+def test_a_checkpoint_whose_loss_ran_away_is_not_gone_back_to(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged(monkeypatch, "loss", 1e6, lambda number: 15 < number < 40)
+    with monkeypatch.context() as patch:
+        damaged(patch, "norm", math.nan, lambda number: number == 40)
+        events: list[Event] = []
+        done = train(corpus, "run", **OPTIONS, checkpoint_every="10", on_event=events.append)
+    assert "went back to the best model, of step" in told(events)[0]
+    assert done.result["val_loss"] < 4
+
+
+def test_without_a_good_model_it_gives_up_at_once_and_says_so(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged(monkeypatch, "loss", 1e6, lambda number: number < 40)
+    damaged(monkeypatch, "norm", math.nan, lambda number: number == 40)
+    with pytest.raises(charlm.DivergedError, match="run holds no good model; start again with --force"):
+        train(corpus, "run", **OPTIONS, checkpoint_every="10", val="0")
