@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from matrix import Tries
 
 import charlm
 from charlm.storage.checkpoint import load_checkpoint
-from charlm.training.events import Event, Remark
+from charlm.training.events import Event, Remark, Saved
+from charlm.training.schedule import Plan
+from charlm.training.trainer import Trainer
 
 TEXT = "".join(f"{n} and {n * n % 97} make {n + n * n % 97}.\n" for n in range(120))
 OPTIONS: dict[str, Any] = {
@@ -45,10 +53,12 @@ def outcome(trained: charlm.Trained) -> tuple[Any, ...]:
     """What must be the same: both states, and the metrics but for times."""
     rows = trained.run.read_metrics()
     timeless = [{k: v for k, v in row.items() if k not in ("seconds", "characters_per_second")} for row in rows]
-    states = [load_checkpoint(path).state_sha256 for path in (trained.run.last, trained.run.best)]
-    return states, timeless, trained.result["val_loss"]
+    last, best = load_checkpoint(trained.run.last), load_checkpoint(trained.run.best)
+    history = [(row["step"], row["val_loss"]) for row in last.history]
+    return last.state_sha256, best.state_sha256, timeless, history, trained.result["val_loss"]
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     "more",
     [
@@ -86,6 +96,7 @@ def test_resume_without_a_checkpoint_starts(corpus: Path) -> None:
     assert train(corpus, "new", resume=True, **OPTIONS).result["steps"] == 60
 
 
+@pytest.mark.fault(11)
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(corpus: Path) -> None:
     whole = outcome(train(corpus, "whole", **OPTIONS))
     (corpus.parent / "early").mkdir()
@@ -112,16 +123,33 @@ def test_a_held_out_file_that_moved_is_found_where_val_says(corpus: Path) -> Non
     assert train(corpus, "run", resume=True, val=str(moved)).reason == "done"
 
 
+@pytest.mark.fault(5)
 def test_rows_written_after_the_last_checkpoint_are_cut_back(corpus: Path) -> None:
     whole = train(corpus, "whole", **OPTIONS)
     stopped = train(corpus, "torn", **OPTIONS, stop=after(25))
     with stopped.run.metrics.open("a") as file:
         file.write('{"step": 30, "half a ro')
-    assert outcome(train(corpus, "torn", resume=True))[1] == outcome(whole)[1]
+    assert outcome(train(corpus, "torn", resume=True)) == outcome(whole)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
-    ("option", "value"), [("hidden", 32), ("batch", 4), ("cell", "gru"), ("steps", 99), ("seed", 1)]
+    ("option", "value"),
+    [
+        ("hidden", 32),
+        ("layers", 3),
+        ("embedding", 0),
+        ("cell", "gru"),
+        ("batch", 4),
+        ("bptt", 9),
+        ("tokenizer", "byte"),
+        ("val", "0.2"),
+        ("steps", 99),
+        ("lr", 0.5),
+        ("optimizer", "adamw"),
+        ("precision", "bf16"),
+        ("seed", 1),
+    ],
 )
 def test_an_option_that_contradicts_the_run_is_refused_by_name(corpus: Path, option: str, value: object) -> None:
     train(corpus, "run", **OPTIONS, stop=after(2))
@@ -134,6 +162,7 @@ def test_the_same_options_given_again_agree(corpus: Path) -> None:
     assert train(corpus, "run", resume=True, **OPTIONS).reason == "done"
 
 
+@pytest.mark.fault(21)
 def test_a_changed_text_is_refused_by_name_unless_allowed(corpus: Path) -> None:
     train(corpus, "run", **OPTIONS, stop=after(2))
     corpus.write_text(TEXT.replace("make", "give"))
@@ -146,6 +175,7 @@ def test_a_changed_text_is_refused_by_name_unless_allowed(corpus: Path) -> None:
     assert train(corpus, "run", resume=True).reason == "done"  # it is the run's text now
 
 
+@pytest.mark.fault(32)
 def test_a_corrupt_last_falls_back_to_previous_and_says_so(corpus: Path) -> None:
     whole = outcome(train(corpus, "whole", **OPTIONS))
     stopped = train(corpus, "run", **OPTIONS, checkpoint_every="10", stop=after(25))
@@ -158,13 +188,30 @@ def test_a_corrupt_last_falls_back_to_previous_and_says_so(corpus: Path) -> None
     assert outcome(trained) == whole
 
 
-def test_another_number_of_threads_is_said_to_cost_exactness(corpus: Path) -> None:
-    train(corpus, "run", **OPTIONS, stop=after(2))
+@pytest.mark.fault(23)
+def test_another_number_of_threads_is_said_to_cost_exactness_and_marks_the_run(corpus: Path) -> None:
+    trained = train(corpus, "run", **{**OPTIONS, "steps": 6}, stop=after(2))
+    assert not load_checkpoint(trained.run.last).bookkeeping["inexact"]
     events: list[Event] = []
-    train(corpus, "run", resume=True, on_event=events.append, threads=2)
+    train(corpus, "run", resume=True, on_event=events.append, threads=2, stop=after(2))
     assert any(isinstance(event, Remark) and "not bit-exact" in event.text for event in events)
+    train(corpus, "run", resume=True, threads=2)
+    assert load_checkpoint(trained.run.last).bookkeeping["inexact"] == ["threads was 1 and is 2 from step 2 on"]
 
 
+@pytest.mark.fault(23)
+@pytest.mark.parametrize("name", ["torch", "python", "system", "device_name"])
+def test_another_build_or_machine_marks_the_run(corpus: Path, name: str) -> None:
+    trained = train(corpus, "run", **OPTIONS, stop=after(2))
+    checkpoint = load_checkpoint(trained.run.last)
+    trained.run.save_last(replace(checkpoint, environment={**checkpoint.environment, name: "another"}))
+    train(corpus, "run", resume=True)
+    marks = load_checkpoint(trained.run.last).bookkeeping["inexact"]
+    assert len(marks) == 1
+    assert marks[0].startswith(f"{name} was another and is ")
+
+
+@pytest.mark.fault(24)
 def test_scoring_and_sampling_between_steps_do_not_touch_training(corpus: Path) -> None:
     whole = outcome(train(corpus, "whole", **OPTIONS))
 
@@ -177,6 +224,73 @@ def test_scoring_and_sampling_between_steps_do_not_touch_training(corpus: Path) 
 
     trained = train(corpus, "watched", **OPTIONS, checkpoint_every="7", on_event=look)
     assert outcome(trained) == whole
+
+
+@pytest.mark.fault(24)
+def test_the_random_generators_of_torch_and_numpy_play_no_part(corpus: Path) -> None:
+    whole = outcome(train(corpus, "whole", **OPTIONS))
+
+    def scramble(event: Event) -> None:  # noqa: ARG001
+        torch.manual_seed(time.perf_counter_ns())
+        np.random.seed(time.perf_counter_ns() % 2**32)
+        random.seed()
+
+    assert outcome(train(corpus, "other", **OPTIONS, on_event=scramble)) == whole
+
+
+@pytest.mark.fault(19)
+def test_going_on_from_any_step_ends_the_same(corpus: Path, tries: Tries, many: Callable[[int, int], int]) -> None:
+    """Over the end of an epoch, which has 45 windows, and of lanes, of which one is a token longer."""
+    whole = outcome(train(corpus, "whole", **OPTIONS))
+    for step in range(0, 61, many(7, 1)):
+        train(corpus, f"run-{step}", **OPTIONS, stop=after(step))
+        assert outcome(train(corpus, f"run-{step}", resume=True)) == whole, step
+        tries.survived()
+
+
+@pytest.mark.fault(20)
+def test_stopping_at_every_step_changes_nothing(corpus: Path, many: Callable[[int, int], int]) -> None:
+    options = {**OPTIONS, "steps": many(12, 60)}
+    whole = outcome(train(corpus, "whole", **options))
+    trained = train(corpus, "run", **options, stop=after(1))
+    while trained.reason == "stop":
+        trained = train(corpus, "run", resume=True, stop=after(1))
+    assert outcome(trained) == whole
+
+
+@pytest.mark.fault(13)
+def test_a_run_may_replace_the_one_that_it_starts_from(corpus: Path) -> None:
+    first = train(corpus, "run", **OPTIONS)
+    second = train(corpus, "other", **OPTIONS, init_from=first.checkpoint)
+    assert outcome(train(corpus, "run", **OPTIONS, init_from="run", force=True)) == outcome(second)
+
+
+def test_a_time_budget_ends_like_an_uninterrupted_run_of_the_same_plans(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock makes the plans; whoever follows them step by step, without a clock, ends in the same state."""
+    plans: dict[int, Any] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, Saved):
+            training = load_checkpoint(event.path).training
+            plans[training["step"]] = training["plan"], training["checks"]
+
+    trained = train(corpus, "timed", **_timed(), stop=after(50), on_event=note)
+    while trained.reason == "stop":
+        trained = train(corpus, "timed", resume=True, stop=after(400), on_event=note)
+    assert len({len(plan) for plan, _ in plans.values()}) > 1
+
+    def follow(trainer: Trainer) -> bool:
+        state = trainer.state
+        if state.step not in plans:
+            return False
+        plan, state.checks = plans[state.step]
+        state.plan = Plan.from_json(plan)
+        return True
+
+    monkeypatch.setattr(Trainer, "_keep_time", follow)
+    assert outcome(train(corpus, "followed", **_timed())) == outcome(trained)
 
 
 def test_a_time_budgets_recorded_plan_is_followed_after_a_stop(corpus: Path) -> None:
