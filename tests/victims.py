@@ -6,8 +6,10 @@ takes milliseconds and hundreds can be killed in a minute. What a process does i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -60,15 +62,17 @@ class Victims:
         kill_after: float | None = None,
         kill_at: Point | None = None,
         patches: Mapping[str, Any] | None = None,
+        largest_file: int | None = None,
     ) -> int:
         """The exit code of a command in this folder; -9 when it was killed. `patches` sets names of modules,
-        to `careless_write` where the value is CARELESS."""
+        to `careless_write` where the value is CARELESS; no file can grow beyond `largest_file` bytes."""
         job = {
             "folder": str(folder),
             "arguments": list(arguments),
             "kill_after": kill_after,
             "kill_at": kill_at,
             "patches": dict(patches or {}),
+            "largest_file": largest_file,
         }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -111,26 +115,35 @@ def _serve() -> None:
     plots.curves = lambda *_: None  # drawn when all is saved, and slower than the whole run
     for line in sys.stdin:
         job = json.loads(line)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2**20)
         child = os.fork()
         if child == 0:
-            _work(job)
+            _work(job, writing)
+        os.close(writing)
         ended = os.pidfd_open(child)
         if job["kill_after"] is not None and not select.select([ended], [], [], job["kill_after"])[0]:
             os.kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os.close(ended)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201
+        with open(reading, "rb") as pipe:
+            Path(job["folder"], "stderr").write_bytes(pipe.read())
+        print(code, flush=True)  # noqa: T201
 
 
-def _work(job: Mapping[str, Any]) -> None:
+def _work(job: Mapping[str, Any], stderr: int) -> None:
     """The process itself; never returns."""
     from charlm.cli.main import run
 
     os.chdir(job["folder"])
-    for number, name in enumerate(("/dev/null", "stdout", "stderr")):
-        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if number else 0)), number)
+    null = os.open("/dev/null", os.O_RDWR)
+    for number, descriptor in enumerate((null, null, stderr)):
+        os.dup2(descriptor, number)
     for name, value in job["patches"].items():
         module, _, attribute = name.rpartition(".")
         setattr(sys.modules[module], attribute, careless_write if value == CARELESS else value)
+    if job["largest_file"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job["kill_at"]:
         sys.setprofile(_dying(Point(*job["kill_at"])))
     code = run(job["arguments"])

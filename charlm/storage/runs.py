@@ -206,6 +206,7 @@ def newest_run(folder: Path) -> Run:
 def remove_empty(run: Run) -> None:
     """Take back the folder of a run that failed before it wrote anything; whatever else lies there stays."""
     if not run.exists:
-        (run.folder / ".lock").unlink(missing_ok=True)
+        for path in (run.metrics, run.folder / ".lock"):
+            path.unlink(missing_ok=True)
         with suppress(OSError):
             run.folder.rmdir()
