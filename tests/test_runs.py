@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
+from hostile import made
 
 import charlm
-from charlm.config import Config, ModelConfig
 from charlm.errors import CheckpointError, ConfigError, StorageError
-from charlm.storage.checkpoint import Checkpoint, weight_shapes
+from charlm.storage.checkpoint import Checkpoint, save_checkpoint
 from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run, remove_empty
-from charlm.text.tokenizer import ByteTokenizer
 
 ROW = {"step": 10, "train_loss": 2.5, "val_loss": None}
 HOLDER = """
@@ -30,9 +28,7 @@ with open(sys.argv[1], "a") as file:
 
 
 def checkpoint(step: int) -> Checkpoint:
-    config = Config(model=ModelConfig(layers=1, hidden=1, embedding=0))
-    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config, 256).items()}
-    return Checkpoint(config=config, tokenizer=ByteTokenizer().state(), weights=weights, training={"step": step})
+    return made(training={**made().training, "step": step})
 
 
 def saved(folder: Path, *names: str, age: int = 0) -> Run:
@@ -139,6 +135,15 @@ def test_saving_keeps_the_checkpoint_before_and_the_best_apart(run: Run) -> None
     assert step(run) == (2, run.previous)
 
 
+def test_a_model_alone_is_nothing_to_go_on_from(run: Run) -> None:
+    save_checkpoint(run.last, made(training={"step": 3, "best": None}, tensors={}))
+    with pytest.raises(CheckpointError, match="holds a model alone"):
+        run.restore()
+    save_checkpoint(run.previous, checkpoint(2))
+    assert step(run) == (2, run.previous)
+
+
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
 def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(run: Run, damage: str) -> None:
     run.save_last(checkpoint(1))

@@ -179,7 +179,7 @@ def import_weights(network: Network, weights: Mapping[str, NDArray[np.float32]])
     """The inverse of `export_weights`; names and shapes have been checked by whoever read them."""
     with torch.no_grad():
         for name, weight in named_weights(network).items():
-            weight.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
+            weight.copy_(torch.from_numpy(weights[name].copy()))  # what was loaded is read-only
 
 
 def detach(state: State) -> State:

@@ -6,7 +6,7 @@ whether something may move. Foreign text (a model's, a file's name) passes `visi
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TextIO
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from charlm.config import DROPOUTS, flag
 from charlm.report.plain import bits, duration, figure, one_line, visible
-from charlm.training.events import Checked, Chosen, Event, Finished, Remark, Resumed, Saved, Stepped, Wrote
+from charlm.training.events import Checked, Chosen, Event, Finished, Remark, Resumed, Saved, Stepped, Writing, Wrote
 
 _REFRESH: Final = 0.2  # seconds between redraws
 _PLAIN: Final = 10.0  # seconds between lines in a pipe
@@ -30,12 +30,11 @@ Row = Sequence[str]
 
 
 class _Console(Console):
-    """rich ends the process when a reader has gone; training must not end for want of somebody who watches."""
+    """rich ends the process when a reader has gone: that is for the command line to decide."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        if self.file is sys.stdout:
-            raise BrokenPipeError
+        raise BrokenPipeError
 
 
 def console(stream: TextIO, *, color: bool = True) -> Console:
@@ -92,6 +91,11 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
+    def abandon(self) -> None:
+        """The process ends on the spot: leave a terminal as it was, past the descriptor's buffers and rich's."""
+        if self._live is not None:
+            os.write(self._err.file.fileno(), b"\x1b[?25h")
+
     def __call__(self, event: Event) -> None:
         if self._quiet:
             return
@@ -101,7 +105,8 @@ class Progress:
             case Remark():
                 self._say(Text(f"note: {one_line(event.text)}", style="yellow"))
             case Resumed():
-                self._say(Text(f"going on from step {event.step:,} ({one_line(str(event.path))})"))
+                how = "to the bit: same text, torch, device and threads" if event.exact else "not to the bit"
+                self._say(Text(f"going on from step {event.step:,}, {how} ({one_line(str(event.path))})"))
             case Stepped():
                 self._step(event)
             case Checked():
@@ -110,7 +115,7 @@ class Progress:
                 self._sample = event.text
             case Finished():
                 self._finished(event)
-            case Saved():
+            case Writing() | Saved():
                 pass
 
     def _say(self, line: Text) -> None:
@@ -217,7 +222,7 @@ def closing_table(out: Console, result: Mapping[str, Any]) -> None:
     if result["val_loss"] is not None:
         held = (
             f"{result['val_loss']:.4f} nats, {result['val_bits_per_character']:.4f} bits a character, "
-            f"perplexity {result['val_perplexity']:.3f}"
+            f"perplexity {figure(result['val_perplexity'], 3)}"
         )
     took = f"{result['steps']:,} steps, {result['characters_seen']:,} characters, {duration(result['seconds'])}"
     facts(

@@ -1,8 +1,10 @@
 """The checkpoint: one safetensors file that stands alone. docs/checkpoint.md is its description.
 
-Tensors are NumPy arrays here, so that whoever only reads a checkpoint need not import torch. Everything that is no
-tensor is one JSON object in the file's metadata under "charlm"; beside it, "sha256" is the hash of the whole file
-with that hash's own 64 digits read as zeros. Nothing is unpickled. This is the only module that knows the format.
+Tensors are NumPy arrays here, so that whoever only reads a checkpoint need not import torch; loaded ones are read-only
+views of the file's bytes. Everything that is no tensor is one JSON object in the file's metadata under "charlm"; beside
+it, "sha256" is the hash of the whole file with that hash's own 64 digits read as zeros. That hash finds damage; it is
+no signature, so a file that has the right one is still not trusted. Nothing is unpickled. This is the only module that
+knows the format.
 """
 
 from __future__ import annotations
@@ -10,35 +12,44 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import Config
-from charlm.errors import CheckpointError, ConfigError, StorageError
+from charlm.config import Config, val_share
+from charlm.errors import CheckpointError, ConfigError, DataError, StorageError
+from charlm.storage.description import FORMAT, from_json, to_json, too_large
 from charlm.storage.durable import write_durably
+from charlm.text.pieces import LARGEST_MODEL
 from charlm.text.tokenizer import Tokenizer, TokenizerState, restore_tokenizer
 
-FORMAT: Final = 1
 Array = NDArray[Any]
 
+_LARGEST_HEADER: Final = 64 * 2**20
+_LARGEST_TABLE: Final = 2**20  # the header without its description: 64 layers take a quarter of that
+_CHUNK: Final = 2**20  # numbers that are looked at together
+_LONGEST_MESSAGE: Final = 400
 _ZEROS: Final = "0" * 64
-_LARGEST_HEADER: Final = 64 * 2**20  # of which a text in 100,000 files takes a third
+_HASH: Final = '"sha256":"'
+_DESCRIPTION: Final = '"charlm":"'
 _WEIGHTS: Final = ("embedding.", "rnn.", "head.")
 _TOKENIZER_MODEL: Final = "tokenizer.model"
-_PARTS: Final = ("config", "tokenizer", "training", "bookkeeping", "corpus", "environment", "result")
+_GATES: Final = {"lstm": 4, "gru": 3, "rnn": 1}
+_STATES: Final = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
+_QUANTITIES: Final = {"adamw": ("exp_avg", "exp_avg_sq", "step"), "rmsprop": ("square_avg", "step")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What a run leaves behind; `training` is empty in a checkpoint that cannot be resumed.
+    """What a run leaves behind.
 
     weights      the model's tensors by their documented names
-    training     all that a resume needs and that is no tensor (JSON-able)
+    training     all that a resume needs and that is no tensor (JSON-able); of the model alone, its step and loss
     tensors      all that a resume needs and that is a tensor: optimizer.*, state.*
     bookkeeping  seconds so far and the length of metrics.jsonl: restored, but no part of what is computed
     history      one row a check: step, characters, train_loss, val_loss, ...
@@ -59,13 +70,18 @@ class Checkpoint:
     result: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def resumable(self) -> bool:
+        """Whether training can go on from here: not from a model alone."""
+        return "plan" in self.training
+
+    @property
     def state_sha256(self) -> str:
         """Over weights, training state and its tensors; names, paths, times and environment lie outside it."""
         digest = hashlib.sha256()
         for name, array in sorted({**self.weights, **self.tensors}.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-        digest.update(_json(self.training).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(to_json(self.training).encode())
         return digest.hexdigest()
 
     @property
@@ -76,14 +92,25 @@ class Checkpoint:
         return restore_tokenizer(self.tokenizer)
 
     def to_bytes(self) -> bytes:
-        """The whole file; equal checkpoints hold equal tensors and metadata, whatever order the bytes have."""
+        """The whole file; equal checkpoints hold equal tensors and metadata, whatever order the bytes have.
+
+        Raises DataError for what `load_checkpoint` would refuse as too large: a text in too many files.
+        """
         from safetensors.numpy import save
 
+        description = to_json(self._metadata())
+        if too_large(description):
+            raise DataError(
+                f"a checkpoint cannot describe {len(self.corpus.get('sources', ())):,} files of text: "
+                f"that takes {len(description):,} bytes",
+                kept="nothing was written",
+                hint="join them into fewer files",
+            )
         tensors = {name: np.asarray(array, order="C") for name, array in {**self.weights, **self.tensors}.items()}
         if self.tokenizer.model:
             tensors[_TOKENIZER_MODEL] = np.frombuffer(self.tokenizer.model, dtype=np.uint8)
-        data = bytearray(save(tensors, metadata={"charlm": _json(self._metadata()), "sha256": _ZEROS}))
-        place = _hash_place(bytes(data[: 8 + _LARGEST_HEADER]))
+        data = bytearray(save(tensors, metadata={"charlm": description, "sha256": _ZEROS}))
+        place = data.index(_HASH.encode(), 8) + len(_HASH)
         data[place : place + 64] = hashlib.sha256(data).hexdigest().encode()
         return bytes(data)
 
@@ -108,101 +135,192 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = N
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and check a checkpoint: hash first, then structure, names, shapes and finiteness.
+    """Read and check a checkpoint: its first bytes, its table of tensors, its hash, then everything that is in it.
 
-    Raises CheckpointError (exit 4) for whatever is not a whole charlm checkpoint, StorageError when it cannot be read.
+    Memory taken stays below the file's size + 256 MB, whatever the file says. Raises CheckpointError (exit 4) for
+    whatever is not a whole charlm checkpoint, StorageError when it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a link may lead to a device without end, or to a pipe without a writer
+            raise StorageError(f"cannot read {path}: it is not a file", kept="nothing was changed")
+        with path.open("rb") as file:
+            return _parse(file, about.st_size)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}", hint="charlm train CORPUS makes one") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was changed") from error
-    try:
-        return _parse(data)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{path}: {error}", kept="nothing was changed", hint="take another checkpoint of the run"
-        ) from error
+        others = [str(other) for other in sorted(path.parent.glob("*.safetensors")) if other != path]
+        hint = f"take another checkpoint, such as {others[0]}" if others else "take another checkpoint of the run"
+        raise CheckpointError(f"{path}: {_clipped(error)}", kept="nothing was changed", hint=hint) from error
     except ConfigError as error:
-        raise CheckpointError(f"{path}: its configuration is not valid: {error}", kept="nothing was changed") from error
+        raise CheckpointError(
+            f"{path}: its configuration is not valid: {_clipped(error)}", kept="nothing was changed"
+        ) from error
 
 
-def _parse(data: bytes) -> Checkpoint:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    table = _checked_metadata(data)
-    try:
-        arrays = load(data)
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"its tensors cannot be read: {error}") from error
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CheckpointError(f"tensor {name} holds values that are not finite")
-    _check_kinds(table)
-    try:
-        model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8)).tobytes()
-        weights = {name: array for name, array in arrays.items() if name.startswith(_WEIGHTS)}
-        checkpoint = Checkpoint(
-            config=Config.from_flat(
-                {name: value for section in table["config"].values() for name, value in section.items()}
-            ),
-            tokenizer=TokenizerState(table["tokenizer"], model),
-            weights=weights,
-            training=table["training"],
-            tensors={name: array for name, array in arrays.items() if name not in weights},
-            bookkeeping=table["bookkeeping"],
-            history=tuple(table["history"]),
-            corpus=table["corpus"],
-            environment=table["environment"],
-            result=table["result"],
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"its description is not complete: {error!r}") from error
-    _check_shapes(checkpoint)
-    return checkpoint
+def _clipped(error: Exception) -> str:
+    """A message that quotes a file need not quote all of it."""
+    text = str(error)
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
-def _checked_metadata(data: bytes) -> dict[str, Any]:
-    """The metadata's JSON, after the hash over the whole file has been checked."""
-    place = _hash_place(data)
-    digest = hashlib.sha256(data[:place])
-    digest.update(_ZEROS.encode())
-    digest.update(data[place + 64 :])
-    if digest.hexdigest().encode() != data[place : place + 64]:
+class _Place(NamedTuple):
+    """Where a tensor lies in the body of the file, and what it is."""
+
+    begin: int
+    end: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def _parse(file: BinaryIO, size: int) -> Checkpoint:
+    """The checkpoint in a file of this size; what is wrong is found with as little as possible read."""
+    first = file.read(9)
+    length = int.from_bytes(first[:8], "little")
+    if first[8:] != b"{" or not 0 < length <= min(size - 8, _LARGEST_HEADER):
+        raise CheckpointError("it is not a charlm checkpoint, or it is cut short")
+    header = first[8:] + file.read(length - 1)
+    table, description, digits = _opened(header)
+    places = _places(table)
+    end = max((place.end for place in places.values()), default=0)
+    if size != 8 + length + end:
+        raise CheckpointError("it is cut short, or goes on after its end")
+    body = file.read(end)
+    digest = hashlib.sha256(first[:8])
+    for part in (header[:digits], _ZEROS.encode(), memoryview(header)[digits + 64 :], body):
+        digest.update(part)
+    if digest.hexdigest().encode() != header[digits : digits + 64]:
         raise CheckpointError("it is damaged: its SHA-256 does not match")
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    arrays = {name: _view(name, place, body) for name, place in places.items()}
+    return _built(from_json(description), arrays)
+
+
+def _opened(header: bytes) -> tuple[dict[str, Any], str, int]:
+    """The table of tensors, the description as text, and where the 64 digits of the file's own hash begin."""
     try:
-        table: dict[str, Any] = json.loads(header["__metadata__"]["charlm"])
-        found = table.get("format")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError("its description cannot be read") from error
-    if found != FORMAT:
-        raise CheckpointError(f"it has format {found!r}; this charlm reads format {FORMAT}")
+        text = header.decode("ascii")
+        begin = text.index(_DESCRIPTION) + len(_DESCRIPTION) - 1
+        description, end = json.JSONDecoder().raw_decode(text, begin)  # a text in quotes, so nothing that could swell
+        if len(text) - (end - begin) > _LARGEST_TABLE:
+            raise CheckpointError("its table of tensors is too large")
+        table = json.loads(f'{text[:begin]}""{text[end:]}', object_pairs_hook=_once, parse_int=_natural)
+        metadata, digits = table.pop("__metadata__"), text.index(_HASH) + len(_HASH)
+        whole = metadata == {"charlm": "", "sha256": text[digits : digits + 64]} and text.count(_HASH) == 1
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError("it is not a charlm checkpoint") from error
+    if not whole:
+        raise CheckpointError("it is not a charlm checkpoint")
+    return table, description, digits
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(table := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands twice")
     return table
 
 
-def _hash_place(data: bytes) -> int:
-    """Where the 64 digits of the file's own hash begin, found without trusting anything in the file."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(len(data) - 8, _LARGEST_HEADER):
-        raise CheckpointError("it is not a charlm checkpoint, or it is cut short")
+def _natural(digits: str) -> int:
+    if digits.startswith("-"):
+        raise ValueError(digits)
+    return int(digits)
+
+
+def _places(table: Mapping[str, Any]) -> dict[str, _Place]:
+    """Where each tensor lies: together they fill the body, without holes or overlaps."""
+    places: dict[str, _Place] = {}
+    for name, entry in table.items():
+        kind, width = ("U8", 1) if name == _TOKENIZER_MODEL else ("F32", 4)
+        match entry:
+            case {"dtype": dtype, "shape": [*shape], "data_offsets": [begin, end]} if (
+                len(entry) == 3 and dtype == kind and all(type(number) is int for number in (*shape, begin, end))
+            ):
+                places[name] = _Place(begin, end, dtype, tuple(shape))
+        if name not in places or math.prod(shape) * width != end - begin:
+            raise CheckpointError(f"tensor {name} has a kind, a shape or a place that cannot be")
+    reached = 0
+    for place in sorted(places.values()):
+        if place.begin != reached:
+            raise CheckpointError("its tensors overlap, or leave holes")
+        reached = place.end
+    return places
+
+
+def _view(name: str, place: _Place, body: bytes) -> Array:
+    """The tensor as it stands in the file, read-only; numbers that are not finite are refused."""
+    dtype = np.uint8 if place.dtype == "U8" else "<f4"
     try:
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        mark = f'"sha256":"{metadata["sha256"]}"'.encode()
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError("it is not a charlm checkpoint") from error
-    place = data.find(mark, 8, 8 + length)
-    if len(mark) != 75 or place < 0 or "charlm" not in metadata:
-        raise CheckpointError("it is not a charlm checkpoint")
-    return place + 10
+        array: Array = np.ndarray(place.shape, dtype, buffer=body, offset=place.begin)
+    except ValueError as error:  # no numbers, in a shape beyond all measure
+        raise CheckpointError(f"tensor {name} has a shape that cannot be") from error
+    flat = array.reshape(-1)
+    if not all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, len(flat), _CHUNK)):
+        raise CheckpointError(f"tensor {name} holds values that are not finite")
+    return array
+
+
+def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
+    """The checkpoint of a description and the tensors beside it, which must be those that it asks for."""
+    config = Config.from_flat({name: value for part in table["config"].values() for name, value in part.items()})
+    val_share(config.data.val)
+    model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8))
+    if model.size > LARGEST_MODEL:
+        raise CheckpointError("its SentencePiece model is too large")
+    weights = {name: array for name, array in arrays.items() if name.startswith(_WEIGHTS)}
+    checkpoint = Checkpoint(
+        config=config,
+        tokenizer=TokenizerState(table["tokenizer"], model.tobytes()),
+        weights=weights,
+        training=table["training"],
+        tensors={name: array for name, array in arrays.items() if name not in weights},
+        bookkeeping=table["bookkeeping"],
+        history=tuple(table["history"]),
+        corpus=table["corpus"],
+        environment=table["environment"],
+        result=table["result"],
+    )
+    expected = _shapes(checkpoint)
+    for name in sorted(expected.keys() | arrays.keys()):
+        shape = arrays[name].shape if name in arrays else None
+        if shape != expected.get(name):
+            raise CheckpointError(f"tensor {name} has shape {shape}, its configuration asks for {expected.get(name)}")
+    return checkpoint
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that this checkpoint should have, but for the tokenizer's."""
+    config, tensors = checkpoint.config, checkpoint.tensors
+    weights = weight_shapes(config, checkpoint.open_tokenizer().size)
+    if not checkpoint.resumable:
+        return weights
+    state = tensors["state.0.h"].shape if "state.0.h" in tensors else ()
+    lanes = min(state[0], config.train.batch) if state else config.train.batch  # a short text has fewer
+    shapes: dict[str, tuple[int, ...]] = {
+        f"state.{layer}.{part}": (max(1, lanes), config.model.hidden)
+        for layer in range(config.model.layers)
+        for part in _STATES[config.model.cell]
+    }
+    if any(name.startswith("optimizer.") for name in tensors):  # before the first step it has nothing to remember
+        shapes |= {
+            f"optimizer.{quantity}.{name}": () if quantity == "step" else shape
+            for name, shape in weights.items()
+            for quantity in _quantities(config.optim.optimizer, name)
+        }
+    return weights | shapes
+
+
+def _quantities(optimizer: str, weight: str) -> tuple[str, ...]:
+    """What an optimizer remembers of a weight (docs/checkpoint.md)."""
+    if optimizer == "muon" and weight.startswith("rnn.") and ".weight_" in weight:
+        return ("momentum",)
+    return _QUANTITIES.get(optimizer, _QUANTITIES["adamw"])
 
 
 def weight_shapes(config: Config, vocabulary: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight that a model of this configuration has (docs/checkpoint.md)."""
     model = config.model
-    gates = {"lstm": 4, "gru": 3, "rnn": 1}[model.cell] * model.hidden
+    gates = _GATES[model.cell] * model.hidden
     shapes: dict[str, tuple[int, ...]] = (
         {"embedding.weight": (vocabulary + 1, model.embedding)} if model.embedding else {}
     )
@@ -215,28 +333,6 @@ def weight_shapes(config: Config, vocabulary: int) -> dict[str, tuple[int, ...]]
             f"rnn.{layer}.bias_hh": (gates,),
         }
     return shapes | {"head.weight": (vocabulary, model.hidden), "head.bias": (vocabulary,)}
-
-
-def _check_kinds(table: Mapping[str, Any]) -> None:
-    """Every part of the description is a table, the history a list of tables."""
-    history = table.get("history")
-    tables = [table.get(name) for name in _PARTS] + (history if isinstance(history, list) else [history])
-    if not all(isinstance(part, dict) for part in tables):
-        raise CheckpointError("its description is not complete")
-
-
-def _check_shapes(checkpoint: Checkpoint) -> None:
-    vocabulary = checkpoint.open_tokenizer().size
-    expected = weight_shapes(checkpoint.config, vocabulary)
-    for name in sorted(expected.keys() | checkpoint.weights.keys()):
-        found = checkpoint.weights[name].shape if name in checkpoint.weights else None
-        if found != expected.get(name):
-            raise CheckpointError(f"tensor {name} has shape {found}, its configuration asks for {expected.get(name)}")
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    """Canonical JSON: sorted names, no spaces, ASCII; a number that is not finite is a bug of ours."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def finite(value: float | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,19 @@ def find_corpus(
     `val` is the run's own `--val`. Where that is a file, `held_out` says where it is now, or it is known among `paths`.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
-    texts = [_found(source["path"], beside) for source in recorded["sources"] if not source["held_out"]]
+    texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
     held = [source for source in recorded["sources"] if source["held_out"]]
     given = list(paths)
     try:
         if held and held_out is None:
-            held_out = next((p for p in given if sha256(read_bytes(p)).hexdigest() == held[0]["sha256"]), None)
+            held_out = next(
+                (p for p in given if isfile(p) and sha256(read_bytes(p)).hexdigest() == held[0]["sha256"]), None
+            )
             given = [p for p in given if p != held_out]
-        corpus = load_corpus(given or texts, (held_out or _found(held[0]["path"], beside)) if held else val)
+        corpus = load_corpus(
+            given or [_found(path, beside) for path in texts],
+            (held_out or _found(held[0]["path"], beside)) if held else val,
+        )
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded["fingerprint"] and not allow_change:
@@ -65,10 +71,14 @@ def find_corpus(
 
 
 def _found(path: str, beside: Path | None) -> str:
-    """Where a text was, or if it is no longer there, a file of its name beside the checkpoint."""
-    if beside is not None and not Path(path).exists() and (beside / Path(path).name).is_file():
-        return str(beside / Path(path).name)
-    return path
+    """Where a text was, or a file of its name beside the checkpoint.
+
+    What is no file is not opened: a stranger's checkpoint may name anything, also a pipe that nobody writes to.
+    """
+    for place in (path, *([] if beside is None else [str(beside / Path(path).name)])):
+        if isfile(place):
+            return place
+    raise StorageError(f"cannot read {path}: there is no such file", kept="nothing was written")
 
 
 def _difference(before: Sequence[Mapping[str, Any]], now: Corpus) -> str:

@@ -11,6 +11,7 @@ checkpoints/<name>/
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -90,7 +91,10 @@ class Run:
         for path in (self.last, self.previous):
             try:
                 if path.exists():
-                    return load_checkpoint(path), path
+                    checkpoint = load_checkpoint(path)
+                    if checkpoint.resumable:
+                        return checkpoint, path
+                    raise CheckpointError(f"{path} holds a model alone, from which no training can go on")
             except CheckpointError as error:
                 problem = problem or error
         if problem is not None:
@@ -102,6 +106,8 @@ class Run:
         """Hold the run alone; a second trainer is refused. The kernel lets go of it however the process ends."""
         try:
             make_folder(self.folder)
+            if not os.access(self.folder, os.W_OK):  # an old lock could be opened all the same
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StorageError(
@@ -111,6 +117,8 @@ class Run:
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_file(descriptor, self.folder / ".lock"):
+                raise BlockingIOError  # who held it has just ended and taken its folder back: another may hold the next
         except BlockingIOError as error:
             raise ConfigError(
                 f"{self.folder} is being trained by another process",
@@ -141,6 +149,13 @@ class Run:
         return [json.loads(line) for line in self.metrics.read_text().splitlines()]
 
 
+def _is_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """What the system refuses is a StorageError."""
@@ -149,8 +164,8 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror}",
-            kept="the last checkpoint is whole",
-            hint="free space, then go on with --resume",
+            kept="what was saved before is unchanged",
+            hint="mend that, then go on with --resume",
         ) from error
 
 

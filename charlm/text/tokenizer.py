@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.text.pieces import check_model
 
 SCALARS: Final = 0x110000 - 0x800  # Unicode scalar values: all code points but the surrogates
 Ids = NDArray[np.int32]
@@ -72,7 +73,8 @@ class Tokenizer(ABC):
     @property
     def unseen_nats(self) -> float:
         """What an unseen character costs: -ln(e / (1112064 - |V|))."""
-        return math.log((SCALARS - self.size) / self.escape) if self.escape else math.inf
+        others = SCALARS - self.size
+        return math.log(others / self.escape) if self.escape and others else math.inf
 
     @property
     @abstractmethod
@@ -209,19 +211,16 @@ class SentencePieceTokenizer(Tokenizer):
     kind = "sentencepiece"
 
     def __init__(self, model: bytes) -> None:
+        check_model(model)  # before the library, which trusts it, comes to see it
         from sentencepiece import SentencePieceProcessor
 
-        if not model:
-            raise CheckpointError("the checkpoint holds no SentencePiece model")
         self._model = model
         try:
             self._processor: Any = SentencePieceProcessor(model_proto=model)
             self.size = int(self._processor.get_piece_size())
-            self._byte_ids = [int(self._processor.piece_to_id(f"<0x{value:02X}>")) for value in range(256)]
         except RuntimeError as error:
             raise CheckpointError("the SentencePiece model in the checkpoint cannot be read") from error
-        if len(set(self._byte_ids)) != 256:
-            raise CheckpointError("the SentencePiece model in the checkpoint has no pieces for bytes to fall back on")
+        self._byte_ids = [int(self._processor.piece_to_id(f"<0x{value:02X}>")) for value in range(256)]
 
     @classmethod
     def train(cls, text: str, size: int, kind: str) -> SentencePieceTokenizer:
@@ -255,6 +254,10 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except RuntimeError as error:
+            if kind == "unigram" and "no pieces" in str(
+                error
+            ):  # it prunes all it has, as of one character, 8 to 54 times
+                return cls.train(text, size, "bpe")
             required = 257 + len(set(text))
             raise ConfigError(
                 f"--vocab-size {size} is too small: this text's own characters and the 256 bytes take {required}",
@@ -298,6 +301,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 _NOTHING: Final = np.zeros(0, dtype=np.int32)
 _SPACE_MARK: Final = re.compile("(\u2581+)")
+_UNSAFE: Final = re.compile("[\u2581\0]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
 
 
 def train_tokenizer(kind: str, text: str, *, size: int = 0, model: str = "unigram") -> Tokenizer:
@@ -308,21 +312,29 @@ def train_tokenizer(kind: str, text: str, *, size: int = 0, model: str = "unigra
 
 
 def restore_tokenizer(state: TokenizerState) -> Tokenizer:
-    """The inverse of `Tokenizer.state`."""
-    table = state.table
-    try:
-        if table["kind"] == "char":
-            vocabulary, once, total = str(table["vocabulary"]), int(table["once"]), int(table["total"])
-            if list(vocabulary) != sorted(set(vocabulary)) or not vocabulary or not 0 <= once <= total:
-                raise CheckpointError("the checkpoint's vocabulary is not a sorted set of characters")
-            return CharTokenizer(vocabulary, once, total)
-        if table["kind"] == "byte":
+    """The inverse of `Tokenizer.state`; whatever is not a state that it could have given is a CheckpointError."""
+    match state.table:
+        case {"kind": "char", "vocabulary": str(vocabulary), "once": int(once), "total": int(total)}:
+            return _restore_characters(vocabulary, once, total)
+        case {"kind": "byte"}:
             return ByteTokenizer()
-        if table["kind"] == "sentencepiece":
+        case {"kind": "sentencepiece"}:
             return SentencePieceTokenizer(state.model)
-    except (KeyError, TypeError, ValueError, OverflowError, DataError) as error:
-        raise CheckpointError(f"the checkpoint's tokenizer is not complete: {error!r}") from error
-    raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {table['kind']!r}")
+        case {"kind": "char"}:
+            raise CheckpointError("the checkpoint's vocabulary or its counts are missing")
+    raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {state.table.get('kind')!r}")
+
+
+def _restore_characters(vocabulary: str, once: int, total: int) -> CharTokenizer:
+    try:
+        points = _code_points(vocabulary) if len(vocabulary) <= SCALARS else _NOTHING
+    except DataError as error:
+        raise CheckpointError(f"the checkpoint's vocabulary cannot be used: {error}") from error
+    if not len(points) or not (np.diff(points) > 0).all():
+        raise CheckpointError("the checkpoint's vocabulary is not a sorted set of characters")
+    if not len(points) <= total < 2**63 or not 0 <= once <= len(points):
+        raise CheckpointError("the checkpoint's counts of characters contradict its vocabulary")
+    return CharTokenizer(vocabulary, once, total)
 
 
 def _code_points(text: str) -> Ids:
@@ -348,5 +360,6 @@ def _unspace(piece: str) -> bytes:
 
 
 def _safe_lines(text: str) -> Iterable[str]:
-    """What SentencePiece may learn from: lines cut at its own mark for a space, and at NUL, which it cannot hold."""
-    return (part for line in text.split("\n") for part in re.split("[\u2581\0]+", line) if part)
+    """What SentencePiece may learn from: lines cut at its own mark for a space, at NUL, which it cannot hold, and
+    within the names of its own pieces, which it would leave out."""
+    return (part for line in text.split("\n") for part in _UNSAFE.split(line) if part)

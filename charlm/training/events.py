@@ -33,8 +33,11 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
+    """Going on from a checkpoint; `exact` when all that the result depends on is as it was."""
+
     step: int
     path: Path
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ class Wrote:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """From here on the run's folder is written to: a bad moment to end the process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     step: int
     path: Path
@@ -86,7 +94,7 @@ class Finished:
     seconds: float
 
 
-Event = Chosen | Remark | Resumed | Stepped | Checked | Wrote | Saved | Finished
+Event = Chosen | Remark | Resumed | Stepped | Checked | Wrote | Writing | Saved | Finished
 Emit = Callable[[Event], None]
 
 

@@ -34,7 +34,7 @@ from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
-from charlm.training.events import Chosen, Emit, Remark, Resumed
+from charlm.training.events import Chosen, Emit, Remark, Resumed, Writing
 from charlm.training.recipe import Facts, Preset, choose, choose_vocabulary
 from charlm.training.trainer import Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
@@ -87,6 +87,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     runtime = choose_runtime(
         device, config.train.precision, threads, lambda runtime: step_seconds(runtime, config, network)
     )
+    emit(Writing())
     with run.locked():
         try:
             refuse_existing(run, order.force)
@@ -121,7 +122,7 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             yield checkpoint
             return
         config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
-        corpus = _corpus_of(checkpoint, order, run)
+        corpus = keep_stdin(_corpus_of(checkpoint, order, run), run)
         train = tokenize(tokenizer, corpus.train)
         if train.unknown_characters:
             raise DataError(
@@ -136,10 +137,11 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
         _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
         trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
         trainer.restore(checkpoint, same_text=same)
-        for difference in _differences(checkpoint, runtime, same_text=same):
+        differences = list(_differences(checkpoint, runtime, same_text=same))
+        for difference in differences:
             emit(Remark(f"{difference}: the run goes on, but is not bit-exact"))
             trainer.state.inexact.append(f"{difference} from step {trainer.state.step} on")
-        emit(Resumed(trainer.state.step, path))
+        emit(Resumed(trainer.state.step, path, not differences))
         yield trainer
 
 

@@ -77,8 +77,8 @@ class TrainState:
                 "plan": Plan.from_json(values["plan"]),
                 "position": Position(**values["position"]),
                 "recent": [(nats, tokens) for nats, tokens in values["recent"]],
-                "rollbacks": [(diverged, back) for diverged, back in values["rollbacks"]],
+                "rollbacks": [(diverged, back) for diverged, back in values.get("rollbacks", [])],
                 "history": history,
-                "inexact": list(values["inexact"]),
+                "inexact": list(values.get("inexact", [])),
             }
         )

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from charlm.config import Config, SampleConfig, every, seconds
-from charlm.errors import DivergedError
+from charlm.errors import CheckpointError, DivergedError
 from charlm.inference.decoder import Decoder
 from charlm.inference.evaluate import Score, score
 from charlm.inference.sampler import collect, generate
@@ -37,7 +37,8 @@ from charlm.text.lanes import IGNORE, Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.budget import REVISE, Clock, affordable_checks, revise
 from charlm.training.divergence import gone_back, last_good, lowered, told
-from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Wrote
+from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Writing, Wrote
+from charlm.training.memory import fitting
 from charlm.training.optim import LossScale, Optimizer, clip
 from charlm.training.schedule import Plan, due, rate
 from charlm.training.state import RECENT, TrainState
@@ -97,6 +98,9 @@ class Trainer:
         self.optimizer.restore(checkpoint.tensors)
         self.hidden = import_state(checkpoint.tensors, self.task.config.model, self.runtime.device)
         self.scale = LossScale(self.scale.enabled, self.state.loss_scale, self.state.good_steps)
+        lanes = len(self.hidden[0][0])
+        if same_text and (lanes != self.lanes.batch or self.state.position.offset >= self.lanes.longest):
+            raise CheckpointError("the checkpoint's place in its text cannot be", kept="nothing was changed")
         self.run.cut_metrics(self.state.metrics_length)
         if not same_text:
             self.state.position = Position(self.state.position.epoch + 1)
@@ -125,7 +129,8 @@ class Trainer:
 
     def _advance(self) -> None:
         """A step, and whatever is due after it."""
-        norm, lr = self._step()
+        with fitting(self.network, self.runtime, batch=self.lanes.batch, bptt=self.task.config.train.bptt):
+            norm, lr = self._step()
         replanned = self._keep_time()
         checked = self._check() if self._check_is_due() else None
         self._write_a_little()
@@ -279,6 +284,7 @@ class Trainer:
         if best is not None:
             import_weights(self.network, best.weights)
         result = self._result(self._score(self.task.val) if self.task.val else None)
+        self.emit(Writing())
         if best is not None:
             self.run.save_best(replace(best, history=last.history, result=result))
         self.run.save_last(replace(last, result=result))
