@@ -8,11 +8,12 @@ Names are handed out lazily: importing charlm does not import torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError, DivergedError, StorageError
 
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from charlm.api import LanguageModel, Trained, load, train
 
 __version__ = "0.1.0"

@@ -1,5 +1,23 @@
-"""`python -m charlm` is `charlm`."""
+"""The entry point of `charlm` and of `python -m charlm`: signals and streams first, then what takes time to import."""
 
-from charlm.cli.main import main
+from __future__ import annotations
 
-main()
+import sys
+
+from charlm.cli import signals
+
+
+def main() -> int:
+    signals.listen()
+    from charlm.cli import streams
+
+    streams.prepare()
+    from charlm.cli.main import run
+
+    code = run(sys.argv[1:])
+    signals.settle()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,14 +6,15 @@
     ├── CheckpointError   4   a checkpoint is bad, missing, or not there yet
     ├── DivergedError     5   training produced a number that is not finite
     ├── StorageError     74   reading or writing failed (EX_IOERR)
-    └── StoppedError    130   interrupted (Ctrl-C), or 143: terminated
+    └── StoppedError    130   interrupted (Ctrl-C); 129: hung up, when a terminal goes; 143: terminated
 
 The library raises these; only the command line catches them.
 """
 
 from __future__ import annotations
 
-INTERRUPTED = 130  # Ctrl-C, as shells count it: 128 + SIGINT
+HUNG_UP = 129  # as shells count signals: 128 + SIGHUP
+INTERRUPTED = 130  # Ctrl-C, 128 + SIGINT
 TERMINATED = 143  # 128 + SIGTERM
 
 

@@ -15,8 +15,9 @@ HEAD = """# The command line
 Made by `make docs` from the commands themselves; do not edit.
 
 Exit codes: 0 done; 1 the operation failed; 2 usage or configuration; 3 bad data; 4 bad, missing or no checkpoint;
-5 training diverged; 74 input or output; 130 interrupted; 143 terminated. Results go to standard output, everything
-else to standard error, and a mistake is one line there. `--json` prints one object whose `schema` names the command.
+5 training diverged; 74 input or output; 129 hung up; 130 interrupted; 143 terminated. Results go to standard output,
+everything else to standard error, and a mistake is one line there. `--json` prints one object whose `schema` names the
+command.
 
 `--config FILE.toml` takes every option of `train` by its name, with `-` or `_`; the command line wins:
 

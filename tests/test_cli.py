@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-CHARLM = str(Path(sys.executable).with_name("charlm"))
-TEXT = "".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(300))
-SMALL = ["--hidden", "16", "--batch", "4", "--bptt", "16", "--precision", "fp32", "--threads", "1"]
-
-
-def charlm(*arguments: str, cwd: Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [CHARLM, *arguments],
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        env={**os.environ, **env},
-        timeout=60,
-    )
+from processes import CHARLM, PATIENCE, SMALL, TEXT, charlm, one_line, started, terminal
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +22,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (folder / "record.json").write_text(done.stdout)
     return folder
-
-
-def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith("charlm: ")
-    assert done.stderr.count("\n") == 1
-    for word in words:
-        assert word in done.stderr
 
 
 def test_the_final_record_has_what_scripts_read(place: Path) -> None:
@@ -113,32 +85,6 @@ def test_a_prime_from_standard_input_keeps_its_line_ends_and_stop_ends_the_sampl
     assert 6 < len(done.stdout) < 400
     assert done.stdout.count(b"\n") == 2
     assert b"1 character of the prime never stood in the training text" in done.stderr
-
-
-def test_a_reader_that_leaves_early_is_no_error(place: Path) -> None:
-    with subprocess.Popen(
-        [CHARLM, "sample", "sums", "--length", "20000"], cwd=place, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert len(process.stdout.read(10)) == 10
-        process.stdout.close()
-        assert process.wait(30) == 0
-
-
-def test_a_reader_that_leaves_before_help_or_a_list_is_no_error(place: Path) -> None:
-    for arguments in ("--help", "data list", "info sums"):
-        command = f"{CHARLM} {arguments} | true; exit ${{PIPESTATUS[0]}}"
-        done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_training_goes_on_when_nobody_reads_what_it_says(place: Path) -> None:
-    command = [CHARLM, "train", "sums.txt", "--name", "unread", "--steps", "30", *SMALL]
-    with subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        process.stderr.close()
-        assert process.wait(60) == 0
-    assert json.loads(charlm("info", "unread", "--json", cwd=place).stdout)["result"]["steps"] == 30
 
 
 def test_a_traceback_on_request_keeps_the_exit_code(place: Path) -> None:
@@ -237,12 +183,6 @@ def test_devices_that_are_absent_and_folders_without_text_are_refused(tmp_path: 
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_input_output_error(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text(TEXT)
-    (tmp_path / "checkpoints").write_text("a file where a folder should be")
-    one_line(charlm("train", "t.txt", "-q", "--steps", "1", *SMALL, cwd=tmp_path), 74, "checkpoints")
-
-
 def test_options_come_from_a_file_and_the_command_line_wins(place: Path) -> None:
     (place / "run.toml").write_text(
         'name = "toml"\nhidden = 8\ndropout-input = 0.1\nval = 0.2\nsteps = 3\nthreads = 1\n'
@@ -280,48 +220,18 @@ def test_the_preset_is_the_lectures_demo_and_states_its_departures(place: Path) 
     assert {name: config[name] for name in wanted} == wanted
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_training_saved_and_resumable(place: Path, number: signal.Signals, code: int) -> None:
-    name = number.name
-    command = [CHARLM, "train", "sums.txt", "--name", name, "--steps", "100000", "--patience", "0", *SMALL]
-    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while not process.stderr.readline().startswith("step "):
-            pass
-        time.sleep(0.3)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == code
-    assert "--resume --name" in err
-    assert "Traceback" not in err + out
-    assert charlm("verify", f"checkpoints/{name}/last.safetensors", cwd=place).returncode == 0
-
-
 def test_control_characters_are_shown_on_a_terminal_and_exact_in_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "esc.txt").write_text("\x1b[31mred\x1b[0m\u202e\n" * 60)
     options = ["--steps", "80", "--val", "0", "-q", *SMALL]
     assert charlm("train", "esc.txt", *options, cwd=tmp_path).returncode == 0
     assert "\x1b" in charlm("sample", "--length", "60", cwd=tmp_path).stdout
-    main, side = pty.openpty()
-    with subprocess.Popen(
-        [CHARLM, "sample", "--length", "60"], cwd=tmp_path, stdout=side, stderr=subprocess.DEVNULL
-    ) as process:
-        os.close(side)
-        shown = b""
-        while chunk := _read(main):
-            shown += chunk
-        process.wait(30)
-    os.close(main)
-    assert b"\x1b" not in shown
-    assert "␛".encode() in shown
-    assert "⟨U+202E⟩".encode() in shown
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # the other side has closed
-        return b""
+    with terminal() as screen, started("sample", "--length", "60", cwd=tmp_path, stdout=screen.side) as process:
+        os.close(screen.side)
+        shown = screen.read_until(lambda _: False)
+        assert process.wait(PATIENCE) == 0
+    assert "\x1b" not in shown
+    assert "␛" in shown
+    assert "⟨U+202E⟩" in shown
 
 
 def test_help_names_every_command_and_completion_is_there(place: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix import Tries
 
 from charlm.config import (
     EVAL_OPTIONS,
@@ -28,6 +31,7 @@ from charlm.config import (
     check_train,
     every,
     flag,
+    parse,
     read_toml,
     seconds,
     specs,
@@ -77,13 +81,45 @@ def outside(spec: Spec) -> list[object]:
     return [*wrong, below, math.nextafter(spec.high, math.inf), int(spec.high) + 1, int(spec.low) - 1]
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize(("command", "name"), OPTIONS)
-def test_every_value_outside_its_range_is_refused_with_flag_and_range(command: str, name: str) -> None:
+def test_every_value_outside_its_range_is_refused_with_flag_and_range(command: str, name: str, tries: Tries) -> None:
     spec = COMMANDS[command][name]
     for value in outside(spec):
         with pytest.raises(ConfigError) as raised:
             accepted(command, name, value)
         assert f"{flag(name)} must be {spec.range}, not " in str(raised.value)
+        tries.survived()
+
+
+TYPED = ["0", "-1", "1", "-0", "0.5", "9" * 30, "-" + "9" * 30, "1e400", "nan", "-nan", "inf", "-inf", "text", "", " "]
+
+
+def within(text: str, spec: Spec) -> bool:
+    """Whether a number that a user typed lies in the option's range, in exact arithmetic."""
+    if not re.fullmatch(r"-?[0-9]+" if spec.type is int else r"-?[0-9]+(\.[0-9]+)?", text):
+        return False
+    number = Fraction(text)
+    return (spec.low < number if spec.above else spec.low <= number) and number <= spec.high
+
+
+@pytest.mark.fault(41)
+@pytest.mark.parametrize(("command", "name"), OPTIONS)
+def test_what_a_user_types_is_taken_in_the_range_and_refused_out_of_it(command: str, name: str, tries: Tries) -> None:
+    spec = COMMANDS[command][name]
+    for text in TYPED:
+        if spec.type is str:
+            shaped = FORMS[spec.form].pattern.fullmatch(text) and text not in ("0", "9" * 30) if spec.form else True
+            wanted = text in spec.choices if spec.choices else bool(shaped)
+        else:
+            wanted = within(text, spec)
+        if wanted and (command, name) != ("train", "val"):  # which has a range of its own, tested below
+            accepted(command, name, parse(name, text, spec))
+        elif not wanted:
+            with pytest.raises(ConfigError) as raised:
+                parse(name, text, spec)
+            assert f"{flag(name)} must be {spec.range}, not " in str(raised.value)
+        tries.survived()
 
 
 @pytest.mark.parametrize(("command", "name"), OPTIONS)
@@ -224,6 +260,7 @@ def test_what_is_held_out_is_a_share_or_a_file(val: str, share: float | None) ->
     assert check_train({"val": val}) == {"val": val}
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("val", ["0.91", "1", "-0.1", "nan", "inf", "10"])
 def test_a_share_beyond_its_range_is_refused(val: str) -> None:
     with pytest.raises(ConfigError, match=r"--val must be a share from 0 to 0\.9 or a file"):

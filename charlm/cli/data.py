@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from charlm.cli import signals
 from charlm.cli.options import Screen, command
 
 
@@ -56,13 +57,16 @@ def register(app: typer.Typer) -> None:
         from charlm.text.known import fetch, known
 
         corpus = known(name)
-        content = fetch(corpus)
         path = Path(to) / f"{corpus.name}.txt"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make {path.parent}: {error.strerror}", kept="nothing was written") from error
-        write_durably(path, content)
+        with signals.scratch():
+            content = fetch(corpus)
+        with signals.held():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                kept = "nothing was written"
+                raise StorageError(f"cannot make {path.parent}: {error.strerror}", kept=kept) from error
+            write_durably(path, content)
         screen.note(f"{corpus.about}; {corpus.licence}; from {corpus.source}")
         if as_json:
             screen.json(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from charlm.cli import signals
 from charlm.cli.options import Screen, command
 
 
@@ -19,7 +20,8 @@ def register(app: typer.Typer) -> None:
         """Tell versions, devices, threads, the precision that `auto` takes, and whether runs here are bit-exact."""
         from charlm import api
 
-        found = api.doctor()
+        with signals.scratch():
+            found = api.doctor()
         if as_json:
             screen.json("doctor", **found)
         else:

@@ -93,6 +93,7 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
         "training": checkpoint.training,
         "history": checkpoint.history,
         "environment": checkpoint.environment,
+        "inexact": checkpoint.bookkeeping.get("inexact", []),
         "result": {name: value for name, value in checkpoint.result.items() if name != "stopped"},
     }
 
@@ -158,5 +159,6 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ),
         ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.tensors else 'the model alone'})"),
     ]
+    lines += [("not exact", reason) for reason in checkpoint.bookkeeping.get("inexact", [])]
     kinds = Counter(name.split(".")[0] for name in {**checkpoint.weights, **checkpoint.tensors})
     return [*lines, ("tensors", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))]

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,8 +49,7 @@ class Screen:
         from charlm.report.plain import one_line
 
         if not self.quiet:
-            with suppress(BrokenPipeError):
-                print(one_line(text), file=sys.stderr)  # noqa: T201
+            print(one_line(text), file=sys.stderr)  # noqa: T201
 
     def note_newest(self, path: Path) -> None:
         """Which checkpoint a command takes where the user named none."""
@@ -60,12 +58,6 @@ class Screen:
     def json(self, command: str, **content: Any) -> None:
         """The one JSON object of a command that reports."""
         print(json.dumps({"schema": f"charlm.{command}/1", **content}, allow_nan=False))  # noqa: T201
-
-
-def closed_pipe() -> int:
-    """Whoever read our output has gone: no error, and nothing left to say, also when Python flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def command(
@@ -82,11 +74,7 @@ def command(
             del values["traceback"]
             texts = {option: values.pop(option) for option in known}
             options = {option: parse(option, text, known[option]) for option, text in texts.items() if text is not None}
-            try:
-                function(screen, options, **values)
-                sys.stdout.flush()
-            except BrokenPipeError:
-                closed_pipe()
+            function(screen, options, **values)
 
         made = [_parameter(option, spec, (defaults or {}).get(option)) for option, spec in known.items()]
         shared = [_keyword(option, Annotated[kind, info], False) for option, (kind, info) in _SHARED.items()]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from charlm.cli import signals
 from charlm.cli.options import Screen, command
 from charlm.config import SETTLED, TRAIN_OPTIONS, Config, check_train, merge, read_toml
-from charlm.errors import INTERRUPTED, TERMINATED, ConfigError, StoppedError
+from charlm.errors import ConfigError
+from charlm.report.plain import one_line
 
 if TYPE_CHECKING:
     from charlm.api import Trained
+
+_FOLDER = "checkpoints"
 
 
 def register(app: typer.Typer) -> None:
@@ -68,25 +69,28 @@ def register(app: typer.Typer) -> None:
 
         from charlm import api
         from charlm.report.terminal import Progress
+        from charlm.training.events import Event, Saved, Writing
 
-        with Progress(screen.err, quiet=screen.quiet) as progress, _signals() as stop:
+        progress = Progress(screen.err, quiet=screen.quiet)
+        with signals.training(progress.abandon) as stop, progress:
+
+            def follow(event: Event) -> None:
+                progress(event)
+                if isinstance(event, Writing):
+                    stop.writing()
+                if isinstance(event, Saved):
+                    stop.saved(one_line(f"step {event.step:,} is saved in {event.path}"), _again(event.path.parent))
+
             trained = api.train(
                 *(corpus or ()),
                 name=own["name"],
-                checkpoints=own["checkpoints"] or "checkpoints",
+                checkpoints=own["checkpoints"] or _FOLDER,
                 preset=own["preset"],
                 init_from=own["init_from"],
                 **switches,
-                on_event=progress,
+                on_event=follow,
                 stop=stop,
                 **options,  # type: ignore[arg-type]
-            )
-        if trained.reason in _EXIT:
-            raise StoppedError(
-                f"stopped by {trained.reason}",
-                kept=f"all that was learned is in {trained.run.last}",
-                hint=f"go on with charlm train --resume --name {trained.run.folder.name}",
-                exit_code=_EXIT[trained.reason],
             )
         _report(screen, trained, as_json)
 
@@ -101,7 +105,8 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
     if picture is None:
         screen.note("no curves.png: matplotlib is not installed (pip install 'charlm[plot]')")
     else:
-        write_durably(trained.run.curves, picture)
+        with signals.held():
+            write_durably(trained.run.curves, picture)
     closing = {name: value for name, value in trained.result.items() if name != "stopped"}
     if as_json:
         screen.json("train", **closing, parameters=trained.parameters, checkpoint=str(trained.checkpoint))
@@ -118,7 +123,10 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
     facts(screen.out, [*rows, ("next", f"charlm sample {trained.run.folder}")])
 
 
-_EXIT = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
+def _again(folder: Path) -> str:
+    """How to go on with a run."""
+    where = "" if str(folder.parent) == _FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
+    return one_line(f"go on with charlm train --resume --name {shlex.quote(folder.name)}{where}")
 
 
 _T = TypeVar("_T")
@@ -130,38 +138,3 @@ def _typed(key: str, value: object, kind: type[_T]) -> _T | None:
         wanted = "a text" if kind is str else "true or false"
         raise ConfigError(f"{key} must be {wanted}, not {value!r}", kept="nothing was read or written")
     return value
-
-
-@contextmanager
-def _signals() -> Iterator[Stop]:
-    """Ctrl-C once or SIGTERM: end after this step, saved; Ctrl-C twice: leave at once, the old checkpoint whole."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Stop:
-    """Remembers that a signal asked for an end; the trainer asks before each step.
-
-    Until it asks for the first time there is nothing to save, and a signal ends the process at once.
-    """
-
-    def __init__(self) -> None:
-        self._reason: str | None = None
-        self._training = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._training and self._reason is None:
-            self._reason = signal.Signals(number).name
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
-            raise SystemExit(TERMINATED)
-
-    def __call__(self) -> str | None:
-        self._training = True
-        return self._reason
