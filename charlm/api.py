@@ -146,7 +146,7 @@ class LanguageModel:
 
     def was_trained_on(self, text: str) -> bool:
         """Whether this is, as a whole, one of the files that the run was given to learn from."""
-        digest = sha256(text.encode()).hexdigest()
+        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return any(s["sha256"] == digest and not s["held_out"] for s in self.checkpoint.corpus["sources"])
 
     def sample(self, *, prime: str = "", stop: str = "", **options: object) -> str:

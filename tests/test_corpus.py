@@ -5,19 +5,31 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import socket
+import re
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix import Tries
 
 from charlm.errors import ConfigError, DataError, StorageError
 from charlm.text.corpus import Corpus, Source, decode, load_corpus, read_text
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 LONG = "Ten letters and some more of them."
+# Table 3-7 of the Unicode standard: the longest beginning of some bytes that is well-formed UTF-8.
+WELL_FORMED: Final = re.compile(
+    rb"(?:[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    rb"|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}"
+    rb"|\xf4[\x80-\x8f][\x80-\xbf]{2})*+"
+)
 
 
 def written(path: Path, content: str | bytes) -> str:
@@ -30,6 +42,24 @@ def typed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
 
 
+@contextmanager
+def piped(path: Path, chunks: Sequence[bytes], pause: float = 0) -> Iterator[str]:
+    """A pipe in the file system, into which another thread writes once somebody reads."""
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for chunk in chunks:
+                file.write(chunk)
+                time.sleep(pause)
+
+    os.mkfifo(path)
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    yield str(path)
+    writer.join(10)
+
+
+@pytest.mark.fault(36)
 @pytest.mark.parametrize(
     ("content", "remark"),
     [
@@ -46,16 +76,67 @@ def test_line_ends_marks_and_nul_are_kept_and_said(tmp_path: Path, content: byte
     assert [remark in said for said in corpus.remarks] == [True]
     assert path in corpus.remarks[0]
     assert "kept" in corpus.remarks[0]
+    held_out = load_corpus([written(tmp_path / "b.txt", LONG)], path)
+    assert (held_out.val.encode(), held_out.remarks) == (content, corpus.remarks)
 
 
 def test_an_ordinary_text_needs_no_remark(tmp_path: Path) -> None:
     assert load_corpus([written(tmp_path / "a.txt", "Grüße\n\tan\u2028alle \U0001f600\n")], "0").remarks == ()
 
 
-@PROFILE
-@given(text=st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
-def test_decoding_is_exact(text: str) -> None:
-    assert decode(text.encode(), "a.txt") == text
+@pytest.mark.fault(36)
+def test_any_bytes_are_decoded_exactly_or_refused_where_they_stop_being_utf8(
+    tries: Tries, many: Callable[[int, int], int]
+) -> None:
+    def check(raw: bytes) -> None:
+        good = WELL_FORMED.match(raw)
+        assert good is not None
+        bad = good.end()
+        if bad == len(raw):
+            assert decode(raw, "a.txt").encode() == raw
+        else:
+            place = f"at byte {bad}, line {len(raw[:bad].split(bytes([10])))}; nothing was written"
+            with pytest.raises(DataError, match=rf"^a\.txt is not UTF-8: .* {place}"):
+                decode(raw, "a.txt")
+        tries.survived()
+
+    examples = settings(PROFILE, max_examples=many(300, 3000))
+    examples(given(st.text(st.characters(codec="utf-8")).map(str.encode))(check))()
+    examples(given(st.binary())(check))()
+    pieces = [
+        b"a",
+        b"\n",
+        b"\r\n",
+        *map(str.encode, "é€😀"),
+        b"\xff",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90",
+        b"\xe2",
+    ]
+    examples(given(st.lists(st.sampled_from(pieces)))(lambda chosen: check(b"".join(chosen))))()
+    text = "ab\né€\r\n😀z".encode()
+    for place in range(len(text)):
+        check(text[:place])
+        for byte in range(256):
+            check(text[:place] + bytes([byte]) + text[place + 1 :])
+            check(text[:place] + bytes([byte]) + text[place:])
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"caf\xe9!", "iconv -f latin1"),
+        (b"\xe2\x82", "cut short"),
+        (b"\x7fELF\0\xff", "it looks binary"),
+        ("é".encode("utf-16"), "iconv -f utf-16"),
+        (b"\xfe\xff\0a", "iconv -f utf-16"),
+    ],
+)
+def test_what_is_not_utf8_comes_with_the_next_command_to_try(content: bytes, advice: str) -> None:
+    with pytest.raises(DataError, match=advice):
+        decode(content, "a.txt")
 
 
 def test_a_tenth_of_1115394_characters_is_111540(tmp_path: Path) -> None:
@@ -65,6 +146,25 @@ def test_a_tenth_of_1115394_characters_is_111540(tmp_path: Path) -> None:
     assert corpus.train + corpus.val == text
 
 
+@pytest.mark.fault(35)
+def test_the_held_out_share_is_exact_for_every_length(
+    tmp_path: Path, tries: Tries, many: Callable[[int, int], int]
+) -> None:
+    """In whole numbers: with k hundredths held out of n characters, (100 - k) n // 100 are left to train on."""
+    for length in (*range(many(21, 101)), 100, 333, 1000):
+        text = "".join(chr(97 + k % 26) for k in range(length))
+        path = written(tmp_path / "a.txt", text)
+        for hundredths in range(91):
+            left = (100 - hundredths) * length // 100
+            if left < 2:
+                with pytest.raises(DataError, match=rf"a\.txt: {length} character.*, of which {left} to train on"):
+                    load_corpus([path], f"{hundredths / 100}")
+            else:
+                corpus = load_corpus([path], f"0.{hundredths:02}")
+                assert (corpus.train, corpus.val) == (text[:left], text[left:])
+            tries.survived()
+
+
 @pytest.mark.parametrize(
     ("val", "train", "held"),
     [
@@ -72,6 +172,7 @@ def test_a_tenth_of_1115394_characters_is_111540(tmp_path: Path) -> None:
         ("0.25", "abcdefgABCDEFGH", "hijIJK"),
         ("0.5", "abcdeABCDE", "fghijFGHIJK"),
         ("0.75", "abAB", "cdefghijCDEFGHIJK"),
+        ("0.9", "aA", "bcdefghijBCDEFGHIJK"),
         ("0", "abcdefghijABCDEFGHIJK", ""),
     ],
 )
@@ -104,6 +205,7 @@ def test_a_file_can_be_the_held_out_text(tmp_path: Path) -> None:
     assert [(source.path, source.held_out) for source in corpus.sources] == [(path, False), (later, True)]
 
 
+@pytest.mark.fault(35)
 def test_an_empty_or_missing_held_out_file_is_refused(tmp_path: Path) -> None:
     path, empty = written(tmp_path / "a.txt", LONG), written(tmp_path / "empty.txt", "")
     with pytest.raises(DataError, match=r"empty\.txt is empty"):
@@ -112,6 +214,7 @@ def test_an_empty_or_missing_held_out_file_is_refused(tmp_path: Path) -> None:
         load_corpus([path], str(tmp_path / "nowhere.txt"))
 
 
+@pytest.mark.fault(37)
 def test_standard_input_is_read_exactly_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = "typed\r\nin é\0".encode()
     typed(monkeypatch, content)
@@ -127,78 +230,46 @@ def test_standard_input_is_read_exactly_and_once(tmp_path: Path, monkeypatch: py
     assert read_text("-") == content.decode()
 
 
+@pytest.mark.fault(37)
 def test_held_out_text_from_standard_input_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed(monkeypatch, b"held out")
     corpus = load_corpus([written(tmp_path / "a.txt", LONG)], "-")
     assert (corpus.train, corpus.val, corpus.stdin) == (LONG, "held out", "held out")
 
 
-def test_a_folder_is_read_recursively_in_the_order_of_paths(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.md", "a/b/deep", "c/.hidden", ".git/config", "a/.secret/x", "C.txt"):
-        written(tmp_path / name, f"<{name}>")
-    corpus = load_corpus([str(tmp_path)], "0")
-    assert corpus.train == "<C.txt><a/b/deep><a/z.md><b.txt>"
-    assert [source.path for source in corpus.sources] == [
-        str(tmp_path / n) for n in ("C.txt", "a/b/deep", "a/z.md", "b.txt")
-    ]
-    assert corpus.remarks == ()
+@pytest.mark.fault(37)
+@pytest.mark.parametrize("pause", [0, 0.02])
+def test_a_pipe_is_read_like_a_file_and_kept_like_standard_input(tmp_path: Path, pause: float) -> None:
+    content = "é\r\n".encode() * 7
+    with piped(tmp_path / "fifo", [content[k : k + 1] for k in range(len(content))], pause / 2) as path:
+        corpus = load_corpus([path], "0")
+    assert (corpus.train, corpus.stdin) == (content.decode(), content.decode())
+    assert corpus.sources == (Source("-", 28, 21, hashlib.sha256(content).hexdigest()),)
 
 
-def test_what_a_folder_holds_beside_text_is_skipped_and_named(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    written(folder / "text.txt", LONG)
-    skipped = {
-        "latin": "not UTF-8 at byte 2",
-        "picture": "binary",
-        "pipe": "not a file",
-        "socket": "not a file",
-        "broken": "not a file",
-        "linked": "a link to a folder",
-        "loop": "a link to a folder",
-    }
-    written(folder / "latin", "caf\xe9"[1:].encode("latin-1"))
-    written(folder / "picture", b"PNG\0\x01\x02")
-    os.mkfifo(folder / "pipe")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.path.relpath(folder / "socket"))
-    written(tmp_path / "elsewhere" / "more.txt", "not to be read")
-    (folder / "broken").symlink_to(tmp_path / "nowhere")
-    (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    (folder / "loop").symlink_to(folder)
-    corpus = load_corpus([str(folder)], "0")
-    assert corpus.train == LONG
-    assert sorted(corpus.remarks) == sorted(f"skipped {folder / name}: {why}" for name, why in skipped.items())
+@pytest.mark.fault(37)
+def test_a_pipe_can_give_the_held_out_text_and_more_than_one_is_refused_unread(tmp_path: Path) -> None:
+    text = written(tmp_path / "a.txt", LONG)
+    with piped(tmp_path / "fifo", [b"held ", b"out"]) as path:
+        for paths, val in (([path, "-"], "0"), ([path, text, path], "0"), ([path], path), (["-"], path)):
+            with pytest.raises(ConfigError, match="only once"):
+                load_corpus(paths, val)
+        corpus = load_corpus([text], path)
+    assert (corpus.val, corpus.stdin) == ("held out", "held out")
+    assert [(source.path, source.held_out) for source in corpus.sources] == [(text, False), ("-", True)]
 
 
-def test_links_to_files_are_read_and_a_link_to_a_folder_when_it_is_named(tmp_path: Path) -> None:
-    written(tmp_path / "real" / "a.txt", LONG)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "link.txt").symlink_to(tmp_path / "real" / "a.txt")
-    (tmp_path / "named").symlink_to(tmp_path / "real")
-    assert load_corpus([str(tmp_path / "folder"), str(tmp_path / "named")], "0").train == LONG * 2
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="no permission stops root")
-def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
-    written(tmp_path / "text.txt", LONG)
-    closed, locked = Path(written(tmp_path / "closed.txt", LONG)), tmp_path / "locked"
-    locked.mkdir()
-    closed.chmod(0)
-    locked.chmod(0)
-    try:
-        corpus = load_corpus([str(tmp_path)], "0")
-        assert corpus.train == LONG
-        assert sorted(corpus.remarks) == [f"skipped {path}: Permission denied" for path in (closed, locked)]
-        with pytest.raises(StorageError, match="Permission denied"):
-            load_corpus([str(closed)], "0")
-    finally:
-        locked.chmod(0o700)
-
-
-def test_a_folder_without_text_is_bad_data(tmp_path: Path) -> None:
-    written(tmp_path / "picture", b"\0\1")
-    with pytest.raises(DataError, match="holds no text"):
-        load_corpus([str(tmp_path)], "0")
+@pytest.mark.fault(37)
+def test_what_a_shell_substitutes_for_a_process_is_a_pipe(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"from a process")
+    os.close(writing)
+    corpus = load_corpus([f"/dev/fd/{reading}"], "0")
+    os.close(reading)
+    assert corpus.stdin == "from a process"
+    assert corpus.sources[0].path == "-"
+    regular = written(tmp_path / "a.txt", LONG)
+    assert load_corpus([regular], "0").stdin == ""
 
 
 @pytest.mark.parametrize("name", ["nowhere.txt", "a.txt/below", "nul\0name", "x" * 300])
@@ -215,6 +286,7 @@ def test_a_folder_where_a_text_is_meant_is_an_input_error(tmp_path: Path) -> Non
         load_corpus([written(tmp_path / "a.txt", LONG)], str(tmp_path))
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize(
     ("content", "place"),
     [
@@ -231,14 +303,23 @@ def test_what_is_not_utf8_is_refused_with_byte_and_line(tmp_path: Path, content:
         load_corpus([path], "0.1")
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize(("content", "val"), [("", "0"), ("a", "0"), ("é", "0.1"), ("ab", "0.1"), ("abc", "0.5")])
 def test_fewer_than_two_characters_to_train_on_are_refused(tmp_path: Path, content: str, val: str) -> None:
     with pytest.raises(DataError, match=rf"a\.txt: {len(content)} character.* at least 2 are needed"):
         load_corpus([written(tmp_path / "a.txt", content)], val)
 
 
+@pytest.mark.fault(35)
 def test_two_characters_are_enough(tmp_path: Path) -> None:
     assert load_corpus([written(tmp_path / "a.txt", "ab")], "0").train == "ab"
+
+
+@pytest.mark.fault(35)
+def test_what_is_held_out_elsewhere_is_not_counted_as_text_to_train_on(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a.txt", "a"), written(tmp_path / "b.txt", "many more")
+    with pytest.raises(DataError, match=r"a\.txt: 1 character, of which 1 .*; give a longer text$"):
+        load_corpus([one], other)
 
 
 @PROFILE

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from matrix import Tries
 from numpy.typing import NDArray
 from oracles import memoryless_decoder, random_network, scripted_decoder
 
-from charlm.config import ModelConfig, SampleConfig
+from charlm.cli.main import run
+from charlm.config import ModelConfig, SampleConfig, check_sample
+from charlm.errors import ConfigError
 from charlm.inference.decoder import Decoder
 from charlm.inference.sampler import Piece, collect, distribution, generate, next_token
 from charlm.models.network import export_weights
@@ -22,6 +26,7 @@ from charlm.runtime.random import Purpose, uniform
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer
 
 CHI_SQUARED_9: Final = 27.877  # the 0.999 quantile for 9 degrees of freedom
+CHI_SQUARED_11: Final = 31.264
 TEN: Final = np.array([0.3, -1.2, 2.0, 0.9, -0.4, 1.1, -2.5, 0.0, 1.6, -0.7], dtype=np.float32)
 WEIGHTS = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 
@@ -52,7 +57,8 @@ def test_evenly_spread_numbers_select_each_token_in_proportion(temperature: floa
     assert drawn == sorted(drawn)  # laid out in the order of ids
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5, 1e6, 1e9])
 def test_frequencies_of_random_draws_pass_a_chi_squared_test(temperature: float) -> None:
     count = 10_000
     drawn = [next_token(TEN, uniform(3, Purpose.SAMPLE, k), temperature=temperature) for k in range(count)]
@@ -60,12 +66,14 @@ def test_frequencies_of_random_draws_pass_a_chi_squared_test(temperature: float)
     assert ((np.bincount(drawn, minlength=10) - expected) ** 2 / expected).sum() < CHI_SQUARED_9
 
 
+@pytest.mark.fault(27)
 def test_temperature_zero_is_argmax_and_the_lowest_id_among_equals() -> None:
     for u in (0.0, 0.5, 1 - 2**-53):
-        assert next_token(TEN, u, temperature=0) == 2
+        assert next_token(TEN, u, temperature=0) == next_token(TEN, u, temperature=-0.0) == 2
         assert next_token(np.array([1, 3, 3, 2, 3], dtype=np.float32), u, temperature=0) == 1
 
 
+@pytest.mark.fault(27)
 def test_extreme_temperatures_approach_argmax_and_the_uniform_distribution() -> None:
     for u in (0.0, 0.5, 1 - 2**-53):
         assert next_token(TEN * 1000, u, temperature=1e-6) == 2
@@ -74,6 +82,81 @@ def test_extreme_temperatures_approach_argmax_and_the_uniform_distribution() -> 
     np.testing.assert_allclose(distribution(TEN, temperature=1e6), 0.1, rtol=1e-5)
     tied = np.array([5, 7, 7], dtype=np.float32)
     np.testing.assert_array_equal(distribution(tied, temperature=1e-6), [0, 0.5, 0.5])
+
+
+def exactly(logits: Sequence[float], temperature: float) -> list[float]:
+    """softmax(logits / temperature), its exponents in fractions, where nothing overflows; -inf is no chance at all."""
+    most = Fraction(max(logits))
+    exponents = [(Fraction(x) - most) / Fraction(temperature) if x > -math.inf else Fraction(-800) for x in logits]
+    powers = [math.exp(max(exponent, Fraction(-800))) for exponent in exponents]
+    return [power / math.fsum(powers) for power in powers]
+
+
+@pytest.mark.fault(27)
+def test_no_logits_and_no_temperature_in_range_give_anything_but_probabilities(
+    tries: Tries, many: Callable[[int, int], int]
+) -> None:
+    """Of ±1e30, equal ones, a single finite one; and what is drawn always has a chance, cut or not."""
+    extremes = st.sampled_from([-math.inf, -3.4e38, -1e30, -1.0, 0.0, 1e-45, 1.0, 88.0, 1e30, 3.4e38])
+    values = st.lists(extremes, min_size=1, max_size=6).filter(lambda xs: max(xs) > -math.inf)
+    temperatures = st.sampled_from([5e-324, 1e-300, 1e-6, 0.5, 1.0, 1e6, 1e9])
+    top_ps = st.sampled_from([5e-324, 1e-9, 0.5, 1 - 2**-53, 1.0])
+
+    @settings(max_examples=many(300, 5000))
+    @given(values, temperatures, st.sampled_from([0, 1, 3, 10**9]), top_ps, st.sampled_from([0, 5e-324, 0.5, 1.0]))
+    @example([0.0] * 6, 1e9, 0, 1 - 2**-53, 1.0)
+    @example([-math.inf, 3.0, -math.inf], 1e9, 10**9, 1.0, 5e-324)
+    @example([-1e30, 1e30], 5e-324, 0, 1.0, 0)
+    def check(xs: list[float], temperature: float, top_k: int, top_p: float, min_p: float) -> None:
+        logits = np.array(xs, dtype=np.float32)
+        p = distribution(logits, temperature=temperature)
+        np.testing.assert_allclose(p, exactly(logits.tolist(), temperature), rtol=1e-9, atol=1e-300)
+        left = distribution(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        assert left.sum() == pytest.approx(1, abs=1e-12)
+        assert kept(left) <= kept(p)
+        assert left.max() >= p[int(np.argmax(left))] == p.max()
+        for u in (0.0, 0.5, 1 - 2**-53):
+            assert left[next_token(logits, u, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)] > 0
+            assert next_token(logits, u, temperature=0, top_k=top_k, top_p=top_p, min_p=min_p) == int(np.argmax(logits))
+        tries.survived()
+
+    check()
+
+
+OUT_OF_RANGE: Final = [
+    *(
+        ("temperature", value)
+        for value in (math.inf, -math.inf, math.nan, -1e-300, -1e-6, -1.0, 1e9 + 1, 1e10, 10**400)
+    ),
+    *(("top_p", value) for value in (0, -0.0, -0.5, 1 + 2**-52, math.inf, math.nan)),
+    *(("min_p", value) for value in (-1e-9, 1 + 2**-52, math.inf, math.nan)),
+    *(("top_k", value) for value in (-1, 10**9 + 1, 2**63, 1.5, math.nan)),
+]
+RANGES: Final = {
+    "temperature": "a number from 0 to 1e+09",
+    "top_p": "a number above 0, at most 1",
+    "min_p": "a number from 0 to 1",
+    "top_k": "an integer from 0 to 1e+09",
+}
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
+def test_beyond_its_range_an_option_is_refused_with_it(
+    name: str, value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_sample({name: value})
+    flag = f"--{name.replace('_', '-')}"
+    assert str(raised.value) == f"{flag} must be {RANGES[name]}, not {value!r}; nothing was read or written"
+    assert run(["sample", "nobody", flag, str(value)]) == 2
+    assert f"charlm: {flag} must be {RANGES[name]}, not " in capsys.readouterr().err
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("value", [0, 0.0, -0.0, 5e-324, 1e-6, 1, 1e6, 1e9, 10**9])
+def test_within_its_range_every_temperature_is_taken_as_it_is(value: float) -> None:
+    assert check_sample({"temperature": value}).temperature == value
 
 
 @given(WEIGHTS, st.floats(0.05, 20), st.integers(0, 8), st.floats(0.01, 1), st.floats(0, 1))
@@ -222,6 +305,20 @@ def test_a_sample_does_not_depend_on_its_neighbours_but_on_the_seed() -> None:
     assert written(decoder, tokenizer, length=60, count=2, seed=4) == three[:2]
     assert written(decoder, tokenizer, length=60, count=1, seed=5) != three[:1]
     assert len(set(written(decoder, tokenizer, length=60, count=3, temperature=0))) == 1
+
+
+@pytest.mark.fault(27)
+def test_a_whole_model_is_greedy_at_the_lowest_temperatures_and_even_at_the_highest() -> None:
+    tokenizer = CharTokenizer.train("etaoinshrdlu")
+    network = random_network(ModelConfig(cell="lstm", layers=1, hidden=12, embedding=0), tokenizer.size, seed=2)
+    decoder = Decoder(network.config, export_weights(network))
+    greedy = written(decoder, tokenizer, length=200, temperature=0)
+    for temperature in (-0.0, 5e-324, 1e-6):
+        assert written(decoder, tokenizer, length=200, temperature=temperature, seed=9) == greedy
+    for temperature in (1e6, 1e9):
+        text = "".join(written(decoder, tokenizer, length=300, count=30, temperature=temperature))
+        counts = np.array([text.count(character) for character in tokenizer.vocabulary])
+        assert ((counts - 750) ** 2 / 750).sum() < CHI_SQUARED_11
 
 
 def test_bytes_are_shown_and_counted_as_whole_characters() -> None:

@@ -6,24 +6,30 @@ of *each* source is held out; the parts are joined unchanged. This module knows 
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 from charlm.config import val_share
-from charlm.errors import ConfigError, DataError, StorageError
+from charlm.errors import CharlmError, ConfigError, DataError, StorageError
 
 STDIN: Final = "-"
 _SNIFF: Final = 8192
+_FILE: Final = "a file"
+_FOLDER: Final = "a folder"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file (or `-`) of a corpus, as it was read."""
+    """One file of a corpus, as it was read; `-` is standard input or a pipe, which nobody can read again."""
 
     path: str
     bytes: int
@@ -40,7 +46,7 @@ class Corpus:
     val: str
     sources: tuple[Source, ...]
     remarks: tuple[str, ...]  # what a user should know about the text: what was skipped, BOM, line ends
-    stdin: str = ""  # what standard input gave, which cannot be read a second time
+    stdin: str = ""  # what standard input, or a pipe, gave
 
     @property
     def fingerprint(self) -> str:
@@ -51,7 +57,21 @@ class Corpus:
 
 def read_text(path: str) -> str:
     """The exact text of a file, or of standard input for `-`."""
-    return decode(read_bytes(path), path)
+    with _in_memory(path):
+        return decode(read_bytes(path), path)
+
+
+@contextmanager
+def _in_memory(what: str) -> Iterator[None]:
+    """A text is held in memory, several times its size; one that is too large says so."""
+    try:
+        yield
+    except MemoryError as error:
+        raise CharlmError(
+            f"{what} does not fit into memory",
+            kept="nothing was written",
+            hint="give a part of it: it takes 10 to 30 times the size of its file",
+        ) from error
 
 
 def read_bytes(path: str) -> bytes:
@@ -85,6 +105,8 @@ def decode(raw: bytes, path: str) -> str:
 
 
 def _advice(raw: bytes, error: UnicodeDecodeError) -> str:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "convert it first: iconv -f utf-16 -t utf-8"
     if b"\0" in raw[:_SNIFF]:
         return "it looks binary: give a text"
     if error.reason == "unexpected end of data":
@@ -98,43 +120,68 @@ def load_corpus(paths: Sequence[str], val: str) -> Corpus:
     Raises DataError when fewer than two characters are left to train on, StorageError when a named file is unreadable.
     """
     share = val_share(val)
+    named = [*paths, val] if share is None else paths
+    if sum(map(_read_once, named)) > 1:
+        raise ConfigError(
+            "standard input (-) can be read only once, and so can a pipe; one text may come from there",
+            kept="nothing was written",
+            hint="write the others to files",
+        )
+    with _in_memory(", ".join(named)):
+        corpus = _joined(paths, val, share)
+    if len(corpus.train) < 2:
+        found = sum(source.characters for source in corpus.sources if not source.held_out)
+        raise DataError(
+            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} to train on; "
+            "at least 2 are needed",
+            kept="nothing was written",
+            hint="give a longer text, or --val 0" if share else "give a longer text",
+        )
+    return corpus
+
+
+def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
     train: list[str] = []
     held: list[str] = []
     sources: list[Source] = []
     remarks: list[str] = []
-    if paths.count(STDIN) + (val == STDIN) > 1:
-        raise ConfigError("standard input (-) can be read only once", kept="nothing was written")
     stdin = ""
     for path in paths:
         for name, text in _texts(path, remarks):
             sources.append(_source(name, text))
             remarks += _remarks(name, text)
-            stdin = text if path == STDIN else stdin
-            cut = int(len(text) * (1 - share)) if share is not None else len(text)
+            stdin = text if sources[-1].path == STDIN else stdin
+            cut = _cut(len(text), share or 0.0)
             train.append(text[:cut])
             held.append(text[cut:])
     if share is None:
         text = read_text(val)
         sources.append(_source(val, text, held_out=True))
-        stdin = text if val == STDIN else stdin
+        remarks += _remarks(val, text)
+        stdin = text if sources[-1].path == STDIN else stdin
         held = [text]
         if not text:
             raise DataError(f"{val} is empty", kept="nothing was written", hint="--val wants a text, a share, or 0")
-    corpus = Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
-    if len(corpus.train) < 2:
-        found = sum(source.characters for source in sources)
-        raise DataError(
-            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} to train on; "
-            "at least 2 are needed",
-            kept="nothing was written",
-            hint="give a longer text, or --val 0",
-        )
-    return corpus
+    return Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
+
+
+def _cut(characters: int, share: float) -> int:
+    """How many characters are before the held-out share, which is meant as the decimal number that a user reads.
+
+    >>> _cut(10, 0.9), int(10 * (1 - 0.9))
+    (1, 0)
+    """
+    return int(characters * (1 - Fraction(str(share))))
+
+
+def _read_once(path: str) -> bool:
+    """Whether this is standard input, or a pipe or another device that gives its text a single time."""
+    return path == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
 
 
 def _source(name: str, text: str, *, held_out: bool = False) -> Source:
     raw = text.encode()
-    path = name if name == STDIN else str(Path(name).absolute())
+    path = STDIN if _read_once(name) else str(Path(name).absolute())
     return Source(path, len(raw), len(text), hashlib.sha256(raw).hexdigest(), held_out)
 
 
@@ -142,52 +189,74 @@ def _texts(path: str, remarks: list[str]) -> Iterator[tuple[str, str]]:
     if path == STDIN or not os.path.isdir(path):
         yield path, read_text(path)
         return
+    skipped: list[str] = []
     found = False
-    for name in sorted(_walk(Path(path), remarks)):
+    for name in sorted(_walk(path, skipped)):
         try:
             raw = Path(name).read_bytes()
             if b"\0" in raw[:_SNIFF]:
-                remarks.append(f"skipped {name}: binary")
+                skipped.append(f"{name}: binary")
                 continue
             text = raw.decode()
         except OSError as error:
-            remarks.append(f"skipped {name}: {error.strerror}")
+            skipped.append(f"{name}: {error.strerror}")
         except UnicodeDecodeError as error:
-            remarks.append(f"skipped {name}: not UTF-8 at byte {error.start}")
+            skipped.append(f"{name}: not UTF-8 at byte {error.start}")
         else:
             found = True
             yield name, text
+    remarks += [f"skipped {what}" for what in sorted(skipped)]
     if not found:
+        first = f"; skipped {min(skipped)}" + f" and {len(skipped) - 1} more" * (len(skipped) > 1) if skipped else ""
         raise DataError(
-            f"{path} holds no text", kept="nothing was written", hint="name files, or a folder with UTF-8 texts in it"
+            f"{path} holds no text{first}",
+            kept="nothing was written",
+            hint="name files, or a folder with UTF-8 texts in it",
         )
 
 
-def _walk(folder: Path, remarks: list[str]) -> Iterator[str]:
-    """Regular files below a folder; hidden ones are passed over, links to folders are named and not followed."""
+def _walk(folder: str, skipped: list[str]) -> Iterator[str]:
+    """Files below a folder, in no order; whatever else lies there is named, and links to folders are not followed.
 
-    def unreadable(error: OSError) -> None:
-        remarks.append(f"skipped {error.filename}: {error.strerror}")
-
-    for where, folders, files in os.walk(folder, onerror=unreadable):
-        remarks += [f"skipped {Path(where, name)}: a run of charlm's" for name in folders if _is_run(Path(where, name))]
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_run(Path(where, name))]
-        remarks += [
-            f"skipped {Path(where, name)}: a link to a folder" for name in folders if Path(where, name).is_symlink()
-        ]
-        for name in files:
-            path = Path(where, name)
-            if name.startswith("."):
-                continue
-            if path.is_file():
-                yield str(path)
+    A list of what is still to be visited instead of recursion: folders may be nested as deep as paths can be long.
+    """
+    left = [folder]
+    while left:
+        where = left.pop()
+        try:
+            names = os.listdir(where)
+        except OSError as error:
+            skipped.append(f"{where}: {error.strerror}")
+            continue
+        for name in names:
+            path = os.path.join(where, name)
+            kind = "hidden" if name.startswith(".") else _kind(path)
+            if kind == _FILE:
+                yield path
+            elif kind == _FOLDER:
+                left.append(path)
             else:
-                remarks.append(f"skipped {path}: not a file")
+                skipped.append(f"{path}: {kind}")
 
 
-def _is_run(folder: Path) -> bool:
+def _kind(path: str) -> str:
+    """A file, a folder, or why it is neither that a text is looked for in; a pipe is never opened, it could block."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:  # unreadable, gone by now, a link to nothing or to itself
+        return str(error.strerror)
+    if stat.S_ISREG(mode):
+        return _FILE
+    if not stat.S_ISDIR(mode):
+        return "not a file"
+    if os.path.islink(path):
+        return "a link to a folder"
+    return "a run of charlm's" if _is_run(path) else _FOLDER
+
+
+def _is_run(folder: str) -> bool:
     """Whether this is one of our own runs: what we wrote is no text to learn from."""
-    return (folder / "last.safetensors").exists()
+    return any(os.path.isfile(os.path.join(folder, f"{name}.safetensors")) for name in ("last", "previous"))
 
 
 def _remarks(name: str, text: str) -> Iterator[str]:
