@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test check faults bench docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -23,16 +23,20 @@ demo: setup  ## train two minutes on Python's own documentation, write some, and
 	@echo
 	$(BIN)/charlm eval demo
 
-test: setup  ## run all tests
-	$(BIN)/python -m pytest
+test: setup  ## run all tests, on all processors
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: setup  ## lint, types, tests
 	$(BIN)/ruff format --check charlm tests bench docs
 	$(BIN)/ruff check charlm tests bench docs
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
-bench: setup  ## measure speed against plain PyTorch (ONLY=train|start for one part)
+faults: setup  ## try the whole fault matrix at full size (RECORD=1: and write docs/reliability.md)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[fuzz]' --no-deps
+	$(BIN)/python -m pytest -n auto --dist worksteal --faults $(if $(RECORD),--faults-record)
+
+bench: setup  ## measure speed against plain PyTorch (ONLY=train|start|save for one part)
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 docs: setup  ## write docs/cli.md again from the commands themselves

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from bench import start, train
+from bench import save, start, train
 from bench.rows import Row
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"train": train.rows, "start": start.rows}
+PARTS: dict[str, Callable[[], list[Row]]] = {"train": train.rows, "start": start.rows, "save": save.rows}
 
 
 def main() -> None:

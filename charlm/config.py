@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -244,6 +245,10 @@ def parse(name: str, text: str, spec: Spec) -> Value:
         return check(name, text, spec)
 
 
+_QUOTE: Final = reprlib.Repr()
+_QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 500  # what is not an option need not be quoted whole
+
+
 def check(name: str, value: object, spec: Spec) -> Value:
     """`value` in the option's own type, or a `ConfigError` that names the option and its range."""
     if spec.loose and isinstance(value, (int, float, os.PathLike)) and not isinstance(value, bool):
@@ -251,7 +256,9 @@ def check(name: str, value: object, spec: Spec) -> Value:
     if spec.type is float and isinstance(value, int) and not isinstance(value, bool) and _allowed(value, spec):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, spec.type) or not _allowed(value, spec):
-        raise ConfigError(f"{flag(name)} must be {spec.range}, not {value!r}", kept="nothing was read or written")
+        raise ConfigError(
+            f"{flag(name)} must be {spec.range}, not {_QUOTE.repr(value)}", kept="nothing was read or written"
+        )
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ pytest_plugins = ["matrix"]
 # The same examples in every run; how long one takes says nothing on a machine that others use as well.
 settings.register_profile("charlm", derandomize=True, deadline=None, database=None)
 settings.load_profile("charlm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several processes each keeps to a processor of its own: threads that wait for each other suffer otherwise."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker["workerid"].removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import comb
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -41,7 +42,7 @@ MATRIX: Final = {
     13: Row("saving over the file the run was loaded from", "correct"),
     14: Row("Ctrl-C once, twice", "step finished, saved, 130; at once, old checkpoint whole"),
     15: Row("SIGTERM", "saved, 143"),
-    16: Row("SIGHUP, closed standard output, broken pipe", "training goes on, or a clean exit"),
+    16: Row("SIGHUP, closed standard output, broken pipe", "saved, 129; goes on under nohup; or a clean exit"),
     17: Row("Ctrl-C during import, load or save", "no partial file, no traceback"),
     18: Row("each part of the saved state removed in turn", "the resume test fails", every=True),
     19: Row("resume at every step, over the end of an epoch and of a lane", "identical", every=True),
@@ -57,7 +58,7 @@ MATRIX: Final = {
     29: Row("every single-byte flip of a checkpoint", "exit 4", every=True),
     30: Row("header bomb, huge shape, 2^31 units, 10^9 layers", "refused before memory is taken"),
     31: Row("a pickle, .pt, zip or tar under our name", "refused by its first bytes, exit 4"),
-    32: Row("last is corrupt", "a run falls back to previous, loudly; a path does not"),
+    32: Row("last is corrupt", "training falls back to previous, loudly; a path never does"),
     33: Row("../, NUL, escapes, links in names and metadata", "treated as data, shown escaped"),
     34: Row("a malicious SentencePiece model in a checkpoint", "checked before it is loaded, exit 4"),
     35: Row("empty, one character, shorter than a window, one repeated", "trained, or exit 3"),
@@ -65,7 +66,7 @@ MATRIX: Final = {
     37: Row(
         "a file larger than memory, a FIFO, standard input",
         "read as a file is",
-        argued="a text is held in memory, several times its size: one that does not fit ends with exit 1",
+        argued="a text is held in memory, 10 to 30 times its size: one that does not fit ends with exit 1",
     ),
     38: Row("unknown characters at eval and in a prime", "charged and counted; works and says so"),
     39: Row("terminal escapes and bidirectional overrides in text", "shown on a terminal, exact in a pipe"),
@@ -79,6 +80,11 @@ MATRIX: Final = {
 }
 
 
+DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
+BEGIN: Final = "<!-- written by make faults RECORD=1 -->"
+END: Final = "<!-- end -->"
+
+
 class Tally:
     """How often each row was tried and survived, over a whole run of pytest."""
 
@@ -90,22 +96,43 @@ class Tally:
     def tried(self, row: int) -> int:
         return self.survived[row] + self.lost[row]
 
+    def limit(self, number: int) -> str:
+        tried, lost = self.tried(number), self.lost[number]
+        return "all" if MATRIX[number].every and not lost else f"{bound(tried, lost):.2%}" if tried else "-"
+
     def line(self, number: int) -> str:
-        row, tried, lost = MATRIX[number], self.tried(number), self.lost[number]
-        limit = "all" if row.every and not lost else f"{bound(tried, lost):.2%}" if tried else "-"
-        note = " *" if row.argued else ""
-        return f"{number:>3}  {row.fault[:62]:<62} {tried:>8,} {self.survived[number]:>8,} {lost:>5} {limit:>8}{note}"
+        row, tried, lost, note = (
+            MATRIX[number],
+            self.tried(number),
+            self.lost[number],
+            " *" * bool(MATRIX[number].argued),
+        )
+        survived, limit = self.survived[number], self.limit(number)
+        return f"{number:>3}  {row.fault[:62]:<62} {tried:>8,} {survived:>8,} {lost:>5} {limit:>8}{note}"
+
+    def table(self) -> str:
+        """The matrix with its figures, in Markdown."""
+        lines = ["| | fault | what happens | tried | lost | 95 % |", "| --- | --- | --- | --- | --- | --- |"]
+        for number, row in MATRIX.items():
+            figures = f"{self.tried(number):,} | {self.lost[number]} | {self.limit(number)}"
+            lines.append(f"| {number}{' *' * bool(row.argued)} | {row.fault} | {row.required} | {figures} |")
+        return "\n".join([*lines, ""])
 
 
 class Tries:
-    """Counts what a test tries; every `survived` is one try that went well, a failure of the test one that did not."""
+    """Counts what a test tries; every `survived` is one try that went well, a failure of the test one that did not.
 
-    def __init__(self, tally: Tally, row: int) -> None:
-        self._tally, self._row, self.count = tally, row, 0
+    The count stands in the test's report, which may come from another process.
+    """
+
+    def __init__(self, noted: list[tuple[str, object]]) -> None:
+        self.count, self._noted = 0, noted
+        noted.append(("tries", 0))
 
     def survived(self, count: int = 1) -> None:
+        self._noted.remove(("tries", self.count))
         self.count += count
-        self._tally.survived[self._row] += count
+        self._noted.append(("tries", self.count))
 
 
 def bound(tried: int, lost: int) -> float:
@@ -132,6 +159,7 @@ def row_of(item: pytest.Item) -> int | None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--faults", action="store_true", help="only the fault matrix, at full size, with its table")
+    group.addoption("--faults-record", action="store_true", help="and write the table into docs/reliability.md")
     group.addoption("--fault-seed", default="0", help="seed of every random kill and every mutation")
 
 
@@ -143,37 +171,45 @@ def pytest_configure(config: pytest.Config) -> None:
 class _Plugin:
     def __init__(self, config: pytest.Config) -> None:
         self.tally = Tally()
-        self.full = bool(config.getoption("--faults"))
+        self.record = bool(config.getoption("--faults-record"))
+        self.full = self.record or bool(config.getoption("--faults"))
         self.selected = False
-        self.counting: dict[str, Tries] = {}
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         if self.full:
             others = [item for item in items if row_of(item) is None]
             config.hook.pytest_deselected(items=others)
             items[:] = [item for item in items if row_of(item) is not None]
+        for item in items:
+            item.user_properties += [("row", row)] if (row := row_of(item)) is not None else []
         self.selected = bool(config.option.keyword) or any("::" in argument for argument in config.args)
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # noqa: ARG002
-        outcome: Any = yield
-        report, row = outcome.get_result(), row_of(item)
-        if row is None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Reports come from all the processes that share the work, with what each test noted down."""
+        noted = dict(report.user_properties)
+        if "row" not in noted:
             return
+        row = int(str(noted["row"]))
         if report.failed:
             self.tally.lost[row] += 1
-        elif report.skipped:
+        if report.skipped:
             self.tally.skipped[row] += 1
-        elif report.when == "call" and item.nodeid not in self.counting:
-            self.tally.survived[row] += 1
+        elif report.when == "call":
+            self.tally.survived[row] += int(str(noted.get("tries", int(report.passed))))
 
     def missing(self) -> list[int]:
         """Rows that nothing tried."""
         return [] if self.selected else [number for number in MATRIX if not self.tally.tried(number)]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workerinput"):  # one of several processes: the whole is not known here
+            return
         if self.full and session.exitstatus == pytest.ExitCode.OK and self.missing():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.record:
+            before, mark, rest = DOCUMENT.read_text().partition(BEGIN)
+            after = rest.partition(END)[2]
+            DOCUMENT.write_text(f"{before}{mark}\n{self.tally.table()}{END}{after}")
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         if not self.full:
@@ -197,18 +233,14 @@ class _Plugin:
 @pytest.fixture
 def tries(request: pytest.FixtureRequest) -> Tries:
     """Counts the tries of a test that makes many."""
-    plugin: Any = request.config.pluginmanager.get_plugin("fault-matrix")
-    row = row_of(request.node)
-    assert row is not None, "a test that counts tries says of which row"
-    plugin.counting[request.node.nodeid] = Tries(plugin.tally, row)
-    counting: Tries = plugin.counting[request.node.nodeid]
-    return counting
+    return Tries(request.node.user_properties)
 
 
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """How often: `many(30, 300)` is 30 among the other tests and 300 under --faults."""
-    return lambda short, full: full if request.config.getoption("--faults") else short
+    plugin: Any = request.config.pluginmanager.get_plugin("fault-matrix")
+    return lambda short, full: full if plugin.full else short
 
 
 @pytest.fixture

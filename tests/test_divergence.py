@@ -14,9 +14,10 @@ from test_resume import OPTIONS, after, corpus, outcome, train
 
 import charlm
 from charlm.storage.checkpoint import load_checkpoint
+from charlm.storage.runs import Run
 from charlm.training import trainer
 from charlm.training.divergence import LOWER, ROLLBACKS
-from charlm.training.events import Event, Remark, Stepped
+from charlm.training.events import Event, Remark, Saved, Stepped
 from charlm.training.trainer import Trainer
 
 __all__ = ["corpus"]
@@ -147,3 +148,30 @@ def test_without_a_good_model_it_gives_up_at_once_and_says_so(corpus: Path, monk
     damaged(monkeypatch, "norm", math.nan, lambda number: number == 40)
     with pytest.raises(charlm.DivergedError, match="run holds no good model; start again with --force"):
         train(corpus, "run", **OPTIONS, checkpoint_every="10", val="0")
+
+
+@pytest.mark.fault(25)
+def test_the_save_after_going_back_leaves_what_was_gone_back_to(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`last` is ruined, `previous` is good: a kill in that save must not find the one in the other's place."""
+    damaged(monkeypatch, "loss", 1e6, lambda number: 20 < number < 31)
+    damaged(monkeypatch, "norm", math.nan, lambda number: number == 31)
+    saved: list[tuple[int, int]] = []
+    run = Run(corpus.parent / "run")
+
+    def note(event: Event) -> None:
+        if isinstance(event, Saved) and run.previous.exists():
+            steps = [load_checkpoint(path).training["step"] for path in (run.last, run.previous)]
+            saved.append((steps[0], steps[1]))
+
+    train(corpus, "run", **OPTIONS, checkpoint_every="10", val="0", on_event=note)
+    assert saved[:5] == [(10, 0), (20, 10), (30, 20), (20, 20), (30, 20)]
+
+
+def test_why_a_run_is_not_exact_outlives_going_back(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = train(corpus, "run", **OPTIONS, stop=after(12))
+    checkpoint = load_checkpoint(stopped.run.last)
+    stopped.run.save_last(replace(checkpoint, environment={**checkpoint.environment, "torch": "another"}))
+    damaged(monkeypatch, "norm", math.nan, lambda number: number == 3)
+    done = train(corpus, "run", resume=True)
+    assert load_checkpoint(done.run.last).training["rollbacks"] == [[15, 12]]
+    assert len(load_checkpoint(done.run.last).bookkeeping["inexact"]) == 1

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import matrix
 import pytest
 
 import charlm
@@ -88,8 +89,19 @@ def test_the_readmes_two_commands_are_what_make_offers_and_ci_runs() -> None:
     assert commands[:2] == ["make demo", "make test"] or commands.index("make demo") < commands.index("make test")
     assert "make test" in (ROOT / ".ci/run").read_text()
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f"make {name}" in listed for name in ("setup", "demo", "test", "check", "bench", "docs", "clean"))
+    assert all(
+        f"make {name}" in listed for name in ("setup", "demo", "test", "check", "faults", "bench", "docs", "clean")
+    )
     assert readme.count("## ") >= 3
+
+
+def test_the_fault_matrix_in_the_docs_is_the_one_that_is_tried() -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    rows = re.findall(r"^\| (\d+)(?: \*)? \| (.*?) \| (.*?) \| ([\d,]+) \| (\d+) \|", page, re.MULTILINE)
+    assert {int(number): (fault, required) for number, fault, required, _, _ in rows} == {
+        number: (row.fault, row.required) for number, row in matrix.MATRIX.items()
+    }
+    assert all(tried != "0" and lost == "0" for *_, tried, lost in rows), "run make faults RECORD=1"
 
 
 def test_importing_the_package_is_light() -> None:

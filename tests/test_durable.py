@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from disk import Disk, Hand
-from matrix import Tally, Tries
+from matrix import Tries
 
 from charlm.errors import StorageError
 from charlm.storage import durable
@@ -276,7 +276,7 @@ def test_a_writer_that_forgets_to_flush_does_not_survive_a_power_failure(
 
     monkeypatch.setattr(disk, "_fsync", forgetful)
     with pytest.raises((AssertionError, ValueError)):  # ValueError: what is there is no checkpoint at all
-        saved_often(tmp_path, disk, Tries(Tally(), 6), renamed_first if missing == "order" else write_durably)
+        saved_often(tmp_path, disk, Tries([]), renamed_first if missing == "order" else write_durably)
 
 
 def test_a_folder_is_made_with_all_above_it_and_each_is_flushed_into_the_one_above(

@@ -141,7 +141,7 @@ def test_killed_at_random_times(
     places: list[Place], kind: str, tries: Tries, many: Callable[[int, int], int], rng: random.Random
 ) -> None:
     places[0].whole(kind)
-    wanted = many(4, 80)
+    wanted = many(4, 40)
     while tries.count < wanted:
         in_turn(places, [kill_at_random(kind, 2, rng.random(), tries) for _ in range((wanted - tries.count + 1) // 2)])
     assert tries.count >= wanted
@@ -154,7 +154,7 @@ def test_the_command_itself_killed_at_random_times(
     """As a user starts it, so that the import of torch is among what is killed."""
     kind = "lstm-char-fp32"
     program = [str(Path(sys.executable).with_name("charlm"))]
-    while tries.count < many(2, 30):
+    while tries.count < many(2, 16):
         name = place.name()
         for _ in range(2):
             with subprocess.Popen([*program, *command(name, kind, "-q")], cwd=place.folder) as process:
@@ -215,7 +215,7 @@ def test_killed_between_a_row_of_metrics_and_its_checkpoint(
     kind = "lstm-sentencepiece-fp32"
     every = points(places[0], scope, 4, kind)
     places[0].whole(kind)
-    in_turn(places, [kill_at(point, kind, tries) for point in some(every, many(4, 60))])
+    in_turn(places, [kill_at(point, kind, tries) for point in some(every, many(4, 30))])
 
 
 @pytest.mark.fault(4)
@@ -238,7 +238,7 @@ def test_killed_while_resuming_again_and_again(
     """At points all over the start of a run that goes on, several after each other."""
     place = places[0]
     place.whole(kind)
-    for _ in range(many(2, 12)):
+    for _ in range(many(2, 8)):
         name = place.name()
         assert place.victims.run(place.folder, command(name, kind), kill_at=Point("Trainer._advance", 17, 1)) == KILLED
         step = place.step(name)

@@ -143,7 +143,7 @@ def test_checkpoints_forged_at_random_are_refused_or_harmless(
         taken(path)
 
     work(data)
-    inputs = [forgery(data, rng) for _ in range(many(150, 10000))]
+    inputs = [forgery(data, rng) for _ in range(many(150, 3000))]
     tries.survived(survives(inputs, work, size=len, allowed=(CheckpointError,)))
 
 
@@ -188,7 +188,7 @@ def test_tokenizers_of_any_json_are_refused_or_give_back_every_text(tries: Tries
             assert 0 <= tokenizer.escape < 1
             assert tokenizer.known_nats >= 0 <= tokenizer.unseen_nats
 
-    inputs = collected(STATES, many(300, 20000))
+    inputs = collected(STATES, many(300, 5000))
     tries.survived(survives(inputs, work, allowed=(CheckpointError,)))
 
 
@@ -203,7 +203,7 @@ def test_configurations_of_any_json_are_refused_or_come_back(tries: Tries, many:
         config = Config.from_flat(values)
         assert Config.from_flat(config.flat()) == config
 
-    tries.survived(survives(collected(OPTIONS, many(300, 20000)), work, allowed=(ConfigError,)))
+    tries.survived(survives(collected(OPTIONS, many(300, 5000)), work, allowed=(ConfigError,)))
 
 
 def toml(table: Table) -> str:
@@ -252,7 +252,7 @@ def test_option_files_of_any_bytes_are_refused_or_mean_options(tmp_path: Path, t
         path.write_bytes(data)
         check_train(merge(read_toml(path), {"steps": 3}))
 
-    tries.survived(survives(collected(FILES, many(300, 20000)), work, size=len, allowed=(ConfigError,)))
+    tries.survived(survives(collected(FILES, many(300, 5000)), work, size=len, allowed=(ConfigError,)))
 
 
 CHUNKS = st.sampled_from(
@@ -274,7 +274,7 @@ def test_texts_of_any_bytes_are_refused_or_read_exactly(tmp_path: Path, tries: T
             assert (corpus.train + corpus.val).encode() == data
             assert (corpus.sources[0].bytes, len(corpus.fingerprint)) == (len(data), 64)
 
-    tries.survived(survives(collected(BYTES, many(300, 20000)), work, size=len, allowed=(DataError,)))
+    tries.survived(survives(collected(BYTES, many(300, 5000)), work, size=len, allowed=(DataError,)))
 
 
 @pytest.mark.fault(30)

@@ -124,7 +124,7 @@ def test_a_place_that_is_none_is_an_input_output_error(place: Path, many: Many, 
 
 @pytest.mark.fault(12)
 def test_of_trainers_that_start_at_the_same_time_one_trains(place: Path, many: Many, tries: Tries) -> None:
-    for number in range(many(1, 15)):
+    for number in range(many(1, 8)):
         command = [CHARLM, "train", "t.txt", "--name", f"r{number}", "--json", *SHORT]
         trainers = [
             subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -16,7 +16,7 @@ from matrix import Tries
 
 import charlm
 from charlm.storage.checkpoint import load_checkpoint
-from charlm.training.events import Event, Remark, Saved
+from charlm.training.events import Event, Remark, Resumed, Saved
 from charlm.training.schedule import Plan
 from charlm.training.trainer import Trainer
 
@@ -189,26 +189,22 @@ def test_a_corrupt_last_falls_back_to_previous_and_says_so(corpus: Path) -> None
 
 
 @pytest.mark.fault(23)
-def test_another_number_of_threads_is_said_to_cost_exactness_and_marks_the_run(corpus: Path) -> None:
-    trained = train(corpus, "run", **{**OPTIONS, "steps": 6}, stop=after(2))
-    assert not load_checkpoint(trained.run.last).bookkeeping["inexact"]
-    events: list[Event] = []
-    train(corpus, "run", resume=True, on_event=events.append, threads=2, stop=after(2))
-    assert any(isinstance(event, Remark) and "not bit-exact" in event.text for event in events)
-    train(corpus, "run", resume=True, threads=2)
-    assert load_checkpoint(trained.run.last).bookkeeping["inexact"] == ["threads was 1 and is 2 from step 2 on"]
-
-
-@pytest.mark.fault(23)
-@pytest.mark.parametrize("name", ["torch", "python", "system", "device_name"])
-def test_another_build_or_machine_marks_the_run(corpus: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threads", 2), ("torch", "2.0"), ("python", "3.9"), ("system", "Plan 9"), ("device_name", "another")],
+)
+def test_going_on_elsewhere_is_said_to_cost_exactness_and_marks_the_run(corpus: Path, name: str, value: Any) -> None:
     trained = train(corpus, "run", **OPTIONS, stop=after(2))
     checkpoint = load_checkpoint(trained.run.last)
-    trained.run.save_last(replace(checkpoint, environment={**checkpoint.environment, name: "another"}))
-    train(corpus, "run", resume=True)
+    assert not checkpoint.bookkeeping["inexact"]
+    trained.run.save_last(replace(checkpoint, environment={**checkpoint.environment, name: value}))
+    events: list[Event] = []
+    train(corpus, "run", resume=True, threads=1, on_event=events.append)
+    assert any(isinstance(event, Remark) and "not bit-exact" in event.text for event in events)
+    assert [event.exact for event in events if isinstance(event, Resumed)] == [False]
     marks = load_checkpoint(trained.run.last).bookkeeping["inexact"]
-    assert len(marks) == 1
-    assert marks[0].startswith(f"{name} was another and is ")
+    now = checkpoint.environment[name]
+    assert marks == [f"{name} was {value} and is {now} from step 2 on"]
 
 
 @pytest.mark.fault(24)

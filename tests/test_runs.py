@@ -13,6 +13,7 @@ import pytest
 from hostile import made
 
 import charlm
+from charlm.config import Config
 from charlm.errors import CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, save_checkpoint
 from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run, remove_empty
@@ -122,13 +123,13 @@ def test_without_any_run_there_is_no_newest(tmp_path: Path) -> None:
 
 
 def test_saving_keeps_the_checkpoint_before_and_the_best_apart(run: Run) -> None:
-    assert (run.exists, run.restore(), run.load_best()) == (False, None, None)
+    assert (run.exists, run.restore(), run.load_best(made().config)) == (False, None, None)
     for number in (1, 2, 3):
         run.save_last(checkpoint(number))
     run.save_best(checkpoint(2))
     assert run.exists
     assert step(run) == (3, run.last)
-    best = run.load_best()
+    best = run.load_best(made().config)
     assert best is not None
     assert best.training["step"] == 2
     run.last.unlink()
@@ -269,12 +270,34 @@ def test_metrics_without_a_file_need_no_cut(run: Run) -> None:
     assert os.listdir(run.folder) == []
 
 
-def test_clearing_removes_what_a_run_left_and_nothing_else(run: Run) -> None:
-    own = (run.last, run.previous, run.best, run.metrics, run.corpus, run.curves)
-    for path in (*own, run.folder / "notes.txt", run.folder / ".lock"):
+def test_clearing_removes_what_a_run_left_but_not_its_text(run: Run) -> None:
+    own = (run.last, run.previous, run.best, run.metrics, run.curves)
+    for path in (*own, run.corpus, run.folder / "notes.txt", run.folder / ".lock"):
         path.write_text("something")
     run.clear()
-    assert sorted(os.listdir(run.folder)) == [".lock", "notes.txt"]
+    assert sorted(os.listdir(run.folder)) == [".lock", "corpus.txt", "notes.txt"]
+
+
+def test_the_best_model_of_another_run_is_refused(run: Run) -> None:
+    save_checkpoint(run.best, made())
+    with pytest.raises(CheckpointError, match="is of another run"):
+        run.load_best(Config())
+
+
+def test_a_file_that_cannot_be_read_gives_way_to_the_previous_one(run: Run) -> None:
+    run.save_last(checkpoint(1))
+    run.save_last(checkpoint(2))
+    run.last.unlink()
+    run.last.mkdir()
+    assert step(run) == (1, run.previous)
+
+
+def test_the_present_checkpoint_may_be_kept_from_becoming_the_previous_one(run: Run) -> None:
+    for number, keep in ((1, True), (2, True), (3, False)):
+        run.save_last(checkpoint(number), keep=keep)
+    assert step(run) == (3, run.last)
+    run.last.unlink()
+    assert step(run) == (1, run.previous)
 
 
 def test_an_empty_run_is_taken_back_but_not_what_others_put_there(run: Run) -> None:

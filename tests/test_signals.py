@@ -90,7 +90,7 @@ def test_a_signal_ends_training_after_the_step_saved_and_resumable(
 def test_ctrl_c_twice_leaves_at_once_with_a_whole_checkpoint(
     place: Path, many: Many, rng: random.Random, tries: Tries
 ) -> None:
-    for number in range(many(1, 30)):
+    for number in range(many(1, 12)):
         name = f"twice-{number}"
         run = place / "checkpoints" / name
         with started("train", "--name", name, *ONE_STEP, cwd=place) as process:
@@ -108,7 +108,7 @@ def test_ctrl_c_twice_leaves_at_once_with_a_whole_checkpoint(
 
 @pytest.mark.fault(17)
 def test_ctrl_c_during_saves_leaves_no_partial_file(place: Path, many: Many, rng: random.Random, tries: Tries) -> None:
-    for number in range(many(1, 30)):
+    for number in range(many(1, 12)):
         name = f"saving-{number}"
         run = place / "checkpoints" / name
         with started("train", "--name", name, *ONE_STEP, cwd=place) as process:
@@ -132,7 +132,7 @@ def test_ctrl_c_at_any_time_of_a_start_is_one_line_and_leaves_nothing(
     place: Path, arguments: str, takes: float, many: Many, rng: random.Random, tries: Tries
 ) -> None:
     before = sorted((place / "checkpoints/sums").iterdir())
-    for number in range(many(1, 30)):
+    for number in range(many(1, 12)):
         name = f"start-{number}"
         command = arguments.split() + ([name, *ONE_STEP] if arguments.startswith("train") else [])
         with started(*command, cwd=place) as process:

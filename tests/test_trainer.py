@@ -104,7 +104,7 @@ def test_metrics_have_a_row_every_ten_steps_and_at_each_check_in_order(corpus: P
 def test_events_tell_the_story_in_order(corpus: Path) -> None:
     events: list[Event] = []
     run(corpus, steps=20, on_event=events.append)
-    assert [type(event) for event in events[:3]] == [Writing, Chosen, Saved]
+    assert [type(event) for event in events[:4]] == [Writing, Chosen, Writing, Saved]
     assert isinstance(events[-1], Finished)
     assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, 21))
     assert any(isinstance(e, Checked) for e in events)

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         import hashlib
 
         from charlm.errors import StorageError
-        from charlm.storage.durable import write_durably
+        from charlm.storage.durable import make_folder, write_durably
         from charlm.text.known import fetch, known
 
         corpus = known(name)
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
             content = fetch(corpus)
         with signals.held():
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             except OSError as error:
                 kept = "nothing was written"
                 raise StorageError(f"cannot make {path.parent}: {error.strerror}", kept=kept) from error

@@ -84,7 +84,7 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
     table = {name: value for name, value in checkpoint.tokenizer.table.items() if name != "vocabulary"}
     return {
         "state_sha256": checkpoint.state_sha256,
-        "resumable": bool(checkpoint.tensors),
+        "resumable": checkpoint.resumable,
         "parameters": checkpoint.parameters,
         "vocabulary": tokenizer.size,
         "tokenizer": {**table, "escape": tokenizer.escape},
@@ -157,7 +157,7 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
             f"charlm's format 1, torch {environment['torch']}, Python {environment['python']}, "
             f"{environment['device']}, {environment['precision']}",
         ),
-        ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.tensors else 'the model alone'})"),
+        ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.resumable else 'the model alone'})"),
     ]
     lines += [("not exact", reason) for reason in checkpoint.bookkeeping.get("inexact", [])]
     kinds = Counter(name.split(".")[0] for name in {**checkpoint.weights, **checkpoint.tensors})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -201,6 +202,8 @@ def _opened(header: bytes) -> tuple[dict[str, Any], str, int]:
     """The table of tensors, the description as text, and where the 64 digits of the file's own hash begin."""
     try:
         text = header.decode("ascii")
+        if re.search(r"\\u(?!00)", text.replace("\\\\", "  ")):  # ours has none; one makes all characters wider
+            raise CheckpointError("it is not a charlm checkpoint")
         begin = text.index(_DESCRIPTION) + len(_DESCRIPTION) - 1
         description, end = json.JSONDecoder().raw_decode(text, begin)  # a text in quotes, so nothing that could swell
         if len(text) - (end - begin) > _LARGEST_TABLE:
@@ -234,7 +237,10 @@ def _places(table: Mapping[str, Any]) -> dict[str, _Place]:
         kind, width = ("U8", 1) if name == _TOKENIZER_MODEL else ("F32", 4)
         match entry:
             case {"dtype": dtype, "shape": [*shape], "data_offsets": [begin, end]} if (
-                len(entry) == 3 and dtype == kind and all(type(number) is int for number in (*shape, begin, end))
+                len(entry) == 3
+                and len(shape) <= 8
+                and dtype == kind
+                and all(type(number) is int for number in (*shape, begin, end))
             ):
                 places[name] = _Place(begin, end, dtype, tuple(shape))
         if name not in places or math.prod(shape) * width != end - begin:
@@ -262,7 +268,8 @@ def _view(name: str, place: _Place, body: bytes) -> Array:
 
 def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
     """The checkpoint of a description and the tensors beside it, which must be those that it asks for."""
-    config = Config.from_flat({name: value for part in table["config"].values() for name, value in part.items()})
+    parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
+    config = Config.from_flat({name: value for part in parts for name, value in part.items()})
     val_share(config.data.val)
     model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8))
     if model.size > LARGEST_MODEL:

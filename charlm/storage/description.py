@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Final
@@ -49,7 +50,7 @@ def from_json(text: str) -> dict[str, Any]:
     if not isinstance(table, dict) or _deeper(table, _DEEPEST):
         raise CheckpointError("its description cannot be read")
     if (found := table.get("format")) != FORMAT or not _count(found):
-        raise CheckpointError(f"it has format {found!r}; this charlm reads format {FORMAT}")
+        raise CheckpointError(f"it has format {reprlib.repr(found)}; this charlm reads format {FORMAT}")
     training = table.get("training")
     whole = isinstance(training, dict) and "plan" in training
     fault = _fault(table, {**_REQUIRED, "training": _TRAINING if whole else _MODEL_ALONE})

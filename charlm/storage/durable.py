@@ -120,6 +120,8 @@ def _link(path: Path, keep: Path) -> None:
         except OSError:
             _write(second, path.read_bytes())
         os.replace(second, keep)
+    with suppress(FileNotFoundError):
+        os.unlink(second)  # to rename one of two names of a file to the other does nothing
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
+from charlm.config import val_share
 from charlm.errors import DataError, StorageError
 from charlm.storage.durable import write_durably
 from charlm.storage.runs import Run
@@ -52,6 +53,8 @@ def find_corpus(
     """
     texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
     held = [source for source in recorded["sources"] if source["held_out"]]
+    if not held and val_share(val) is None:
+        raise DataError("the run's held-out file is missing from its record", kept="nothing was changed", hint=_HINT)
     given = list(paths)
     try:
         if held and held_out is None:

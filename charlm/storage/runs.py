@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from charlm.errors import CheckpointError, ConfigError, StorageError
+from charlm.config import Config
+from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
 
@@ -68,26 +69,33 @@ class Run:
         """Whether there is anything that training would overwrite."""
         return any(path.exists() for path in (self.last, self.previous, self.best))
 
-    def save_last(self, checkpoint: Checkpoint) -> bool:
-        """Save the whole training state, after the rows that it counts on; returns what `write_durably` does."""
+    def save_last(self, checkpoint: Checkpoint, *, keep: bool = True) -> bool:
+        """Save the whole training state, after the rows that it counts on; returns what `write_durably` does.
+
+        The one before becomes `previous`, unless `previous` is to be kept.
+        """
         with _writing(self.metrics):
             flush(self.metrics)
-        return save_checkpoint(self.last, checkpoint, keep=self.previous)
+        return save_checkpoint(self.last, checkpoint, keep=self.previous if keep else None)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         save_checkpoint(self.best, checkpoint)
 
-    def load_best(self) -> Checkpoint | None:
-        return load_checkpoint(self.best) if self.best.exists() else None
+    def load_best(self, config: Config) -> Checkpoint | None:
+        """The best model so far, which must be of this configuration: another run's has no business here."""
+        best = load_checkpoint(self.best) if self.best.exists() else None
+        if best is not None and best.config != config:
+            raise CheckpointError(f"{self.best} is of another run", hint="put it elsewhere, then go on with --resume")
+        return best
 
     def clear(self) -> None:
-        """Remove what an earlier run of this name left; its lock stays."""
-        for path in (self.last, self.previous, self.best, self.metrics, self.corpus, self.curves):
+        """Remove what an earlier run of this name left; its lock stays, and its text, which may be the only copy."""
+        for path in (self.last, self.previous, self.best, self.metrics, self.curves):
             path.unlink(missing_ok=True)
 
     def restore(self) -> tuple[Checkpoint, Path] | None:
         """The newest whole training state, and its file; None if the run has not saved any yet."""
-        problem: CheckpointError | None = None
+        problem: CharlmError | None = None
         for path in (self.last, self.previous):
             try:
                 if path.exists():
@@ -95,7 +103,7 @@ class Run:
                     if checkpoint.resumable:
                         return checkpoint, path
                     raise CheckpointError(f"{path} holds a model alone, from which no training can go on")
-            except CheckpointError as error:
+            except (CheckpointError, StorageError) as error:  # a bad sector cannot even be read
                 problem = problem or error
         if problem is not None:
             raise problem
@@ -209,9 +217,9 @@ def _of_run(run: Run) -> Path:
 def newest_run(folder: Path) -> Run:
     """The run whose checkpoints were written last."""
     times = {
-        run: max(path.stat().st_mtime_ns for path in (run.best, run.last) if path.exists())
+        run: max(path.stat().st_mtime_ns for path in (run.best, run.last, run.previous) if path.exists())
         for run in map(Run, folder.iterdir() if folder.is_dir() else ())
-        if run.best.exists() or run.last.exists()
+        if run.exists
     }
     if not times:
         raise CheckpointError(f"there is no run under {folder}", hint="charlm train CORPUS makes one")
@@ -221,7 +229,7 @@ def newest_run(folder: Path) -> Run:
 def remove_empty(run: Run) -> None:
     """Take back the folder of a run that failed before it wrote anything; whatever else lies there stays."""
     if not run.exists:
-        for path in (run.metrics, run.folder / ".lock"):
+        for path in (run.metrics, run.corpus, run.folder / ".lock"):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             run.folder.rmdir()

@@ -19,6 +19,7 @@ import codecs
 import io
 import math
 import re
+import reprlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -322,7 +323,7 @@ def restore_tokenizer(state: TokenizerState) -> Tokenizer:
             return SentencePieceTokenizer(state.model)
         case {"kind": "char"}:
             raise CheckpointError("the checkpoint's vocabulary or its counts are missing")
-    raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {state.table.get('kind')!r}")
+    raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {reprlib.repr(state.table.get('kind'))}")
 
 
 def _restore_characters(vocabulary: str, once: int, total: int) -> CharTokenizer:

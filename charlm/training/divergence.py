@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from charlm.errors import CheckpointError, DivergedError
+from charlm.config import Config
+from charlm.errors import CheckpointError, DivergedError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.runs import Run
 from charlm.text.lanes import Position
@@ -31,13 +32,14 @@ def lowered(state: TrainState) -> float:
     return LOWER ** len(state.rollbacks)
 
 
-def last_good(problem: DivergedError, state: TrainState, run: Run, lr: float) -> tuple[Checkpoint, str]:
+def last_good(
+    problem: DivergedError, state: TrainState, run: Run, best: Checkpoint | None, lr: float
+) -> tuple[Checkpoint, str]:
     """The checkpoint to go back to, and in words: last, previous, or in their stead the best model without momentum.
 
     Raises DivergedError, which names the last good model, when there is none or it was tried too often.
     """
     saved = list(_saved(run))
-    best = run.load_best()
     good = [checkpoint for checkpoint in saved if not _ruined(checkpoint)]
     if len(state.rollbacks) < ROLLBACKS:
         if good:
@@ -54,15 +56,23 @@ def last_good(problem: DivergedError, state: TrainState, run: Run, lr: float) ->
     ) from problem
 
 
-def gone_back(to: TrainState, state: TrainState, at: int) -> TrainState:
+def usable_best(run: Run, config: Config) -> Checkpoint | None:
+    """The best model so far; a damaged one counts as none."""
+    try:
+        return run.load_best(config)
+    except (CheckpointError, StorageError):
+        return None
+
+
+def gone_back(to: TrainState, state: TrainState, best: Checkpoint | None, at: int) -> TrainState:
     """The checkpoint's state after `state` diverged in the step after `at`.
 
     What is learned is the checkpoint's. The best model so far is on the disk and stays the best; spent time is spent.
     """
     to.rollbacks = [*state.rollbacks, (at + 1, to.step)]
-    to.seconds = state.seconds
-    if state.best is not None:
-        to.best, to.best_step, to.bad_checks = state.best, state.best_step, 0
+    to.seconds, to.inexact = state.seconds, state.inexact
+    if best is not None:
+        to.best, to.best_step, to.bad_checks = best.training["best"], best.training["step"], 0
     return to
 
 
@@ -78,7 +88,7 @@ def _saved(run: Run) -> Iterator[Checkpoint]:
     for path in (run.last, run.previous):
         try:
             yield load_checkpoint(path)
-        except CheckpointError:  # damaged, or not there yet
+        except (CheckpointError, StorageError):  # damaged, or not there yet
             continue
 
 

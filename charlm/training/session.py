@@ -29,7 +29,7 @@ from charlm.runtime.device import (
     set_threads,
     timed,
 )
-from charlm.storage.checkpoint import Checkpoint, load_checkpoint, weight_shapes
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weight_shapes
 from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
@@ -71,7 +71,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     threads = set_threads(int(given.get("threads", 0)))
     corpus = load_corpus(order.corpus, str(given.get("val", DataConfig().val)))
     given = choose_vocabulary(given, corpus.train)
-    reuse = donor is not None and donor.config.data.tokenizer == "sentencepiece"
+    reuse = donor is not None and donor.tokenizer.table["kind"] == "sentencepiece"
     tokenizer = donor.open_tokenizer() if donor is not None and reuse else _tokenizer(given, corpus)
     train = tokenize(tokenizer, corpus.train)
     config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, threads))
@@ -122,7 +122,7 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
             yield checkpoint
             return
         config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
-        corpus = keep_stdin(_corpus_of(checkpoint, order, run), run)
+        corpus = _corpus_of(checkpoint, order, run)
         train = tokenize(tokenizer, corpus.train)
         if train.unknown_characters:
             raise DataError(
@@ -130,6 +130,7 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
                 kept="nothing was changed",
                 hint="start another run from its weights with --init-from",
             )
+        corpus = keep_stdin(corpus, run)
         runtime = _same_runtime(checkpoint, order)
         network = Network(config.model, tokenizer.size).to_device(runtime.device)
         same = corpus.fingerprint == checkpoint.corpus["fingerprint"]
@@ -137,10 +138,15 @@ def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer 
         _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
         trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
         trainer.restore(checkpoint, same_text=same)
+        if path != run.last:
+            save_checkpoint(
+                run.last, checkpoint
+            )  # or the next save would put what cannot be used in place of `previous`
         differences = list(_differences(checkpoint, runtime, same_text=same))
         for difference in differences:
             emit(Remark(f"{difference}: the run goes on, but is not bit-exact"))
             trainer.state.inexact.append(f"{difference} from step {trainer.state.step} on")
+        trainer.changed = bool(differences)
         emit(Resumed(trainer.state.step, path, not differences))
         yield trainer
 

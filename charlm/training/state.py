@@ -69,8 +69,10 @@ class TrainState:
     def from_json(
         cls, training: Mapping[str, Any], bookkeeping: Mapping[str, Any], history: list[dict[str, Any]]
     ) -> TrainState:
-        known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in {**training, **bookkeeping}.items() if name in known}
+        outside = {"seconds", "metrics_length", "inexact"}
+        known = {field.name for field in fields(cls)} - outside
+        values = {name: value for name, value in training.items() if name in known}
+        values |= {name: value for name, value in bookkeeping.items() if name in outside}
         return cls(
             **{
                 **values,

@@ -36,7 +36,7 @@ from charlm.storage.runs import Run
 from charlm.text.lanes import IGNORE, Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.budget import REVISE, Clock, affordable_checks, revise
-from charlm.training.divergence import gone_back, last_good, lowered, told
+from charlm.training.divergence import gone_back, last_good, lowered, told, usable_best
 from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Writing, Wrote
 from charlm.training.memory import fitting
 from charlm.training.optim import LossScale, Optimizer, clip
@@ -83,6 +83,7 @@ class Trainer:
         self._save_steps, self._save_seconds = every(config.train.checkpoint_every)
         self._at = 0  # the step at work
         self._told_unflushed = False
+        self.changed = False  # whether something is other than in the checkpoint that this goes on from
         self._start_clock()
 
     def _total_steps(self) -> int:
@@ -111,15 +112,17 @@ class Trainer:
         """Steps until the plan ends, patience does, or `stop` names a reason; then the closing score."""
         self._start_clock()
         self.network.train()
-        reason = None
-        if self.state.step == 0:
+        reason, saved = None, False
+        if self.state.step == 0 or self.changed:
             self.save()  # now there is something to go on from; and a folder that cannot be written is found here
-        while not self.state.finished and (reason := self.stop()) is None:
+        while not saved:
             try:
-                self._advance()
+                while not self.state.finished and (reason := self.stop()) is None:
+                    self._advance()
+                self.save()
+                saved = True
             except DivergedError as problem:
                 self._roll_back(problem)
-        self.save()
         if reason is None:
             reason = "patience" if self.state.stopped else "done"
             self._close()
@@ -135,7 +138,8 @@ class Trainer:
         checked = self._check() if self._check_is_due() else None
         self._write_a_little()
         self._record(norm, lr, checked)
-        if replanned or self._save_is_due():  # a plan is on the disk before it is used
+        better = self.budget and self.state.best_step == self.state.step  # a later plan may not look at this step
+        if replanned or better or self._save_is_due():  # a plan is on the disk before it is used
             self.save()
 
     # a step
@@ -196,12 +200,13 @@ class Trainer:
         """To the last checkpoint and a lower rate, which is on record before it is used."""
         before, lr = self.state, self.task.config.optim.lr
         before.seconds = self._clock().seconds
-        checkpoint, where = last_good(problem, before, self.run, lr)
+        best = usable_best(self.run, self.task.config)
+        checkpoint, where = last_good(problem, before, self.run, best, lr)
         self.restore(checkpoint)
-        self.state = gone_back(self.state, before, self._at)
+        self.state = gone_back(self.state, before, best, self._at)
         self._start_clock()
         self.emit(Remark(told(problem, where, self.state, lr)))
-        self.save()
+        self.save(keep=False)  # `previous` may be what was gone back to
 
     def _rules(self) -> dict[str, Any]:
         """What else the steps to come depend on: the seed of every random number, and the rates."""
@@ -280,7 +285,7 @@ class Trainer:
 
     def _close(self) -> None:
         """Score the best model on all that is held out, and write the closing figures into the run's checkpoints."""
-        last, best = self._checkpoint(whole=True), self.run.load_best()
+        last, best = self._checkpoint(whole=True), self.run.load_best(self.task.config)
         if best is not None:
             import_weights(self.network, best.weights)
         result = self._result(self._score(self.task.val) if self.task.val else None)
@@ -360,10 +365,11 @@ class Trainer:
             return self.state.step % self._save_steps == 0
         return time.perf_counter() - self._saved >= self._save_seconds
 
-    def save(self) -> None:
+    def save(self, *, keep: bool = True) -> None:
         """The whole training state, durably."""
+        self.emit(Writing())
         self.state.seconds = self._clock().seconds
-        flushed = self.run.save_last(self._checkpoint(whole=True))
+        flushed = self.run.save_last(self._checkpoint(whole=True), keep=keep)
         if not flushed and not self._told_unflushed:
             self._told_unflushed = True
             self.emit(

@@ -24,7 +24,8 @@ _SHAPE = ("cell", "layers", "hidden", "embedding", "forget_bias")
 def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, Value]:
     """The given options with the donor's architecture and kind of tokenizer; a contradiction is refused."""
     fixed: dict[str, Any] = {name: asdict(donor.config.model)[name] for name in _SHAPE}
-    fixed |= {name: asdict(donor.config.data)[name] for name in ("tokenizer", "vocab_size", "sentencepiece")}
+    fixed |= {name: asdict(donor.config.data)[name] for name in ("vocab_size", "sentencepiece")}
+    fixed["tokenizer"] = donor.tokenizer.table["kind"]
     for name, value in fixed.items():
         if name in given and given[name] != value:
             raise ConfigError(
