@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -298,3 +300,15 @@ def test_state_is_named_after_the_weights(optimizer: str, quantities: set[str]) 
         assert {key for key in names if key.endswith("." + name)} == {f"optimizer.{q}.{name}" for q in quantities}
     rule.zero_grad()
     assert all(weight.grad is None for weight in weights.values())
+
+
+def test_a_step_does_not_import_torchs_compiler() -> None:
+    """Which takes a second, at the start of every training."""
+    code = (
+        "import sys, torch; from charlm.config import OptimConfig; from charlm.training.optim import Optimizer; "
+        "w = torch.nn.Parameter(torch.ones(2, 2)); w.grad = torch.ones(2, 2)\n"
+        "for name in ('adamw', 'rmsprop', 'muon'): "
+        "Optimizer(OptimConfig(optimizer=name), {'rnn.0.weight_hh': w, 'head.bias': w}, 2).step(1.0)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

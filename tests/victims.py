@@ -101,10 +101,9 @@ def careless_write(path: Path, data: bytes, *, keep: Path | None = None) -> bool
 
 
 def _serve() -> None:
-    # What a command imports, torch and what torch itself imports later, is imported once for all.
+    # What a command imports, torch above all, is imported once for all.
     import safetensors.numpy  # noqa: F401
     import sentencepiece  # noqa: F401
-    import torch._dynamo  # noqa: F401 - by torch's optimizers, when the first one is made
 
     import charlm.cli.main
     import charlm.report.terminal

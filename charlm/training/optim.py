@@ -6,6 +6,7 @@ of an optimizer's state has a name made of the weight's, so that a checkpoint ca
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import adam, rmsprop
 
 from charlm.config import OptimConfig
 
@@ -21,35 +23,105 @@ _PREFIX: Final = "optimizer."
 MUON_TO_ADAM: Final = 0.25  # under Muon, what is no recurrent or input matrix follows AdamW at this share of its rate
 _NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 _ITERATIONS: Final = 3
+_MOMENTUM: Final = 0.95
 
 
-class Muon(torch.optim.Optimizer):
+class Rule(ABC):
+    """How some weights follow their gradients; `state` holds what is remembered of each, by quantity.
+
+    The rules call torch's kernels directly: its optimizer classes import torch's compiler, a second's work, when the
+    first of them is made.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
+        self.weights, self.lr = list(weights), lr
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self, rate: float = 1.0) -> None:
+        """Change the weights in place, at this share of the rule's own rate."""
+        self._update(self.lr * rate)
+
+    @abstractmethod
+    def _update(self, lr: float) -> None: ...
+
+    def remembered(self, quantity: str, *, count: bool = False) -> list[Tensor]:
+        """This quantity of every weight, zero before the first step; a `count` is one number."""
+        for weight in self.weights:
+            state = self.state.setdefault(weight, {})
+            if quantity not in state:
+                state[quantity] = weight.new_zeros(()) if count else torch.zeros_like(weight)
+        return [self.state[weight][quantity] for weight in self.weights]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self.weights if weight.grad is not None]
+
+
+class Adam(Rule):
+    """Kingma and Ba 2015, with beta 0.9 and 0.99."""
+
+    def _update(self, lr: float) -> None:
+        adam.adam(
+            self.weights,
+            self.gradients,
+            self.remembered("exp_avg"),
+            self.remembered("exp_avg_sq"),
+            [],
+            self.remembered("step", count=True),
+            fused=self.weights[0].device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.99,
+            lr=lr,
+            weight_decay=0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+class RMSProp(Rule):
+    """Tieleman and Hinton 2012, with a decay of 0.95."""
+
+    def _update(self, lr: float) -> None:
+        rmsprop.rmsprop(
+            self.weights,
+            self.gradients,
+            self.remembered("square_avg"),
+            [],
+            [],
+            self.remembered("step", count=True),
+            lr=lr,
+            alpha=0.95,
+            eps=1e-8,
+            weight_decay=0,
+            momentum=0,
+            centered=False,
+        )
+
+
+class Muon(Rule):
     """Momentum orthogonalised (Jordan et al. 2024), gate by gate.
 
     m <- 0.95 m + g;  u = g + 0.95 m;  w <- w - lr * orthogonal(u), for each gate's block [H, width] by itself, as the
     recurrent matrices of a gated network are stacks of independent ones. Blocks of one shape are one batched product.
     """
 
-    def __init__(self, weights: Iterable[Tensor], *, lr: float, hidden: int, momentum: float = 0.95) -> None:
-        super().__init__(list(weights), {"lr": lr, "momentum": momentum})
+    def __init__(self, weights: Iterable[Tensor], lr: float, *, hidden: int) -> None:
+        super().__init__(weights, lr)
         self.hidden = hidden
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
-        for group in self.param_groups:
-            shapes: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for weight in group["params"]:
-                if "momentum" not in self.state[weight]:
-                    self.state[weight]["momentum"] = torch.zeros_like(weight)
-                momentum = self.state[weight]["momentum"]
-                momentum.mul_(group["momentum"]).add_(weight.grad)
-                update = weight.grad.add(momentum, alpha=group["momentum"])
-                for block, part in zip(weight.split(self.hidden), update.split(self.hidden), strict=True):
-                    shapes[tuple(part.shape)].append((block, part))
-            for blocks in shapes.values():
-                updates = orthogonal(torch.stack([part for _, part in blocks]))
-                for (block, _), update in zip(blocks, updates, strict=True):
-                    block.add_(update, alpha=-group["lr"])
+    def _update(self, lr: float) -> None:
+        shapes: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for weight, gradient, momentum in zip(self.weights, self.gradients, self.remembered("momentum"), strict=True):
+            momentum.mul_(_MOMENTUM).add_(gradient)
+            update = gradient.add(momentum, alpha=_MOMENTUM)
+            for block, part in zip(torch.split(weight, self.hidden), torch.split(update, self.hidden), strict=True):
+                shapes[tuple(part.shape)].append((block, part))
+        for blocks in shapes.values():
+            updates = orthogonal(torch.stack([part for _, part in blocks]))
+            for (block, _), update in zip(blocks, updates, strict=True):
+                block.add_(update, alpha=-lr)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -80,26 +152,21 @@ class Optimizer:
             else {}
         )
         others = [w for n, w in weights.items() if n not in matrices]
-        fused = others[0].device.type in ("cpu", "cuda")
+        self._rules: list[Rule]
         if config.optimizer == "rmsprop":
-            self._rules: list[tuple[torch.optim.Optimizer, float]] = [
-                (torch.optim.RMSprop(others, lr=config.lr, alpha=0.95), config.lr)
-            ]
+            self._rules = [RMSProp(others, config.lr)]
         else:
-            lr = config.lr * (MUON_TO_ADAM if matrices else 1)
-            self._rules = [(torch.optim.Adam(others, lr=lr, betas=(0.9, 0.99), fused=fused), lr)]
+            self._rules = [Adam(others, config.lr * (MUON_TO_ADAM if matrices else 1))]
         if matrices:
-            self._rules.append((Muon(matrices.values(), lr=config.lr, hidden=hidden), config.lr))
+            self._rules.append(Muon(matrices.values(), config.lr, hidden=hidden))
 
+    @torch.no_grad()
     def step(self, rate: float) -> None:
-        with torch.no_grad():
-            for rule, lr in self._rules:
-                group = rule.param_groups[0]
-                group["lr"] = lr * rate
-                if self.config.weight_decay:
-                    matrices = [weight for weight in group["params"] if weight.dim() > 1]
-                    torch._foreach_mul_(matrices, 1 - lr * rate * self.config.weight_decay)
-                rule.step()
+        for rule in self._rules:
+            if self.config.weight_decay:
+                matrices = [weight for weight in rule.weights if weight.dim() > 1]
+                torch._foreach_mul_(matrices, 1 - rule.lr * rate * self.config.weight_decay)
+            rule.step(rate)
 
     def zero_grad(self) -> None:
         for weight in self.weights.values():
@@ -110,14 +177,14 @@ class Optimizer:
         return {
             f"{_PREFIX}{quantity}.{name}": tensor.detach().cpu().numpy().copy()
             for name, weight in self.weights.items()
-            for rule, _ in self._rules
+            for rule in self._rules
             for quantity, tensor in rule.state.get(weight, {}).items()
         }
 
     def restore(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """The inverse of `export`; names that are not an optimizer's are passed over."""
-        for rule, _ in self._rules:
-            for weight in rule.param_groups[0]["params"]:
+        for rule in self._rules:
+            for weight in rule.weights:
                 name = next(n for n, w in self.weights.items() if w is weight)
                 suffix = "." + name
                 rule.state[weight] = {
