@@ -10,7 +10,7 @@ import charlm
 from bench.rows import Row, bounded
 from charlm.training.events import Event, Stepped
 
-PAIRS = 5
+PAIRS = 3
 STEPS = 12
 EVERY = 60.0  # seconds between checkpoints, by default
 
