@@ -33,7 +33,7 @@ check: setup  ## lint, types, tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 faults: setup  ## try the whole fault matrix at full size (RECORD=1: and write docs/reliability.md)
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[fuzz]' --no-deps
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
 	$(BIN)/python -m pytest -n auto --dist worksteal --faults $(if $(RECORD),--faults-record)
 
 bench: setup  ## measure speed against plain PyTorch (ONLY=train|start|save for one part)
