@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 
-import charlm
 from bench.rows import Row, bounded
-from charlm.training.events import Event, Stepped
+from bench.stepping import step_times
 
 PAIRS = 3
 STEPS = 12
@@ -29,26 +27,6 @@ def _share(text: Path) -> float:
 
 
 def _seconds(text: Path, every: str) -> float:
-    """From the second step, as the first also sets up, to the last."""
-    times: list[float] = []
-
-    def note(event: Event) -> None:
-        if isinstance(event, Stepped):
-            times.append(time.perf_counter())
-
-    charlm.train(
-        text,
-        checkpoints=text.parent,
-        name="run",
-        force=True,
-        hidden=512,
-        layers=2,
-        embedding=64,
-        batch=64,
-        bptt=128,
-        steps=STEPS + 2,
-        val="0",
-        checkpoint_every=every,
-        on_event=note,
-    )
-    return times[-1] - times[1]  # a save follows the event of its step
+    """From the second step, as the first also sets up, to the last; a save follows the note of its step."""
+    times = step_times(text, STEPS + 2, checkpoint_every=every)
+    return times[-1] - times[1]

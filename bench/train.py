@@ -11,12 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import charlm
 from bench.rows import Row, compared
-from charlm.training.events import Event, Stepped
+from bench.stepping import BATCH, EMBEDDING, HIDDEN, WINDOW, step_times
 
-PAIRS, STEPS, WARM = 5, 8, 3
-BATCH, WINDOW, HIDDEN, EMBEDDING, VOCABULARY = 64, 128, 512, 64, 65
+PAIRS, STEPS, WARM, VOCABULARY = 5, 8, 3, 65
 
 
 def rows() -> list[Row]:
@@ -40,30 +38,7 @@ def _text() -> str:
 
 def _ours(text: Path, precision: str) -> float:
     """charlm.train from outside: characters a second over the last steps."""
-    times: list[float] = []
-
-    def note(event: Event) -> None:
-        if isinstance(event, Stepped):
-            times.append(time.perf_counter())
-
-    charlm.train(
-        text,
-        checkpoints=text.parent,
-        force=True,
-        on_event=note,
-        val="0",
-        steps=STEPS + WARM,
-        cell="lstm",
-        layers=2,
-        hidden=HIDDEN,
-        embedding=EMBEDDING,
-        batch=BATCH,
-        bptt=WINDOW,
-        optimizer="adamw",
-        dropout=0.0,
-        precision=precision,
-        checkpoint_every="1h",
-    )
+    times = step_times(text, STEPS + WARM, optimizer="adamw", dropout=0.0, precision=precision, checkpoint_every="1h")
     return STEPS * BATCH * WINDOW / (times[-1] - times[WARM - 1])
 
 
