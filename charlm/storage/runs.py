@@ -99,10 +99,7 @@ class Run:
         for path in (self.last, self.previous):
             try:
                 if path.exists():
-                    checkpoint = load_checkpoint(path)
-                    if checkpoint.resumable:
-                        return checkpoint, path
-                    raise CheckpointError(f"{path} holds a model alone, from which no training can go on")
+                    return load_state(path), path
             except (CheckpointError, StorageError) as error:  # a bad sector cannot even be read
                 problem = problem or error
         if problem is not None:
@@ -175,6 +172,14 @@ def _writing(path: Path) -> Iterator[None]:
             kept="what was saved before is unchanged",
             hint="mend that, then go on with --resume",
         ) from error
+
+
+def load_state(path: Path) -> Checkpoint:
+    """A checkpoint that training can go on from; a model alone is a CheckpointError."""
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.resumable:
+        raise CheckpointError(f"{path} holds a model alone, from which no training can go on")
+    return checkpoint
 
 
 def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:

@@ -16,8 +16,8 @@ import numpy as np
 
 from charlm.config import Config
 from charlm.errors import CheckpointError, DivergedError, StorageError
-from charlm.storage.checkpoint import Checkpoint, load_checkpoint
-from charlm.storage.runs import Run
+from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.runs import Run, load_state
 from charlm.text.lanes import Position
 from charlm.training.state import TrainState
 
@@ -87,8 +87,8 @@ def told(problem: DivergedError, where: str, state: TrainState, lr: float) -> st
 def _saved(run: Run) -> Iterator[Checkpoint]:
     for path in (run.last, run.previous):
         try:
-            yield load_checkpoint(path)
-        except (CheckpointError, StorageError):  # damaged, or not there yet
+            yield load_state(path)
+        except (CheckpointError, StorageError):  # damaged, a model alone, or not there yet
             continue
 
 
