@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from charlm.config import Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
 from charlm.errors import ConfigError, DataError
 from charlm.inference.decoder import Decoder
+from charlm.inference.engine import open_decoder
 from charlm.inference.sampler import Piece, collect, generate
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import find_corpus
@@ -34,8 +35,7 @@ from charlm.text.corpus import STDIN
 from charlm.text.tokenizer import Tokenizer, tokenize
 
 if TYPE_CHECKING:
-    from charlm.inference.evaluate import Score
-    from charlm.models.network import Network
+    from charlm.inference.evaluate import Scorable, Score
     from charlm.runtime.device import Runtime
     from charlm.training.events import Emit
 
@@ -129,6 +129,7 @@ class LanguageModel:
 
     def __init__(self, path: Path, checkpoint: Checkpoint, config: EvalConfig) -> None:
         self.path, self.checkpoint, self._config = path, checkpoint, config
+        self._opened: tuple[tuple[str, str, int], Decoder] | None = None
         self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
 
     @property
@@ -160,34 +161,45 @@ class LanguageModel:
 
     def stream(self, config: SampleConfig, *, prime: str = "", stop: str = "") -> Iterator[Piece]:
         """Pieces of text as they are generated."""
-        return generate(self._decoder, self.tokenizer, config, prime=prime, stop=stop)
+        decoder = self._decoder(config.engine, config.precision, config.threads)
+        return generate(decoder, self.tokenizer, config, prime=prime, stop=stop)
 
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text; `exact` reads it in one pass instead of in lanes."""
         from charlm.inference.evaluate import score
         from charlm.runtime.device import set_threads
 
-        runtime, network = self._scorer
+        runtime, model = self._scorer
         set_threads(runtime.threads)
         tokens = tokenize(self.tokenizer, text)
         with runtime.autocast():
-            return score(network, self.tokenizer, tokens, exact=exact, device=runtime.device)
+            return score(model, self.tokenizer, tokens, exact=exact, device=runtime.device)
 
     def prepare(self) -> None:
         """Do now what the first score would do: import torch and build the network."""
         _ = self._scorer
 
-    @cached_property
-    def _decoder(self) -> Decoder:
-        return Decoder(self.config.model, self.checkpoint.weights)
+    def _decoder(self, engine: str, precision: str, threads: int) -> Decoder:
+        """The last one is kept: packing the weights takes longer than a few characters."""
+        if self._opened is None or self._opened[0] != (engine, precision, threads):
+            decoder = open_decoder(
+                self.config.model, self.checkpoint.weights, engine=engine, precision=precision, threads=threads
+            )
+            self._opened = ((engine, precision, threads), decoder)
+        return self._opened[1]
 
     @cached_property
-    def _scorer(self) -> tuple[Runtime, Network]:
+    def _scorer(self) -> tuple[Runtime, Scorable]:
+        from charlm.inference.evaluate import Stepwise
         from charlm.models.network import Network, import_weights
         from charlm.runtime.device import choose_device, choose_runtime, set_threads
 
-        threads = set_threads(self._config.threads, at_most=int(self.checkpoint.environment["threads"]))
-        runtime = choose_runtime(choose_device(self._config.device), self._config.precision, threads)
+        config = self._config
+        threads = set_threads(config.threads, at_most=int(self.checkpoint.environment["threads"]))
+        if config.engine == "decoder":
+            decoder = self._decoder("auto", config.precision, threads)
+            return choose_runtime(choose_device("cpu"), "fp32", threads), Stepwise(decoder)
+        runtime = choose_runtime(choose_device(config.device), config.precision, threads)
         network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)
         return runtime, network.to_device(runtime.device).eval()

@@ -192,6 +192,11 @@ class SampleConfig:
     min_p: float = option(0.0, Spec(float, "only what has this share of the likeliest's probability", 0, 1))
     count: int = option(1, Spec(int, "samples, generated side by side", 1, 65536))
     seed: int = option(0, Spec(int, "seed of the draws", 0, 2**63 - 1))
+    precision: str = option("fp32", Spec(str, "weights as they are, or in 8 bits: faster", choices=("fp32", "int8")))
+    engine: str = option(
+        "auto", Spec(str, "what computes; auto: compiled where it can be", choices=("auto", "compiled", "numpy"))
+    )
+    threads: int = option(0, Spec(int, "processor threads (default: as many as pay)", 1, 1024))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +204,12 @@ class EvalConfig:
     """Where and in what arithmetic a text is scored."""
 
     device: str = option("auto", Spec(str, "where to compute", form="device"))
-    precision: str = option("fp32", Spec(str, "arithmetic of scoring", choices=("fp32", "bf16", "fp16")))
+    engine: str = option(
+        "network", Spec(str, "the network as in training, or what `sample` writes with", choices=("network", "decoder"))
+    )
+    precision: str = option(
+        "fp32", Spec(str, "arithmetic of scoring; int8: of the decoder", choices=("fp32", "bf16", "fp16", "int8"))
+    )
     threads: int = option(0, Spec(int, "processor threads (default: as many as training had)", 1, 1024))
 
 
@@ -305,7 +315,17 @@ def check_sample(given: Mapping[str, object]) -> SampleConfig:
 
 
 def check_eval(given: Mapping[str, object]) -> EvalConfig:
-    return EvalConfig(**_check_all(given, EVAL_OPTIONS))  # type: ignore[arg-type]
+    options = _check_all(given, EVAL_OPTIONS)
+    if options.get("precision") == "int8":
+        options.setdefault("engine", "decoder")  # nothing else has it
+    config = EvalConfig(**options)  # type: ignore[arg-type]
+    precisions = {"network": ("fp32", "bf16", "fp16"), "decoder": ("fp32", "int8")}[config.engine]
+    if config.precision not in precisions:
+        raise ConfigError(
+            f"--engine {config.engine} computes in {' or '.join(precisions)}, not in {config.precision}",
+            kept="nothing was read or written",
+        )
+    return config
 
 
 def _check_all(given: Mapping[str, object], known: Mapping[str, Spec]) -> dict[str, Value]:

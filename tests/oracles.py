@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from charlm.config import ModelConfig
-from charlm.inference.decoder import Decoder, Floats
+from charlm.inference.choice import Floats
+from charlm.inference.decoder import Decoder, NumpyDecoder
 from charlm.models.network import Network, named_weights
 
 Weights = Mapping[str, Tensor]
@@ -148,4 +149,4 @@ def _one_hot_rnn(inputs: Floats, head: Floats, bias: Floats) -> Decoder:
     config = ModelConfig(cell="rnn", layers=1, hidden=len(bias), embedding=0)
     layer = {"weight_ih": inputs, "weight_hh": 0 * inputs, "bias_ih": 0 * bias, "bias_hh": 0 * bias}
     weights = {f"rnn.0.{name}": array for name, array in layer.items()}
-    return Decoder(config, {**weights, "head.weight": head, "head.bias": bias})
+    return NumpyDecoder(config, {**weights, "head.weight": head, "head.bias": bias})

@@ -17,7 +17,7 @@ from oracles import synthetic_text
 from torch import Tensor
 
 import charlm
-from charlm.inference.decoder import Decoder
+from charlm.inference.decoder import NumpyDecoder
 from charlm.inference.evaluate import CONTEXT, Score, exact_nats, lane_nats, score, token_nats
 from charlm.models.network import Network, State, import_weights, named_weights
 from charlm.text.tokenizer import SCALARS, ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
@@ -116,7 +116,7 @@ def test_score_is_the_sum_over_the_numpy_decoders_steps(
     small_model: charlm.LanguageModel, network: Network, tokenizer: Tokenizer
 ) -> None:
     text = with_strangers(600)
-    decoder = Decoder(small_model.config.model, small_model.checkpoint.weights)
+    decoder = NumpyDecoder(small_model.config.model, small_model.checkpoint.weights)
     logits, state = decoder.step([tokenizer.start], decoder.init_state(1))
     total = 0.0
     for token in tokenizer.encode(text).ids.tolist():

@@ -19,8 +19,9 @@ from oracles import memoryless_decoder, random_network, scripted_decoder
 from charlm.cli.main import run
 from charlm.config import ModelConfig, SampleConfig, check_sample
 from charlm.errors import ConfigError
-from charlm.inference.decoder import Decoder
-from charlm.inference.sampler import Piece, collect, distribution, generate, next_token
+from charlm.inference.choice import distribution, next_token
+from charlm.inference.decoder import Decoder, NumpyDecoder
+from charlm.inference.sampler import Piece, collect, generate
 from charlm.models.network import export_weights
 from charlm.runtime.random import Purpose, uniform
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer
@@ -298,7 +299,7 @@ def test_sample_k_at_a_position_draws_the_documented_number() -> None:
 def test_a_sample_does_not_depend_on_its_neighbours_but_on_the_seed() -> None:
     tokenizer = CharTokenizer.train("etaoinshrdlu")
     network = random_network(ModelConfig(cell="gru", layers=2, hidden=16, embedding=8), tokenizer.size, seed=1)
-    decoder = Decoder(network.config, export_weights(network))
+    decoder = NumpyDecoder(network.config, export_weights(network))
     three = written(decoder, tokenizer, length=60, count=3, seed=4)
     assert len(set(three)) == 3
     assert written(decoder, tokenizer, length=60, count=1, seed=4) == three[:1]
@@ -311,7 +312,7 @@ def test_a_sample_does_not_depend_on_its_neighbours_but_on_the_seed() -> None:
 def test_a_whole_model_is_greedy_at_the_lowest_temperatures_and_even_at_the_highest() -> None:
     tokenizer = CharTokenizer.train("etaoinshrdlu")
     network = random_network(ModelConfig(cell="lstm", layers=1, hidden=12, embedding=0), tokenizer.size, seed=2)
-    decoder = Decoder(network.config, export_weights(network))
+    decoder = NumpyDecoder(network.config, export_weights(network))
     greedy = written(decoder, tokenizer, length=200, temperature=0)
     for temperature in (-0.0, 5e-324, 1e-6):
         assert written(decoder, tokenizer, length=200, temperature=temperature, seed=9) == greedy

@@ -74,7 +74,7 @@ def evaluate(
     if len(results) == 1:
         paragraphs(screen.out, [meaning(results[0]["perplexity"])])
     how = "in one unbroken pass" if exact else "in lanes, within 0.0005 bits a character of the exact pass (--exact)"
-    screen.note(f"scored in {config.precision}, {how}")
+    screen.note(f"scored by the {config.engine} in {config.precision}, {how}")
 
 
 def _row(model: LanguageModel, name: str, text: str, *, exact: bool) -> dict[str, Any]:

@@ -1,65 +1,140 @@
-"""One token at a time, for several streams at once, in NumPy: no torch to import, no weights to repack at each step.
+"""One token at a time, for several streams at once: what a decoder does, and how it is done in NumPy.
 
-The first layer's input product is a table, looked up by id: (embedding row) W_ih^T + b_ih (+ b_hh), computed once.
-The equations are those of docs/mathematics.md in PyTorch's form; tests hold this engine to the training network.
+No torch is needed, and no weights are repacked at each step. The first layer's input product is a table, looked up by
+id: (embedding row) W_ih^T + b_ih (+ b_hh), computed once. The equations are those of docs/mathematics.md in PyTorch's
+form; tests hold this engine to the training network, and the compiled one of `charlm.inference.kernel` to this.
 
-Legend: B streams, H hidden units, G gates (4 LSTM, 3 GRU, 1 RNN), V vocabulary. Arithmetic is float32.
+With 8-bit weights each row of a matrix is w = scale * q with whole numbers q from -127 to 127, and the hidden state
+that it meets is read in steps of 1/127.
+
+Legend: T steps, B streams, H hidden units, G gates (4 LSTM, 3 GRU, 1 RNN), V vocabulary. Arithmetic is float32.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
+from charlm.inference.choice import Cut, Floats, next_token
 
-Floats = NDArray[np.float32]
-DecoderState = list[tuple[Floats, ...]]  # for each layer h [B, H], and for LSTM c [B, H]
+GATES: Final = {"lstm": 4, "gru": 3, "rnn": 1}
+STEPS: Final = 127  # of a hidden state's byte, from 0 to 1
+Weights = Mapping[str, NDArray[Any]]
+Ids = Sequence[int] | NDArray[np.integer[Any]]
+DecoderState = list[tuple[Floats, ...]]  # for each layer h [B, H], and for LSTM c [B, H]; an engine may pad H
 
 
-class Decoder:
-    """A model's weights, arranged for stepping."""
+class Decoder(ABC):
+    """A model that is read, or writes, token by token. States that are handed in are left as they are."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, NDArray[Any]]) -> None:
-        self.config = config
-        self.vocabulary = len(weights["head.bias"])
-        self._step = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}[config.cell]
-        self._hh = [_transposed(weights[f"rnn.{i}.weight_hh"]) for i in range(config.layers)]
-        self._ih = [_transposed(weights[f"rnn.{i}.weight_ih"]) for i in range(1, config.layers)]
-        self._bias_n: list[Floats] = []  # recurrent bias of a GRU's candidate, empty for other cells
-        bias_ih: list[Floats] = []
-        for i in range(config.layers):
-            ih, hh = weights[f"rnn.{i}.bias_ih"].copy(), weights[f"rnn.{i}.bias_hh"]
-            inside = (
-                2 * config.hidden if config.cell == "gru" else len(hh)
-            )  # of a GRU, what the reset gate leaves alone
-            ih[:inside] += hh[:inside]
-            bias_ih.append(ih)
-            self._bias_n.append(hh[inside:])
-        self._table = _input_table(config, weights) + bias_ih[0]
-        self._bias_ih = bias_ih[1:]
-        self._head, self._head_bias = _transposed(weights["head.weight"]), weights["head.bias"]
+    config: ModelConfig
+    vocabulary: int
+    width: int  # of a state's rows: H, or more where an engine pads it
 
     def init_state(self, streams: int) -> DecoderState:
-        zero = np.zeros((streams, self.config.hidden), dtype=np.float32)
-        count = 2 if self.config.cell == "lstm" else 1
-        return [(zero,) * count for _ in range(self.config.layers)]
+        zero = np.zeros((streams, self.width), dtype=np.float32)
+        return [(zero,) * (2 if self.config.cell == "lstm" else 1) for _ in range(self.config.layers)]
 
-    def step(self, ids: Sequence[int] | NDArray[np.int64], state: DecoderState) -> tuple[Floats, DecoderState]:
+    def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
         """Logits [B, V] after reading one id in each of B streams, and the state then."""
+        return self.after(np.asarray(ids)[None, :], state)
+
+    def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        """Logits [B, V] after reading the last of T ids, and the state then."""
+        logits, state = self.read(ids_TB, state)
+        return logits[-1], state
+
+    @abstractmethod
+    def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        """Logits [T, B, V] after reading each of T ids, and the state in the end."""
+
+    @abstractmethod
+    def draw(
+        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
+        """T tokens in a row [T, B], each drawn from the logits [B, V] by a number in [0, 1) and then read.
+
+        Returns the logits and the state after the last of them, too.
+        """
+
+
+class NumpyDecoder(Decoder):
+    """A model's weights, arranged for stepping; `precision` is fp32 or int8."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32") -> None:
+        self.config, self.width = config, config.hidden
+        self.vocabulary = len(weights["head.bias"])
+        self._cell = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}[config.cell]
+        self._int8 = precision == "int8"
+        self._hh = [self._matrix(weights[f"rnn.{i}.weight_hh"]) for i in range(config.layers)]
+        self._ih = [self._matrix(weights[f"rnn.{i}.weight_ih"]) for i in range(1, config.layers)]
+        self._head, self._head_bias = self._matrix(weights["head.weight"]), weights["head.bias"]
+        biases = [joined_bias(config, weights, layer) for layer in range(config.layers)]
+        self._bias, self._inner = [bias for bias, _ in biases[1:]], [inner for _, inner in biases]
+        self._table = input_table(config, weights) + biases[0][0]
+
+    def _matrix(self, weight: NDArray[Any]) -> Floats:
+        if self._int8:
+            rows, scale = rounded(weight)
+            weight = rows * scale[:, None]
+        return np.ascontiguousarray(weight.T, dtype=np.float32)
+
+    def _seen(self, h: Floats) -> Floats:
+        """A hidden state as matrices meet it."""
+        return np.floor(h * np.float32(STEPS) + np.float32(0.5)) / np.float32(STEPS) if self._int8 else h
+
+    def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
         x: Floats = self._table[np.asarray(ids)]
         following: DecoderState = []
         for layer, before in enumerate(state):
             if layer:
-                x = following[-1][0] @ self._ih[layer - 1] + self._bias_ih[layer - 1]
-            following.append(self._step(x, before, self._hh[layer], self._bias_n[layer]))
-        return following[-1][0] @ self._head + self._head_bias, following
+                x = self._seen(following[-1][0]) @ self._ih[layer - 1] + self._bias[layer - 1]
+            product = self._seen(before[0]) @ self._hh[layer]
+            following.append(self._cell(x, product, before, self._inner[layer]))
+        return self._seen(following[-1][0]) @ self._head + self._head_bias, following
+
+    def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        for ids in ids_TB:
+            logits, state = self.step(ids, state)
+        return logits, state
+
+    def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        logits = np.empty((*ids_TB.shape, self.vocabulary), dtype=np.float32)
+        for t, ids in enumerate(ids_TB):
+            logits[t], state = self.step(ids, state)
+        return logits, state
+
+    def draw(
+        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
+        tokens = np.empty(draws_TB.shape, dtype=np.int64)
+        for t, draws in enumerate(draws_TB):
+            tokens[t] = [next_token(row, u, **cut._asdict()) for row, u in zip(logits, draws, strict=True)]
+            logits, state = self.step(tokens[t], state)
+        return tokens, logits, state
 
 
-def _input_table(config: ModelConfig, weights: Mapping[str, NDArray[Any]]) -> Floats:
+def rounded(weight: NDArray[Any]) -> tuple[NDArray[np.int8], Floats]:
+    """A matrix [rows, columns] as whole numbers from -127 to 127 and each row's scale; ties go to the even number."""
+    scale = np.abs(weight).max(axis=1) / np.float32(127)
+    scale[scale == 0] = 1
+    return np.rint(weight / scale[:, None]).astype(np.int8), scale.astype(np.float32)
+
+
+def joined_bias(config: ModelConfig, weights: Weights, layer: int) -> tuple[Floats, Floats]:
+    """Both biases of a layer as one [G H]; and what a GRU's reset gate acts on, [H], empty for other cells."""
+    bias, hh = weights[f"rnn.{layer}.bias_ih"].copy(), weights[f"rnn.{layer}.bias_hh"]
+    outside = 2 * config.hidden if config.cell == "gru" else len(hh)
+    bias[:outside] += hh[:outside]
+    return bias, hh[outside:]
+
+
+def input_table(config: ModelConfig, weights: Weights) -> Floats:
     """Row by id [V + 2, G H]: what the first layer makes of each token, of the start and of an unseen character."""
     weight = weights["rnn.0.weight_ih"].T
     if config.embedding:
@@ -70,36 +145,29 @@ def _input_table(config: ModelConfig, weights: Mapping[str, NDArray[Any]]) -> Fl
     return np.concatenate([weight, start, unseen]).astype(np.float32)
 
 
-def _transposed(weight: NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(weight.T, dtype=np.float32)
-
-
 def _sigmoid(x: Floats) -> Floats:
     half = np.float32(0.5)
     y: Floats = half * np.tanh(half * x) + half
     return y
 
 
-def _lstm(x: Floats, state: tuple[Floats, ...], hh: Floats, _: Floats) -> tuple[Floats, ...]:
+def _lstm(x: Floats, product: Floats, state: tuple[Floats, ...], _: Floats) -> tuple[Floats, ...]:
     h, c = state
-    gates = h @ hh
-    gates += x
+    gates = product + x
     width = h.shape[1]
     i, f, o = _sigmoid(gates[:, :width]), _sigmoid(gates[:, width : 2 * width]), _sigmoid(gates[:, 3 * width :])
     c = f * c + i * np.tanh(gates[:, 2 * width : 3 * width])
     return o * np.tanh(c), c
 
 
-def _gru(x: Floats, state: tuple[Floats, ...], hh: Floats, bias_n: Floats) -> tuple[Floats, ...]:
+def _gru(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:
     (h,) = state
-    product = h @ hh
     width = h.shape[1]
     gates = _sigmoid(x[:, : 2 * width] + product[:, : 2 * width])
     r, z = gates[:, :width], gates[:, width:]
-    n = np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + bias_n))
+    n = np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + inner))
     return (n + z * (h - n),)
 
 
-def _rnn(x: Floats, state: tuple[Floats, ...], hh: Floats, _: Floats) -> tuple[Floats, ...]:
-    (h,) = state
-    return (np.tanh(x + h @ hh),)
+def _rnn(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:  # noqa: ARG001
+    return (np.tanh(x + product),)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.models.network import State
+from charlm.inference.decoder import Decoder, DecoderState
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens
 
 CONTEXT: Final = 512  # tokens that each lane reads unscored; docs/log.md has the measurement behind it
@@ -36,9 +36,23 @@ _LOGITS: Final = 2**24  # numbers of one window's logits: bounds memory for larg
 class Scorable(Protocol):
     """What can be scored: ids [T, B] and a state to logits [T, B, V] and the next state."""
 
-    def init_state(self, lanes: int) -> State: ...
+    def init_state(self, lanes: int) -> Any: ...
 
-    def __call__(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]: ...
+    def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+
+class Stepwise:
+    """A decoder where a network is expected: what sampling writes with, scored like it."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def init_state(self, lanes: int) -> DecoderState:
+        return self._decoder.init_state(lanes)
+
+    def __call__(self, ids_TB: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        logits, state = self._decoder.read(ids_TB.numpy(), state)
+        return torch.from_numpy(logits), state
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from charlm.errors import ConfigError
+from charlm.runtime import processor
 
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAIRS: Final = 4
@@ -27,6 +28,11 @@ class Runtime:
     precision: str
     threads: int
     reason: str
+
+    @property
+    def type(self) -> torch.dtype:
+        """In which matrix products are computed; fp16 has too short a range for what is not scaled."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for a forward pass; nothing for fp32."""
@@ -75,30 +81,9 @@ def _gpus() -> str:
 
 def set_threads(wanted: int, *, at_most: int = 1024) -> int:
     """Use this many processor threads (0: as many as the process may use, `at_most` these); returns the number."""
-    threads = wanted or min(available_threads(), at_most)
+    threads = wanted or min(processor.available_threads(), at_most)
     torch.set_num_threads(threads)
     return threads
-
-
-def available_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def other_work(seconds: float = 0.1) -> float:
-    """How many processors others keep busy just now, while this process sleeps; 0 where the system does not tell."""
-    try:
-        before = _processor_times()
-        time.sleep(seconds)
-        spent = [now - then for now, then in zip(_processor_times(), before, strict=True)]
-    except OSError:
-        return 0.0
-    return (1 - spent[3] / sum(spent)) * (os.cpu_count() or 1) if sum(spent) else 0.0
-
-
-def _processor_times() -> list[int]:
-    """Linux's counters over all processors: user, nice, system, idle, ..."""
-    with open("/proc/stat", encoding="ascii") as file:
-        return [int(count) for count in file.readline().split()[1:]]
 
 
 def check_precision(device: torch.device, precision: str) -> None:
@@ -108,6 +93,8 @@ def check_precision(device: torch.device, precision: str) -> None:
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
     """Settle `--precision`: what was asked for, or for `auto` the fastest here, which on CPU `probe` measures."""
+    if device.type == "cpu":
+        processor.keep_memory()
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
@@ -144,15 +131,8 @@ def _faster(device: torch.device, threads: int, probe: Probe) -> Runtime:
 
 def _has_bf16() -> bool:
     """Whether the processor multiplies bf16 itself (AVX-512 BF16 or AMX)."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    if "AVX512" not in capability:
-        return False
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = file.read(65536)
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    features = processor.features()
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() and ("avx512_bf16" in features or "amx_bf16" in features)
 
 
 def synchronise(device: torch.device) -> None:

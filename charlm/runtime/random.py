@@ -11,8 +11,12 @@ tells users of one seed apart (the number of a sample), word 3 the purpose below
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+Word = TypeVar("Word", int, NDArray[np.uint64])  # a word, or many that are treated alike
 Words = tuple[int, int, int, int]
 
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
@@ -29,7 +33,7 @@ class Purpose(IntEnum):
     WEIGHTS = 3
 
 
-def philox(counter: Words, key: tuple[int, int]) -> Words:
+def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
     """Four random 32-bit words for a counter of four and a key of two.
 
     >>> [f"{word:08x}" for word in philox((0, 0, 0, 0), (0, 0))]
@@ -40,7 +44,7 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
     for _ in range(10):
         p0 = x0 * _MULTIPLIERS[0]
         p1 = x2 * _MULTIPLIERS[1]
-        x0, x1, x2, x3 = (p1 >> 32) ^ x1 ^ k0, p1 & _MASK, (p0 >> 32) ^ x3 ^ k1, p0 & _MASK
+        x0, x1, x2, x3 = (p1 >> 32) ^ x1 ^ k0, p1 & _MASK, (p0 >> 32) ^ x3 ^ k1, p0 & _MASK  # type: ignore[assignment]
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return x0, x1, x2, x3
 
@@ -55,6 +59,15 @@ def words(seed: int, purpose: Purpose, position: int, stream: int = 0) -> Words:
 def uniform(seed: int, purpose: Purpose, position: int, stream: int = 0) -> float:
     """A number in [0, 1) with 53 random bits: (w0 >> 5) * 2**26 + (w1 >> 6), over 2**53."""
     w0, w1, _, _ = words(seed, purpose, position, stream)
+    return ((w0 >> 5) * 67108864 + (w1 >> 6)) / 9007199254740992
+
+
+def uniforms(seed: int, purpose: Purpose, first: int, positions: int, streams: int) -> NDArray[np.float64]:
+    """`uniform` at so many positions from the first [T], in streams 0 to B - 1: [T, B]."""
+    position = np.arange(first, first + positions, dtype=np.uint64)[:, None]
+    stream = np.arange(streams, dtype=np.uint64)[None, :]
+    low, high, number = np.broadcast_arrays(position & _MASK, position >> 32, stream)
+    w0, w1, _, _ = philox((low, high, number, np.full_like(low, purpose)), (seed & _MASK, seed >> 32 & _MASK))
     return ((w0 >> 5) * 67108864 + (w1 >> 6)) / 9007199254740992
 
 

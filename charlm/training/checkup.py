@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 
 from charlm.config import Config, ModelConfig
+from charlm.inference.kernel import NoKernel, library
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import choose_device, choose_runtime, set_threads
 from charlm.storage.checkpoint import load_checkpoint
@@ -36,10 +37,20 @@ def examine(train: Train) -> dict[str, Any]:
         **runtime.environment,
         "charlm": version("charlm"),
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
+        "decoder": _decoder(),
         "gpus": ", ".join(gpus) or "none that torch can use",
         "bit_exact": _exact(train, runtime.precision),
         "promise": PROMISE,
     }
+
+
+def _decoder() -> str:
+    """What `charlm sample` computes with."""
+    try:
+        library()
+    except NoKernel as problem:
+        return f"NumPy: {problem}"
+    return "compiled for this processor"
 
 
 def _exact(train: Train, precision: str) -> bool:

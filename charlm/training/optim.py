@@ -24,6 +24,7 @@ MUON_TO_ADAM: Final = 0.25  # under Muon, what is no recurrent or input matrix f
 _NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 _ITERATIONS: Final = 3
 _MOMENTUM: Final = 0.95
+MUON_EVERY: Final = 4  # steps between Muon's updates; docs/log.md has what others cost
 
 
 class Rule(ABC):
@@ -38,12 +39,12 @@ class Rule(ABC):
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
-    def step(self, rate: float = 1.0) -> None:
-        """Change the weights in place, at this share of the rule's own rate."""
-        self._update(self.lr * rate)
+    def step(self, rate: float = 1.0, number: int = 0) -> None:
+        """Change the weights in place, at this share of the rule's own rate; steps are numbered from 0."""
+        self._update(self.lr * rate, number)
 
     @abstractmethod
-    def _update(self, lr: float) -> None: ...
+    def _update(self, lr: float, number: int) -> None: ...
 
     def remembered(self, quantity: str, *, count: bool = False) -> list[Tensor]:
         """This quantity of every weight, zero before the first step; a `count` is one number."""
@@ -61,7 +62,7 @@ class Rule(ABC):
 class Adam(Rule):
     """Kingma and Ba 2015, with beta 0.9 and 0.99."""
 
-    def _update(self, lr: float) -> None:
+    def _update(self, lr: float, number: int) -> None:  # noqa: ARG002
         adam.adam(
             self.weights,
             self.gradients,
@@ -83,7 +84,7 @@ class Adam(Rule):
 class RMSProp(Rule):
     """Tieleman and Hinton 2012, with a decay of 0.95."""
 
-    def _update(self, lr: float) -> None:
+    def _update(self, lr: float, number: int) -> None:  # noqa: ARG002
         rmsprop.rmsprop(
             self.weights,
             self.gradients,
@@ -101,50 +102,65 @@ class RMSProp(Rule):
 
 
 class Muon(Rule):
-    """Momentum orthogonalised (Jordan et al. 2024), gate by gate.
+    """Momentum orthogonalised (Jordan et al. 2024), gate by gate, at every fourth step.
 
-    m <- 0.95 m + g;  u = g + 0.95 m;  w <- w - lr * orthogonal(u), for each gate's block [H, width] by itself, as the
-    recurrent matrices of a gated network are stacks of independent ones. Blocks of one shape are one batched product.
+    m <- 0.95 m + g at each;  at every fourth u = g + 0.95 m and w <- w - 4 lr * orthogonal(u), for each gate's block
+    [H, width] by itself, as the recurrent matrices of a gated network are stacks of independent ones. Momentum turns so
+    slowly that the updates between would hardly differ, and orthogonalising is what costs. Blocks of one shape are one
+    batched product.
     """
 
-    def __init__(self, weights: Iterable[Tensor], lr: float, *, hidden: int) -> None:
+    def __init__(
+        self, weights: Iterable[Tensor], lr: float, *, hidden: int, arithmetic: torch.dtype = torch.float32
+    ) -> None:
         super().__init__(weights, lr)
-        self.hidden = hidden
+        self.hidden, self.arithmetic = hidden, arithmetic
 
-    def _update(self, lr: float) -> None:
+    def _update(self, lr: float, number: int) -> None:
+        momenta, gradients = self.remembered("momentum"), self.gradients
+        torch._foreach_mul_(momenta, _MOMENTUM)
+        torch._foreach_add_(momenta, gradients)
+        if number % MUON_EVERY:
+            return
         shapes: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for weight, gradient, momentum in zip(self.weights, self.gradients, self.remembered("momentum"), strict=True):
-            momentum.mul_(_MOMENTUM).add_(gradient)
-            update = gradient.add(momentum, alpha=_MOMENTUM)
+        for weight, update in zip(self.weights, torch._foreach_add(gradients, momenta, alpha=_MOMENTUM), strict=True):
             for block, part in zip(torch.split(weight, self.hidden), torch.split(update, self.hidden), strict=True):
                 shapes[tuple(part.shape)].append((block, part))
         for blocks in shapes.values():
-            updates = orthogonal(torch.stack([part for _, part in blocks]))
-            for (block, _), update in zip(blocks, updates, strict=True):
-                block.add_(update, alpha=-lr)
+            updates = orthogonal(torch.stack([part for _, part in blocks]), self.arithmetic)
+            torch._foreach_add_([block for block, _ in blocks], list(updates), alpha=-lr * MUON_EVERY)
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """Nearly U V^T for each matrix U S V^T [N, rows, columns]: three quintic Newton-Schulz steps in bf16.
+def orthogonal(matrices: Tensor, arithmetic: torch.dtype = torch.float32) -> Tensor:
+    """Nearly U V^T for each matrix U S V^T [N, rows, columns]: three quintic Newton-Schulz steps.
 
     The result's singular values lie about 1, which is all that an update needs: from 0.3 to 1.21 where the input's are
     at least a hundredth of its Frobenius norm.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(arithmetic)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     result: Tensor = (x.mT if tall else x).to(matrices.dtype)
     return result
 
 
 class Optimizer:
-    """The rule of an `OptimConfig` over named weights; `rate` of a step is a share of the highest."""
+    """The rule of an `OptimConfig` over named weights.
 
-    def __init__(self, config: OptimConfig, weights: Mapping[str, torch.nn.Parameter], hidden: int) -> None:
+    `rate` of a step is a share of the highest, `number` counts steps from 0; `arithmetic` is that of Muon's products.
+    """
+
+    def __init__(
+        self,
+        config: OptimConfig,
+        weights: Mapping[str, torch.nn.Parameter],
+        hidden: int,
+        arithmetic: torch.dtype = torch.float32,
+    ) -> None:
         self.config, self.weights = config, dict(weights)
         matrices = (
             {n: w for n, w in weights.items() if n.startswith("rnn.") and w.dim() == 2}
@@ -158,15 +174,15 @@ class Optimizer:
         else:
             self._rules = [Adam(others, config.lr * (MUON_TO_ADAM if matrices else 1))]
         if matrices:
-            self._rules.append(Muon(matrices.values(), config.lr, hidden=hidden))
+            self._rules.append(Muon(matrices.values(), config.lr, hidden=hidden, arithmetic=arithmetic))
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
+    def step(self, rate: float, number: int) -> None:
         for rule in self._rules:
             if self.config.weight_decay:
                 matrices = [weight for weight in rule.weights if weight.dim() > 1]
                 torch._foreach_mul_(matrices, 1 - rule.lr * rate * self.config.weight_decay)
-            rule.step(rate)
+            rule.step(rate, number)
 
     def zero_grad(self) -> None:
         for weight in self.weights.values():

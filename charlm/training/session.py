@@ -21,14 +21,13 @@ from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import (
     Runtime,
-    available_threads,
     check_precision,
     choose_device,
     choose_runtime,
-    other_work,
     set_threads,
     timed,
 )
+from charlm.runtime.processor import available_threads, other_work
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weight_shapes
 from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, find_checkpoint, remove_empty

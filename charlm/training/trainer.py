@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from charlm.config import Config, SampleConfig, every, seconds
 from charlm.errors import CheckpointError, DivergedError
-from charlm.inference.decoder import Decoder
+from charlm.inference.engine import open_decoder
 from charlm.inference.evaluate import Score, score
 from charlm.inference.sampler import collect, generate
 from charlm.models.network import (
@@ -71,7 +71,7 @@ class Trainer:
         self.task, self.network, self.runtime, self.run = task, network, runtime, run
         self.emit, self.stop = emit, stop
         self.lanes = Lanes(task.train.ids, start=task.tokenizer.start, batch=config.train.batch, seed=config.train.seed)
-        self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden)
+        self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden, runtime.type)
         self.hidden: State = network.init_state(self.lanes.batch)
         self.scale = LossScale(runtime.precision == "fp16")
         self.budget = seconds(config.train.time) if config.train.time else 0.0
@@ -188,7 +188,7 @@ class Trainer:
         skip = self.scale.update(good)
         self.state.loss_scale, self.state.good_steps = self.scale.scale, self.scale.good
         if good:
-            self.optimizer.step(share)
+            self.optimizer.step(share, self.state.step)
         elif not skip:
             raise self._diverged(f"loss {loss:g}, gradient norm {norm:g}")
         return good
@@ -314,7 +314,7 @@ class Trainer:
         now = time.perf_counter()
         if now - self._wrote < _SAMPLE_SECONDS:
             return
-        decoder = Decoder(self.task.config.model, export_weights(self.network))
+        decoder = open_decoder(self.task.config.model, export_weights(self.network), threads=1)
         self.emit(Wrote(self.state.step, collect(generate(decoder, self.task.tokenizer, _SAMPLE), 1)[0]))
         self._wrote = now
 
