@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config import ModelConfig
+from charlm.models.recurrence import GRU, RNN
 from charlm.runtime.random import Purpose, integer
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer h [B, H], and for LSTM c [B, H] after it
 
-_CELLS: Final = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_CELLS: Final = {"lstm": nn.LSTM, "gru": GRU, "rnn": RNN}
 GATES: Final = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("h",)}  # PyTorch's order
 STATES: Final = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
 
