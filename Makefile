@@ -36,8 +36,8 @@ faults: setup  ## try the whole fault matrix at full size (RECORD=1: and write d
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
 	$(BIN)/python -m pytest -n auto --dist worksteal --faults $(if $(RECORD),--faults-record)
 
-bench: setup  ## measure speed against plain PyTorch (ONLY=train|start|save for one part)
-	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+bench: setup  ## measure against peers (ONLY=quality|train|decoder|scoring|scale|cuda|start|save for one part)
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SAVE),--save)
 
 docs: setup  ## write docs/cli.md again from the commands themselves
 	$(BIN)/python docs/generate.py

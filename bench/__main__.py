@@ -12,10 +12,19 @@ from pathlib import Path
 
 import torch
 
-from bench import save, start, train
+from bench import cuda, decoder, quality, save, scale, scoring, start, train
 from bench.rows import Row
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"train": train.rows, "start": start.rows, "save": save.rows}
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "quality": quality.rows,
+    "train": train.rows,
+    "decoder": decoder.rows,
+    "scoring": scoring.rows,
+    "scale": scale.rows,
+    "cuda": cuda.rows,
+    "start": start.rows,
+    "save": save.rows,
+}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ class Row(NamedTuple):
     """
 
     name: str
-    ours: float
+    ours: float | None
     peer: float | None
     ratio: float | None
     target: str

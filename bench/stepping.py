@@ -30,12 +30,10 @@ def step_times(text: Path, steps: int, **options: Any) -> list[float]:
         on_event=note,
         val="0",
         steps=steps,
-        cell="lstm",
         layers=2,
         hidden=HIDDEN,
         embedding=EMBEDDING,
-        batch=BATCH,
         bptt=WINDOW,
-        **options,
+        **{"cell": "lstm", "batch": BATCH, **options},
     )
     return times

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -18,27 +21,90 @@ PAIRS, STEPS, WARM, VOCABULARY = 5, 8, 3, 65
 
 
 def rows() -> list[Row]:
-    return [_pair_up(precision) for precision in ("bf16", "fp32")]
+    return [*(_pair_up(precision) for precision in ("bf16", "fp32")), *_share_of_the_machine(), _to_keras()]
 
 
 def _pair_up(precision: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
-        text.write_text(_text())
+        text.write_text(random_text((STEPS + WARM + 2) * BATCH * WINDOW))
         pairs = [(_ours(text, precision), _peer(precision)) for _ in range(PAIRS)]
     ours, peer = zip(*pairs, strict=True)
     return compared(f"training 2x512, 64 lanes x 128, {precision}", "char/s", ours, peer, 0.95)
 
 
-def _text() -> str:
-    """As many random characters as are needed, 65 different ones."""
-    ids = np.random.default_rng(0).integers(0, VOCABULARY, (STEPS + WARM + 2) * BATCH * WINDOW)
+def _share_of_the_machine() -> list[Row]:
+    """Arithmetic of the recurrent and input weights, six FLOP each and character, beside the machine's products."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, "text.txt")
+        text.write_text(random_text((STEPS + WARM + 2) * BATCH * WINDOW))
+        for cell, gates in (("lstm", 4), ("gru", 3), ("rnn", 1)):
+            for precision, least in (("bf16", 0.80), ("fp32", 0.90)):
+                flop = 6 * gates * HIDDEN * (EMBEDDING + 3 * HIDDEN)
+                pairs = [(flop * _ours(text, precision, cell) / 1e9, _products(precision)) for _ in range(3)]
+                ours, machine = zip(*pairs, strict=True)
+                name = f"training {cell} 2x512, {precision}, to the machine's products"
+                found.append(compared(name, "GFLOP/s", ours, machine, least))
+    return found
+
+
+def _products(precision: str) -> float:
+    """GFLOP/s of 2048 x 2048 matrices, the median of nine."""
+    factor = torch.randn(2048, 2048).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        factor @ factor
+        times.append(time.perf_counter() - began)
+    return 2 * 2048**3 / median(times[1:]) / 1e9
+
+
+def _to_keras() -> Row:
+    """The lecture's demo as written: one-hot windows of 100, a step apart, each of which predicts one character."""
+    name = "characters learned 2x512, fp32, to Keras's windows"
+    if find_spec("keras") is None:
+        return Row(name, None, None, None, ">= 1", None, "char/s")
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, "text.txt")
+        text.write_text(random_text((STEPS + WARM + 2) * BATCH * WINDOW))
+        return compared(name, "char/s", [_ours(text, "fp32")], [_keras()], 1)
+
+
+def _keras() -> float:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((100, VOCABULARY)),
+            layers.LSTM(HIDDEN, return_sequences=True),
+            layers.Dropout(0.5),
+            layers.LSTM(HIDDEN),
+            layers.Dense(VOCABULARY, activation="softmax"),
+        ]
+    )
+    model.compile(loss="categorical_crossentropy", optimizer="adam")
+    windows = np.eye(VOCABULARY, dtype=np.float32)[np.random.default_rng(0).integers(0, VOCABULARY, (BATCH, 101))]
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        model.train_on_batch(windows[:, :-1], windows[:, -1])
+        times.append(time.perf_counter() - began)
+    return BATCH / median(times[1:])
+
+
+def random_text(length: int) -> str:
+    """Of 65 different characters."""
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, length)
     return "".join(chr(33 + i) for i in ids)
 
 
-def _ours(text: Path, precision: str) -> float:
+def _ours(text: Path, precision: str, cell: str = "lstm") -> float:
     """charlm.train from outside: characters a second over the last steps."""
-    times = step_times(text, STEPS + WARM, optimizer="adamw", dropout=0.0, precision=precision, checkpoint_every="1h")
+    options = {"optimizer": "adamw", "dropout": 0.0, "precision": precision, "cell": cell, "checkpoint_every": "1h"}
+    times = step_times(text, STEPS + WARM, **options)
     return STEPS * BATCH * WINDOW / (times[-1] - times[WARM - 1])
 
 

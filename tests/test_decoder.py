@@ -19,7 +19,7 @@ from charlm.inference import kernel
 from charlm.inference.choice import Cut, Floats, next_token
 from charlm.inference.decoder import Decoder, NumpyDecoder, rounded
 from charlm.inference.engine import open_decoder
-from charlm.inference.kernel import CompiledDecoder
+from charlm.inference.kernel import CompiledDecoder, Pace
 from charlm.models.network import Network, export_weights, named_weights
 
 V = 11
@@ -170,7 +170,7 @@ def test_rounded_rows_are_within_half_a_step_of_the_weights() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("hidden", [16, 37])
 def test_eight_bits_are_the_same_in_both_engines_and_near_the_network(cell: str, hidden: int) -> None:
-    """A state within rounding of a byte's boundary may fall to either side of it: on the whole there is no difference."""
+    """A state within rounding of a byte's boundary may fall to either side; on the whole there is no difference."""
     network = steady_network(cell, 2, 7, hidden)
     ids = random_ids(120, 5)
     read = []
@@ -213,6 +213,20 @@ def test_eight_bit_sums_do_not_depend_on_how_many_streams_are_read() -> None:
         np.testing.assert_array_equal(single[:, 0], together[:, stream])
 
 
+def test_the_number_of_threads_that_was_fastest_is_kept_and_tried_again() -> None:
+    """Four threads wait for each other here, until at the second round of trying they no longer do."""
+    seconds = {4: 3.0, 2: 1.0, 1: 2.0}
+    pace, taken = Pace(0, most=7), []
+    for call in range(40):
+        threads = pace.threads(64, 1)
+        taken.append(threads)
+        pace.took(64, 1, threads, seconds[threads] if call < 16 or threads < 4 else 0.5)
+    assert taken[:16] == [4, 2, 1] + [2] * 13
+    assert taken[16:32] == [4, 2, 1] + [4] * 13
+    assert pace.threads(1, 256) == 4, "other calls are tried for themselves"
+    assert {Pace(3, most=8).threads(1, 1), Pace(0, most=1).threads(1, 1), Pace(0, most=0).threads(1, 1)} == {3, 1}
+
+
 # which engine
 
 
@@ -231,7 +245,7 @@ def test_without_a_compiler_numpy_takes_over_and_the_reason_is_told(
     monkeypatch.setenv("CC", "no-such-compiler")
     network = steady_network("lstm", 1, 7)
     assert isinstance(decoder_of(network, "auto"), NumpyDecoder)
-    with pytest.raises(ConfigError, match="no-such-compiler.*nothing was written; use --engine numpy"):
+    with pytest.raises(ConfigError, match=r"no-such-compiler.*nothing was written; use --engine numpy"):
         decoder_of(network, "compiled")
 
 
@@ -241,7 +255,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", "cc -include no-such-header.h")
-    with pytest.raises(ConfigError, match="could not compile.*no-such-header"):
+    with pytest.raises(ConfigError, match=r"could not compile.*no-such-header"):
         decoder_of(steady_network("lstm", 1, 7), "compiled")
     assert list((tmp_path / "charlm").iterdir()) == []
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.runtime.random import Purpose, Words, integer, philox, uniform, words
+from charlm.runtime.random import Purpose, Words, integer, philox, uniform, uniforms, words
 
 WORD = st.integers(0, 2**32 - 1)
 CHI_SQUARED_15: Final = 37.697  # the 0.999 quantile for 15 degrees of freedom
@@ -67,6 +67,12 @@ def test_seed_position_stream_and_purpose_stand_where_the_documentation_says(
     assert words(seed, purpose, position, stream) == (w0, w1, w2, w3)
     assert uniform(seed, purpose, position, stream) * 2**53 == (w0 // 32) * 2**26 + w1 // 64
     assert integer(seed, purpose, position, stream) == (w0 * 2**32 + w1) // 2
+
+
+@given(st.integers(0, 2**63 - 1), st.sampled_from(Purpose), st.sampled_from([0, 5, 2**32 - 2, 2**40]))
+def test_many_numbers_at_once_are_the_same_numbers(seed: int, purpose: Purpose, first: int) -> None:
+    expected = [[uniform(seed, purpose, first + t, k) for k in range(2)] for t in range(4)]
+    assert uniforms(seed, purpose, first, 4, 2).tolist() == expected
 
 
 def test_purposes_have_the_numbers_that_a_reader_in_another_language_relies_on() -> None:

@@ -50,7 +50,7 @@ def facts(draw: st.DrawFn) -> Facts:
         draw(st.integers(max(1, characters // 10), 4 * characters)),
         draw(st.integers(1, 65536)),
         draw(st.sampled_from(["cpu", "cuda", "mps"])),
-        draw(st.integers(1, 256)),
+        draw(st.floats(1e9, 1e15)),
     )
 
 
@@ -96,7 +96,7 @@ def test_windows_and_lanes_fit_into_the_text(facts: Facts) -> None:
 
 @pytest.mark.parametrize("characters", [50_000, 1_000_000, 10**8])
 def test_without_a_length_a_text_is_read_for_ten_minutes(characters: int) -> None:
-    config, reasons = choose({}, Facts(characters, characters, 80, "cpu", 2))
+    config, reasons = choose({}, Facts(characters, characters, 80, "cpu", 2e11))
     assert seconds(config.train.time) == 600
     assert config.train.patience > 0
     assert "ten minutes" in reasons["time"]
@@ -104,10 +104,13 @@ def test_without_a_length_a_text_is_read_for_ten_minutes(characters: int) -> Non
 
 def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
     def chosen(characters: int, **more: Value) -> Config:
-        return choose(more, Facts(characters, characters, 80, "cpu", 2))[0]
+        return choose(more, Facts(characters, characters, 80, "cpu", 2e11))[0]
 
     rates = {name: chosen(10**6, optimizer=name).optim.lr for name in ("muon", "adamw", "rmsprop")}
     assert len(set(rates.values())) == 3
+    updates = [chosen(10**6, steps=steps).optim.lr for steps in (10, 1000, 2000, 4000, 8000, 16000, 10**6)]
+    assert updates == sorted(updates, reverse=True)
+    assert (updates[0], updates[3], updates[-1]) == (0.04, 0.02, 0.01)
     sizes = [chosen(characters).model.hidden for characters in (500, 20_000, 10**6)]
     assert sizes == sorted(set(sizes))
     assert chosen(10**6, hidden=100).model.embedding == 100
@@ -119,7 +122,7 @@ def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
 def test_the_preset_is_the_lectures_demo() -> None:
     josef = preset("josef-k")
     assert check_train(josef.options) == josef.options
-    config, reasons = choose({**josef.options, "epochs": 1}, Facts(460_000, 460_000, 80, "cpu", 2))
+    config, reasons = choose({**josef.options, "epochs": 1}, Facts(460_000, 460_000, 80, "cpu", 2e11))
     model, optim = config.model, config.optim
     assert (model.cell, model.layers, model.hidden, model.embedding) == ("lstm", 2, 512, 0)
     assert (model.dropout_input, model.dropout_between, model.dropout_output) == (0, 0.5, 0)

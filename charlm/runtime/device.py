@@ -17,6 +17,7 @@ from charlm.runtime import processor
 
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PAIRS: Final = 4
+_PRODUCTS, _PRODUCT = 5, 768  # 20 ms on two processors
 _PROBE_SECONDS: Final = 2.0
 _WORTH: Final = 1.15  # times the speed from which bf16 is worth its rounding; measurements waver by less than that
 Probe = Callable[["Runtime"], float]  # seconds that a typical training step takes in this runtime
@@ -133,6 +134,15 @@ def _has_bf16() -> bool:
     """Whether the processor multiplies bf16 itself (AVX-512 BF16 or AMX)."""
     features = processor.features()
     return "AVX512" in torch.backends.cpu.get_cpu_capability() and ("avx512_bf16" in features or "amx_bf16" in features)
+
+
+def training_speed(device: torch.device) -> float:
+    """FLOP a second that training is likely to reach: on a processor half of what its matrix products do."""
+    if device.type != "cpu":
+        return 3e13
+    factor = torch.ones(_PRODUCT, _PRODUCT)
+    seconds = [timed(lambda: factor @ factor, device) for _ in range(_PRODUCTS)]
+    return _PRODUCT**3 / min(seconds)
 
 
 def synchronise(device: torch.device) -> None:

@@ -20,7 +20,7 @@ from torch.optim import adam, rmsprop
 from charlm.config import OptimConfig
 
 _PREFIX: Final = "optimizer."
-MUON_TO_ADAM: Final = 0.25  # under Muon, what is no recurrent or input matrix follows AdamW at this share of its rate
+MUON_TO_ADAM: Final = 0.5  # under Muon, what is no recurrent or input matrix follows AdamW at this share of its rate
 _NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 _ITERATIONS: Final = 3
 _MOMENTUM: Final = 0.95

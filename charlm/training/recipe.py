@@ -5,6 +5,7 @@ The figures behind the choices are in docs/log.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,9 +17,17 @@ DEFAULT_TIME: Final = "10m"
 _TINY: Final = 2000  # characters
 _FULL_PASSES: Final = 500
 _RATES: Final = {"muon": 0.02, "adamw": 0.005, "rmsprop": 0.002}
+_UPDATES: Final = 4000  # to which Muon's rate belongs; it falls with the root of their number, within a factor of two
 _LANES: Final = {"cpu": 16, "cuda": 64}
-_FLOPS: Final = {"cpu": 1.2e11, "cuda": 3e13}  # reached in training, a second (for cpu: a thread)
-_DROPOUTS: Final = ((6.0, 0.0), (15.0, 0.1), (40.0, 0.2), (100.0, 0.35), (float("inf"), 0.5))  # passes below, dropout
+_DROPOUTS: Final = (
+    (2.5, 0.0),
+    (6.0, 0.05),
+    (10.0, 0.1),
+    (18.0, 0.2),
+    (40.0, 0.35),
+    (math.inf, 0.5),
+)  # passes below, dropout
+_HIDDEN: Final = ((1.4e13, 192, "a short time"), (6e13, 256, "reaches the lowest loss in minutes"))  # FLOP below, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Facts:
     tokens: int
     vocabulary: int
     device: str  # cpu, cuda, mps
-    threads: int
+    speed: float  # FLOP a second that training reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,6 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     else:
         settle(*length, why)
     settle("optimizer", "muon", "learns more from each character than AdamW")
-    settle("lr", _RATES[values["optimizer"]], f"suits {values['optimizer']}")
     settle("bptt", min(64, facts.tokens), "short windows make more updates" if facts.tokens > 64 else "the whole text")
     lanes = max(1, min(_LANES.get(facts.device, 16), facts.tokens // (4 * values["bptt"])))
     settle("batch", lanes, "few lanes make more updates" if lanes > 1 else "the text is too short for more")
@@ -115,6 +123,7 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     settle("hidden", hidden, why)
     settle("embedding", min(values["hidden"], 256), "as wide as the layers, at most 256")
     updates = _characters(values, facts) * facts.tokens / facts.characters / (values["batch"] * values["bptt"])
+    settle("lr", _rate(values["optimizer"], updates), f"suits {values['optimizer']} and {updates:,.0f} updates")
     settle("warmup", min(50, int(updates / 10)), "lets the optimizer find its scale")
     passes = _characters(values, facts) / facts.characters
     for name in DROPOUTS:
@@ -139,10 +148,16 @@ def _hidden(values: Mapping[str, Any], facts: Facts) -> tuple[int, str]:
         return 128, "a short text"
     if facts.device != "cpu":
         return 512, f"{facts.device} has the speed for it"
-    budget = seconds(values["time"]) if "time" in values else 180.0
-    if budget < 60:
-        return 192, "a short time"
-    return (256, "reaches the lowest loss in minutes on a processor") if budget < 400 else (384, "there is time for it")
+    budget = facts.speed * (seconds(values["time"]) if "time" in values else 180.0)
+    return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), (384, "there is time for it"))
+
+
+def _rate(optimizer: str, updates: float) -> float:
+    """Few updates have to be large ones."""
+    rate = _RATES[optimizer]
+    if optimizer != "muon":
+        return rate
+    return float(f"{rate * min(2.0, max(0.5, math.sqrt(_UPDATES / max(updates, 1.0)))):.2g}")
 
 
 def _characters(values: Mapping[str, Any], facts: Facts) -> float:
@@ -152,12 +167,7 @@ def _characters(values: Mapping[str, Any], facts: Facts) -> float:
     if "epochs" in values:
         return float(values["epochs"] * facts.characters)
     weights: int = 8 * values.get("layers", 2) * values["hidden"] ** 2 + facts.vocabulary * values["hidden"]
-    return (
-        seconds(values["time"])
-        * _FLOPS.get(facts.device, 1e11)
-        * (facts.threads if facts.device == "cpu" else 1)
-        / (6 * weights)
-    )
+    return seconds(values["time"]) * facts.speed / (6 * weights)
 
 
 def _dropout(passes: float, facts: Facts) -> float:

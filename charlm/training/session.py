@@ -26,6 +26,7 @@ from charlm.runtime.device import (
     choose_runtime,
     set_threads,
     timed,
+    training_speed,
 )
 from charlm.runtime.processor import available_threads, other_work
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weight_shapes
@@ -73,7 +74,8 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     reuse = donor is not None and donor.tokenizer.table["kind"] == "sentencepiece"
     tokenizer = donor.open_tokenizer() if donor is not None and reuse else _tokenizer(given, corpus)
     train = tokenize(tokenizer, corpus.train)
-    config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, threads))
+    speed = training_speed(device)
+    config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, speed))
     _refuse_too_large(config, tokenizer.size)
     network = Network(config.model, tokenizer.size)
     initialise(network, config.train.seed)

@@ -1,0 +1,75 @@
+"""How good a model is after a time: charlm's defaults beside a plain nn.LSTM script, each as a process of its own.
+
+Tiny Shakespeare for 30 seconds, three minutes and ten, other texts for a minute; the peer runs for three minutes
+and for one. Texts lie in data/, where `charlm data get` puts them; a text that is not there gives a row that holds
+nothing. The peer computes in the precision that charlm measured to be the faster one here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench.rows import Row
+
+DATA: Final = Path("data")
+UNIT: Final = "nats/char"
+
+
+class Race(NamedTuple):
+    text: str
+    time: str
+    seconds: float
+    least: float | None  # the loss to reach, or else
+    ahead: float | None = None  # by how much to be below the peer, where it runs too
+
+
+RACES: Final = (
+    Race("tiny-shakespeare", "30s", 30, 1.65),
+    Race("tiny-shakespeare", "3m", 180, 1.43, 0.06),
+    *(Race(text, "1m", 60, None, 0.0) for text in ("war-and-peace", "der-prozess", "crime-and-punishment-ru", "names")),
+    Race("tiny-shakespeare", "10m", 600, 1.41),
+)
+
+
+def rows() -> list[Row]:
+    return [_row(race) for race in RACES]
+
+
+def _row(race: Race) -> Row:
+    name = f"{race.text}, --time {race.time}"
+    bounds = [f"<= {race.least}"] * (race.least is not None) + [f"< peer - {race.ahead}"] * (race.ahead is not None)
+    target = " or ".join(bounds)
+    path = DATA / f"{race.text}.txt"
+    if not path.exists():
+        return Row(name, None, None, None, target, None, UNIT)
+    run = _train(path, race.time)
+    ours, holds = float(run["val_loss"]), race.least is not None and run["val_loss"] <= race.least
+    if race.ahead is None:
+        return Row(name, round(ours, 4), None, None, target, holds, UNIT)
+    peer = _plain(path, race.seconds, run["precision"])
+    return Row(
+        name, round(ours, 4), round(peer, 4), round(ours / peer, 4), target, holds or ours < peer - race.ahead, UNIT
+    )
+
+
+def _train(path: Path, time: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["train", str(path), "--time", time, "--checkpoints", folder, "--name", "race", "--json", "-q"]
+        result = _charlm(*command)
+        return {**result, "precision": _charlm("info", str(Path(folder, "race")), "--json")["environment"]["precision"]}
+
+
+def _charlm(*arguments: str) -> dict[str, Any]:
+    command = [str(Path(sys.executable).with_name("charlm")), *arguments]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def _plain(path: Path, seconds: float, precision: str) -> float:
+    command = [sys.executable, "-m", "bench.plain", str(path), str(seconds), precision]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

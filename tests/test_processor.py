@@ -1,0 +1,77 @@
+"""What is asked of the processor: counts, features, load, and the C library's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from charlm.runtime import processor
+from charlm.runtime.device import training_speed
+
+
+def test_threads_are_those_that_this_process_may_use() -> None:
+    threads = processor.available_threads()
+    assert 1 <= threads <= (os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):
+        code = "import os; os.sched_setaffinity(0, {next(iter(os.sched_getaffinity(0)))}); " + (
+            "from charlm.runtime.processor import available_threads; print(available_threads())"
+        )
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_features_are_named_or_at_least_the_processor() -> None:
+    assert processor.features()
+    if "avx512f" in Path("/proc/cpuinfo").read_text():
+        assert "avx512f" in processor.features()
+
+
+def test_without_the_systems_files_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no such file")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    processor.features.cache_clear()
+    try:
+        assert processor.other_work(0.0) == 0
+        assert not processor.features() & {"avx2", "avx512_bf16"}
+    finally:
+        processor.features.cache_clear()
+
+
+def test_kept_memory_is_used_again() -> None:
+    """Page faults while a large block is filled, freed and filled again, in a process of its own."""
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("the C library is not glibc")
+    code = """
+import resource, sys
+import torch
+from charlm.runtime.processor import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "leave")
+    }
+    assert 0 < 3 * faults["keep"] <= faults["leave"]
+
+
+def test_where_the_c_library_has_no_such_setting_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    processor.keep_memory()
+
+
+def test_training_speed_is_that_of_products() -> None:
+    assert 1e8 < training_speed(torch.device("cpu")) < 1e15
+    assert training_speed(torch.device("meta")) > 1e12
