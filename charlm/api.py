@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from charlm.config import Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
 from charlm.errors import ConfigError, DataError
@@ -32,10 +33,15 @@ from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import find_corpus
 from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
 from charlm.text.corpus import STDIN
-from charlm.text.tokenizer import Tokenizer, tokenize
+from charlm.text.tokenizer import Ids, Tokenizer, tokenize
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
     from charlm.inference.evaluate import Scorable, Score
+    from charlm.inference.surprisal import PositionLoss, Surprisal
     from charlm.runtime.device import Runtime
     from charlm.training.events import Emit
 
@@ -167,13 +173,59 @@ class LanguageModel:
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text; `exact` reads it in one pass instead of in lanes."""
         from charlm.inference.evaluate import score
+
+        tokens = tokenize(self.tokenizer, text)
+        with self._scoring() as (model, device):
+            return score(model, self.tokenizer, tokens, exact=exact, device=device)
+
+    def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]:
+        """-ln P of each of the text's tokens [N], whose sum is the score's.
+
+        With `dynamic` the network goes on learning from what it has read (`charlm.inference.dynamic`), in fp32 and in
+        one pass; it is afterwards what it was. Raises ConfigError where the model was loaded for the decoder.
+        """
+        from charlm.inference.evaluate import exact_nats, lane_nats
+
+        ids = self.tokenizer.encode(text).ids
+        if dynamic:
+            return self._dynamic_nats(ids)
+        read = exact_nats if exact else lane_nats
+        with self._scoring() as (model, device):
+            return read(model, self.tokenizer, ids, device=device)
+
+    def _dynamic_nats(self, ids: Ids) -> NDArray[np.float32]:
+        from charlm.inference.dynamic import dynamic_nats
+        from charlm.models.network import Network
+        from charlm.runtime.device import set_threads
+
+        check_dynamic(self._config)
+        runtime, model = self._scorer
+        set_threads(runtime.threads)
+        return dynamic_nats(cast("Network", model), self.tokenizer, ids)
+
+    def surprisal(self, text: str, *, likeliest: int = 0, within: int | None = None) -> Surprisal:
+        """What each character costs, and (of the tokens `within` so many) the likeliest alternatives in its place."""
+        from charlm.inference.surprisal import surprisal
+
+        with self._scoring() as (model, device):
+            return surprisal(model, self.tokenizer, text, likeliest=likeliest, within=within, device=device)
+
+    def position_losses(self, text: str) -> tuple[PositionLoss, ...]:
+        """Loss by place since a cold start: how much context helps."""
+        from charlm.inference.surprisal import position_losses
+
+        with self._scoring() as (model, device):
+            return position_losses(model, self.tokenizer, text, device=device)
+
+    @contextmanager
+    def _scoring(self) -> Iterator[tuple[Scorable, torch.device]]:
+        """The model, its device, and its threads and precision while it scores."""
         from charlm.runtime.device import set_threads
 
         runtime, model = self._scorer
         set_threads(runtime.threads)
-        tokens = tokenize(self.tokenizer, text)
         with runtime.autocast():
-            return score(model, self.tokenizer, tokens, exact=exact, device=runtime.device)
+            yield model, runtime.device
 
     def prepare(self) -> None:
         """Do now what the first score would do: import torch and build the network."""
@@ -203,6 +255,16 @@ class LanguageModel:
         network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)
         return runtime, network.to_device(runtime.device).eval()
+
+
+def check_dynamic(config: EvalConfig) -> None:
+    """Raise ConfigError where a model that is loaded so has no gradients to learn from."""
+    if config.engine == "decoder":
+        raise ConfigError(
+            "--dynamic needs a network that can learn, and --engine decoder only reads",
+            kept="nothing was scored",
+            hint="leave out --engine decoder, or --precision int8",
+        )
 
 
 def doctor() -> dict[str, Any]:

@@ -9,7 +9,19 @@ from typer.testing import CliRunner
 
 from charlm.cli.main import app
 
-COMMANDS = ["train", "sample", "eval", "perplexity", "info", "verify", "data list", "data get", "doctor"]
+COMMANDS = [
+    "train",
+    "sample",
+    "eval",
+    "perplexity",
+    "score",
+    "novelty",
+    "info",
+    "verify",
+    "data list",
+    "data get",
+    "doctor",
+]
 HEAD = """# The command line
 
 Made by `make docs` from the commands themselves; do not edit.

@@ -33,6 +33,15 @@ def register(app: typer.Typer) -> None:
         raw: Annotated[
             bool, typer.Option("--raw", help="on a terminal, too, print control characters as they are")
         ] = False,
+        novelty: Annotated[
+            bool, typer.Option("--novelty", help="tell, too, how much of it stands in the training text")
+        ] = False,
+        corpus: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="where the training text is now, if it moved; may be repeated", metavar="FILE", show_default=False
+            ),
+        ] = None,
         checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
         as_json: Annotated[bool, typer.Option("--json", help="print the samples as JSON")] = False,
     ) -> None:
@@ -41,6 +50,7 @@ def register(app: typer.Typer) -> None:
         text = _prime(prime, prime_file)
 
         from charlm import api
+        from charlm.inference.novelty import training_index
         from charlm.inference.sampler import collect
 
         model = api.load(checkpoint, checkpoints=checkpoints)
@@ -52,21 +62,30 @@ def register(app: typer.Typer) -> None:
                 f"{unseen} character{'s' * (unseen != 1)} of the prime never stood in the training text; "
                 "each reads as an average one"
             )
+        index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
         echo = "" if no_echo else text
         pieces = model.stream(config, prime=text, stop=stop or "")
+        if config.count == 1 and not as_json:
+            samples = [_stream((piece.text for piece in pieces), echo, raw=raw)]
+        else:
+            samples = list(collect(pieces, config.count))
+        judged = [index.novelty(sample) for sample in samples] if index else []
         if as_json:
-            samples = [echo + sample for sample in collect(pieces, config.count)]
             screen.json(
                 "sample",
                 checkpoint=str(model.path),
                 prime=text,
-                samples=samples,
+                samples=[echo + sample for sample in samples],
+                **({"novelty": [found.record() for found in judged]} if novelty else {}),
                 **{k: v for k, v in asdict(config).items() if k != "count"},
             )
-        elif config.count == 1:
-            _stream((piece.text for piece in pieces), echo, raw=raw)
-        else:
-            _several([echo + sample for sample in collect(pieces, config.count)], raw=raw)
+            return
+        if config.count > 1:
+            _several([echo + sample for sample in samples], raw=raw)
+        for found in judged:
+            from charlm.report.novelty import novelty_report
+
+            novelty_report(screen.err, found)
 
 
 def _prime(text: str | None, path: str | None) -> str:
@@ -87,12 +106,16 @@ def _write(text: str, *, raw: bool) -> None:
     sys.stdout.buffer.flush()
 
 
-def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> None:
+def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> str:
+    """Write a sample as it comes; returns it."""
     _write(echo, raw=raw)
+    written = []
     for piece in pieces:
         _write(piece, raw=raw)
+        written.append(piece)
     if sys.stdout.isatty():
         _write("\n", raw=raw)
+    return "".join(written)
 
 
 def _several(samples: list[str], *, raw: bool) -> None:

@@ -174,7 +174,7 @@ def token_nats(
         inputs = torch.from_numpy(stream[np.minimum(place, len(ids) - 1)]).to(device)
         targets = torch.from_numpy(stream[np.minimum(place + 1, len(ids))]).to(device)
         logits, state = model(inputs, state)
-        values = _charged(logits, targets, tokenizer).cpu().numpy()
+        values = charged(logits, targets, tokenizer).cpu().numpy()
         first, inside = begin == 0, place < len(ids)
         scored = inside & ((offset >= context) | first)
         nats[place[scored]] = values[scored]
@@ -195,7 +195,7 @@ def _segments(tokens: int, lanes: int, context: int) -> tuple[int, int]:
     return stride, stride + context
 
 
-def _charged(logits_TBV: Tensor, targets_TB: Tensor, tokenizer: Tokenizer) -> Tensor:
+def charged(logits_TBV: Tensor, targets_TB: Tensor, tokenizer: Tokenizer) -> Tensor:
     """-ln P of each target [T, B]: cross-entropy and the escape's price."""
     known = targets_TB < tokenizer.size
     flat = F.cross_entropy(logits_TBV.float().flatten(0, 1), (targets_TB * known).flatten(), reduction="none")

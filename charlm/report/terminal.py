@@ -236,6 +236,7 @@ def score_table(out: Console, results: Sequence[Mapping[str, Any]]) -> None:
     columns = ["", *(f"{one_line(str(row['text']))}" for row in results)]
     lines: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("bits per character", lambda r: figure(r["bits_per_character"])),
+        ("  95 % interval", lambda r: "-" if r["interval"] is None else " to ".join(map(figure, r["interval"]))),
         ("loss (nats per character)", lambda r: figure(r["loss"])),
         ("perplexity per character", lambda r: figure(r["perplexity"], 3)),
         ("bits per byte", lambda r: figure(r["bits_per_byte"])),
@@ -258,3 +259,11 @@ def meaning(perplexity: float | None) -> str:
     if perplexity is None:
         return "There was nothing to score."
     return f"The model is as unsure as a choice among {figure(perplexity, 1)} equally likely characters."
+
+
+def excerpt(out: Console, where: str, text: str) -> None:
+    """Where a text stands, and below it as much of it as fits a line."""
+    out.print(Text(one_line(where), style="dim"), soft_wrap=True)
+    line = Text("    " + one_line(text))
+    line.truncate(out.width, overflow="ellipsis")
+    out.print(line, soft_wrap=True)

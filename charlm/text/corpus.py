@@ -151,9 +151,9 @@ def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
             sources.append(_source(name, text))
             remarks += _remarks(name, text)
             stdin = text if sources[-1].path == STDIN else stdin
-            cut = _cut(len(text), share or 0.0)
-            train.append(text[:cut])
-            held.append(text[cut:])
+            end = cut(len(text), share or 0.0)
+            train.append(text[:end])
+            held.append(text[end:])
     if share is None:
         text = read_text(val)
         sources.append(_source(val, text, held_out=True))
@@ -165,10 +165,10 @@ def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
     return Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
 
 
-def _cut(characters: int, share: float) -> int:
+def cut(characters: int, share: float) -> int:
     """How many characters are before the held-out share, which is meant as the decimal number that a user reads.
 
-    >>> _cut(10, 0.9), int(10 * (1 - 0.9))
+    >>> cut(10, 0.9), int(10 * (1 - 0.9))
     (1, 0)
     """
     return int(characters * (1 - Fraction(str(share))))

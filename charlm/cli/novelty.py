@@ -1,0 +1,46 @@
+"""charlm novelty"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from charlm.cli.options import Screen, command
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "novelty")
+    def novelty(
+        screen: Screen,
+        options: dict[str, Any],  # noqa: ARG001
+        text: Annotated[str, typer.Option(help="text to look at, - for standard input", metavar="FILE")],
+        checkpoint: Annotated[
+            str | None,
+            typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
+        ] = None,
+        corpus: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="where the run's own text is now, if it moved; may be repeated", metavar="FILE", show_default=False
+            ),
+        ] = None,
+        checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+        as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON, with all passages")] = False,
+    ) -> None:
+        """Tell how much of a text stands word for word in the text that a model was trained on, and where."""
+        from charlm import api
+        from charlm.inference.novelty import training_index
+        from charlm.text.corpus import read_text
+
+        content = read_text(text)
+        model = api.load(checkpoint, checkpoints=checkpoints)
+        if checkpoint is None:
+            screen.note_newest(model.path)
+        found = training_index(model.checkpoint, model.path, corpus or ()).novelty(content)
+        if as_json:
+            screen.json("novelty", checkpoint=str(model.path), text=text, **found.record())
+            return
+        from charlm.report.novelty import novelty_report
+
+        novelty_report(screen.out, found)
