@@ -16,6 +16,8 @@ COMMANDS = [
     "perplexity",
     "score",
     "novelty",
+    "compress",
+    "decompress",
     "info",
     "verify",
     "data list",

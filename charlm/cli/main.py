@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from charlm import __version__
-from charlm.cli import data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
+from charlm.cli import compress, data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
 from charlm.errors import CharlmError, StorageError
 from charlm.report.plain import one_line
 
@@ -37,7 +37,7 @@ def charlm(
     """A character-level language-model workbench: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, info, novelty, data, doctor):
+for module in (train, sample, evaluate, score, info, novelty, compress, data, doctor):
     module.register(app)
 
 
