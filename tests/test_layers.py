@@ -14,8 +14,13 @@ import charlm
 
 ROOT = Path(charlm.__file__).parent
 FLOORS = ["errors", "config", "runtime", "text", "models", "storage", "inference", "training", "api", "report", "cli"]
-ONLY_IN = {"rich": "report", "typer": "cli", "sentencepiece": "text", "pooch": "text", "matplotlib": "report"} | {
-    "constriction": "inference"
+ONLY_IN = {
+    "rich": "report",
+    "typer": "cli",
+    "sentencepiece": "text",
+    "pooch": "text",
+    "matplotlib": "report",
+    "constriction": "inference",
 }
 MODULES = sorted(
     path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")
