@@ -169,7 +169,10 @@ def _onnx(weights: Weights) -> bytes:
         nodes,
         "lstm",
         [value("ids", TensorProto.INT64, [1, 1]), *(value(s, TensorProto.FLOAT, [1, 1, HIDDEN]) for s in states)],
-        [value(name, TensorProto.FLOAT, None) for name in ("logits", *(f"{state}_next" for state in states))],
+        [
+            value("logits", TensorProto.FLOAT, [1, 1, VOCABULARY]),
+            *(value(f"{state}_next", TensorProto.FLOAT, [1, 1, HIDDEN]) for state in states),
+        ],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
         + [numpy_helper.from_array(np.array([1]), "one")],
     )
