@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli import signals
 from charlm.cli.options import Screen, command
 from charlm.config import SAMPLE_OPTIONS, Value
 from charlm.errors import ConfigError, StorageError
@@ -51,7 +49,7 @@ def compress(
     text = read_text(file)
     opened = _opened(model, checkpoints, output)
     done = coding.compress(opened.checkpoint, text, engine=str(options.get("engine", "auto")))
-    _write(screen, output, done.data)
+    screen.write_file(output, done.data)
     if as_json:
         screen.json(
             "compress",
@@ -91,7 +89,7 @@ def decompress(
     opened = _opened(model, checkpoints, output)
     text = coding.decompress(opened.checkpoint, data, engine=str(options.get("engine", "auto")))
     raw = text.encode()
-    _write(screen, output, raw)
+    screen.write_file(output, raw)
     if as_json:
         screen.json(
             "decompress",
@@ -122,19 +120,3 @@ def _opened(model: str, checkpoints: str, output: str) -> LanguageModel:
     if os.path.realpath(opened.path) == os.path.realpath(output):
         raise ConfigError(f"{output} is the model itself", kept=_KEPT, hint="choose another name")
     return opened
-
-
-def _write(screen: Screen, name: str, data: bytes) -> None:
-    """Whole or not at all; what is no file, such as a pipe, is written to as it is."""
-    from charlm.storage.durable import write_durably
-
-    path = Path(name)
-    if path.exists() and not path.is_file():
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise StorageError(f"cannot write {name}: {error.strerror}", hint="choose another name") from error
-    else:
-        with signals.held():
-            write_durably(Path(os.path.realpath(name)), data)
-    screen.note(f"wrote {name}, {len(data):,} bytes")

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli import signals
 from charlm.config import Spec, flag, parse
+from charlm.errors import StorageError
 
 if TYPE_CHECKING:
     from charlm.report import terminal
@@ -58,6 +60,21 @@ class Screen:
     def json(self, command: str, **content: Any) -> None:
         """The one JSON object of a command that reports."""
         print(json.dumps({"schema": f"charlm.{command}/1", **content}, allow_nan=False))  # noqa: T201
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Whole or not at all; what is no file, such as a pipe, is written to as it is."""
+        from charlm.storage.durable import write_durably
+
+        path = Path(name)
+        if path.exists() and not path.is_file():
+            try:
+                path.write_bytes(data)
+            except OSError as error:
+                raise StorageError(f"cannot write {name}: {error.strerror}", hint="choose another name") from error
+        else:
+            with signals.held():
+                write_durably(Path(os.path.realpath(name)), data)
+        self.note(f"wrote {name}, {len(data):,} bytes")
 
 
 def command(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli import signals
 from charlm.cli.options import Screen, command
 from charlm.config import EVAL_OPTIONS, EvalConfig, Value, check_eval
 from charlm.errors import CharlmError, ConfigError, StorageError
@@ -139,31 +138,15 @@ def _write_files(
     if html is not None:
         from charlm.report.page import page
 
-        _write(screen, html, page(str(model.path), scored, model.tokenizer, words=words).encode())
+        screen.write_file(html, page(str(model.path), scored, model.tokenizer, words=words).encode())
     if csv is not None and csv != _STDOUT:
         from charlm.report.surprisal import character_csv
 
-        _write(screen, csv, character_csv(scored).encode())
+        screen.write_file(csv, character_csv(scored).encode())
     if plot is not None:
         from charlm.report.plots import surprisal_curves
 
-        _write(screen, plot, surprisal_curves(scored, _kind(plot)) or b"")
-
-
-def _write(screen: Screen, name: str, data: bytes) -> None:
-    """Whole or not at all; what is no file, such as a pipe, is written to as it is."""
-    from charlm.storage.durable import write_durably
-
-    path = Path(name)
-    if path.exists() and not path.is_file():
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise StorageError(f"cannot write {name}: {error.strerror}", hint="choose another name") from error
-    else:
-        with signals.held():
-            write_durably(Path(os.path.realpath(name)), data)
-    screen.note(f"wrote {name}, {len(data):,} bytes")
+        screen.write_file(plot, surprisal_curves(scored, _kind(plot)) or b"")
 
 
 def _record(one: Scored, words: int) -> dict[str, object]:

@@ -272,7 +272,7 @@ class _Reading:
 
     def row(self, model: str, kind: Kind, nats: NDArray[np.floating[Any]], seconds: float | None = None) -> Row:
         series = character_nats(self.model.tokenizer, self.tokens.ids, self.text, nats)
-        score = _score(float(nats.sum(dtype=np.float64)), self.tokens)
+        score = Score.of(float(nats.sum(dtype=np.float64)), self.tokens)
         return self._row(model, kind, score, resampled_means(series / math.log(2)), seconds)
 
     def coded(self, model: str, score: Score) -> Row:
@@ -361,14 +361,3 @@ def character_nats(tokenizer: Tokenizer, ids: Ids, text: str, nats: NDArray[np.f
     places = owner[np.minimum(np.cumsum(lengths)[empty], len(owner) - 1)]
     np.add.at(spread, places, charged[empty])
     return spread.astype(np.float64, copy=False)
-
-
-def _score(nats: float, tokens: Tokens) -> Score:
-    return Score(
-        nats=nats,
-        characters=tokens.characters,
-        bytes=tokens.bytes,
-        words=tokens.words,
-        tokens=len(tokens.ids),
-        unknown_characters=tokens.unknown_characters,
-    )

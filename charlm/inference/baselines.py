@@ -65,7 +65,7 @@ def counted(
         for order, nats in enumerate(method(counts, max(orders)).nats_by_order(tokens.ids), 1):
             if order in orders:
                 total = float(charged(nats, tokens.ids, tokenizer).sum())
-                yield Baseline(f"{method.method} {order}", "counts", _score(total, tokens))
+                yield Baseline(f"{method.method} {order}", "counts", Score.of(total, tokens))
 
 
 def charged(nats: Floats, ids: Ids, tokenizer: Tokenizer) -> Floats:
@@ -80,7 +80,7 @@ def code_lengths(train: str, text: str, tokens: Tokens) -> Iterator[Baseline]:
     before, whole = train.encode(), (train + text).encode()
     for name, compress in _compressors().items():
         bits = 8 * (len(compress(whole)) - len(compress(before)))
-        yield Baseline(name, "code length", _score(bits * math.log(2), tokens))
+        yield Baseline(name, "code length", Score.of(bits * math.log(2), tokens))
 
 
 def _compressors() -> Mapping[str, Callable[[bytes], bytes]]:
@@ -103,14 +103,3 @@ def _zstd() -> Callable[[bytes], bytes] | None:
         package: Any = importlib.import_module("zstandard")
         return lambda data: package.ZstdCompressor(level=22).compress(data)
     return None
-
-
-def _score(nats: float, tokens: Tokens) -> Score:
-    return Score(
-        nats=nats,
-        characters=tokens.characters,
-        bytes=tokens.bytes,
-        words=tokens.words,
-        tokens=len(tokens.ids),
-        unknown_characters=tokens.unknown_characters,
-    )

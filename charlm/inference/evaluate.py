@@ -71,6 +71,17 @@ class Score:
     tokens: int
     unknown_characters: int
 
+    @classmethod
+    def of(cls, nats: float, tokens: Tokens) -> Score:
+        return cls(
+            nats=nats,
+            characters=tokens.characters,
+            bytes=tokens.bytes,
+            words=tokens.words,
+            tokens=len(tokens.ids),
+            unknown_characters=tokens.unknown_characters,
+        )
+
     @property
     def loss(self) -> float:
         """Nats per character."""
@@ -110,14 +121,7 @@ def score(
     """The score of a tokenised text; see the module for `exact`. Arithmetic is fp32 unless the caller autocasts."""
     read = exact_nats if exact else lane_nats
     nats = read(model, tokenizer, tokens.ids, device=device)
-    return Score(
-        nats=float(nats.sum(dtype=np.float64)),
-        characters=tokens.characters,
-        bytes=tokens.bytes,
-        words=tokens.words,
-        tokens=len(tokens.ids),
-        unknown_characters=tokens.unknown_characters,
-    )
+    return Score.of(float(nats.sum(dtype=np.float64)), tokens)
 
 
 def exact_nats(
