@@ -37,32 +37,34 @@ Write = Callable[[int], None]  # so many characters in each stream
 def rows() -> list[Row]:
     found: list[Row] = []
     for cell in ("lstm", "gru", "rnn"):
-        config = ModelConfig(cell=cell, layers=LAYERS, hidden=HIDDEN, embedding=EMBEDDING)
-        network = Network(config, VOCABULARY)
-        initialise(network, 0)
+        network = _network(cell)
         weights = export_weights(network)
         for streams in STREAMS if cell == "lstm" else STREAMS[:1]:
             for precision, least in (("fp32", 14.0), ("int8", 25.0)):
                 found.append(
                     _race(
                         f"{cell} 2x512, {_streams(streams)}, {precision}, to nn.{cell.upper()}",
-                        ours(config, weights, streams, precision),
+                        ours(network.config, weights, streams, precision),
                         torch_loop(network, streams),
                         streams,
                         least if streams == 1 else 2.0,
                     )
                 )
-    lstm = ModelConfig(cell="lstm", layers=LAYERS, hidden=HIDDEN, embedding=EMBEDDING)
-    network = Network(lstm, VOCABULARY)
-    initialise(network, 0)
+    network = _network("lstm")
     weights = export_weights(network)
     for precision in ("fp32", "int8"):
         name = f"lstm 2x512, one stream, {precision}, to onnxruntime"
         if find_spec("onnxruntime") is None or find_spec("onnx") is None:
             found.append(Row(name, None, None, None, ">= 1", None, "char/s"))
             continue
-        found.append(_race(name, ours(lstm, weights, 1, precision), onnx_loop(weights, precision), 1, 1.0))
+        found.append(_race(name, ours(network.config, weights, 1, precision), onnx_loop(weights, precision), 1, 1.0))
     return [*found, bounded("lstm 2x256, what 8 bits cost", "bits/char", [_cost()], 0.005)]
+
+
+def _network(cell: str) -> Network:
+    network = Network(ModelConfig(cell=cell, layers=LAYERS, hidden=HIDDEN, embedding=EMBEDDING), VOCABULARY)
+    initialise(network, 0)
+    return network
 
 
 def _streams(count: int) -> str:

@@ -54,7 +54,8 @@ import torch
 from charlm.runtime.processor import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
-torch.ones(2**24)
+for _ in range(40):  # where the heap comes to rest depends on where it began
+    torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     torch.ones(2**24)
@@ -64,7 +65,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         how: int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout)
         for how in ("keep", "leave")
     }
-    assert 0 < 3 * faults["keep"] <= faults["leave"]
+    assert faults["keep"] < 100
+    assert faults["leave"] > 5 * 10_000, "five blocks of 64 MiB, in pages of 4 KiB"
 
 
 def test_where_the_c_library_has_no_such_setting_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
