@@ -17,12 +17,13 @@ from statistics import median
 from typing import Final
 
 import torch
-from torch.nn import functional as F
 
 from bench.rows import Row
 from charlm.config import ModelConfig, OptimConfig
-from charlm.models.network import Network, detach, initialise, named_weights
+from charlm.models.network import Network, initialise, named_weights
+from charlm.runtime.device import Runtime
 from charlm.runtime.processor import keep_memory
+from charlm.training.gradient import gradient
 from charlm.training.optim import Optimizer, clip
 
 BASE: Final = {"hidden": 256, "layers": 2, "vocabulary": 65, "window": 64, "lanes": 16}
@@ -60,6 +61,7 @@ def _point(sizes: dict[str, int]) -> tuple[float, float]:
 
 def measure(cell: str, hidden: int, layers: int, vocabulary: int, window: int, lanes: int) -> tuple[float, float]:
     keep_memory()
+    runtime = Runtime(torch.device("cpu"), "fp32", torch.get_num_threads(), "")
     empty = _peak()
     network = Network(ModelConfig(cell=cell, layers=layers, hidden=hidden, embedding=min(hidden, 256)), vocabulary)
     initialise(network, 0)
@@ -67,13 +69,9 @@ def measure(cell: str, hidden: int, layers: int, vocabulary: int, window: int, l
     ids, state = torch.randint(vocabulary, (window, lanes)), network.init_state(lanes)
     ends = [time.perf_counter()]
     for step in range(STEPS):
-        logits, after = network(ids, state)
-        loss = F.cross_entropy(logits.flatten(0, 1), ids.flatten())
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        _, state = gradient(network, runtime, ids, ids, state)
         clip(network.parameters(), 1.0, "norm")
         optimizer.step(1.0, step)
-        state = detach(after)
         ends.append(time.perf_counter())
     took = [end - begin for begin, end in pairwise(ends[1:])]  # the first step also sets up
     seconds = median(sum(took[at : at + 4]) / 4 for at in range(0, len(took) - 3, 4))  # Muon's work comes every fourth

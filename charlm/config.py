@@ -176,7 +176,9 @@ class TrainConfig:
         "60s", Spec(str, "save after so many steps or so much time", form="every", loose=True)
     )
     device: str = option("auto", Spec(str, "where to compute", form="device"))
-    precision: str = option("auto", Spec(str, "arithmetic of training", choices=("auto", "fp32", "bf16", "fp16")))
+    precision: str = option(
+        "auto", Spec(str, "arithmetic of training", choices=("auto", "fp32", "tf32", "bf16", "fp16"))
+    )
     threads: int = option(0, Spec(int, "processor threads (default: all cores)", 1, 1024))
     seed: int = option(0, Spec(int, "seed of every random number", 0, 2**63 - 1))
 
@@ -194,7 +196,8 @@ class SampleConfig:
     seed: int = option(0, Spec(int, "seed of the draws", 0, 2**63 - 1))
     precision: str = option("fp32", Spec(str, "weights as they are, or in 8 bits: faster", choices=("fp32", "int8")))
     engine: str = option(
-        "auto", Spec(str, "what computes; auto: compiled where it can be", choices=("auto", "compiled", "numpy"))
+        "auto",
+        Spec(str, "what computes; auto: compiled where it can be", choices=("auto", "compiled", "numpy", "cuda")),
     )
     threads: int = option(0, Spec(int, "processor threads (default: as many as pay)", 1, 1024))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def walk(lanes: Lanes, bptt: int, epochs: int) -> Iterator[tuple[Position, Windo
 
 def rows(windows: list[Window], name: str) -> list[list[int]]:
     """Each lane of an epoch, its windows joined."""
-    joined: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = np.concatenate([getattr(w, name) for w in windows])
+    joined = torch.cat([getattr(w, name) for w in windows])
     return [lane.tolist() for lane in joined.T]
 
 
@@ -46,6 +47,7 @@ def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bpt
     windows = epoch(stream(tokens, batch, seed), bptt, number)
     predicted = [target for lane in rows(windows, "targets") for target in lane if target != IGNORE]
     assert sorted(predicted) == list(range(tokens))
+    assert sum(window.scored for window in windows) == tokens
 
 
 @PROFILE
@@ -108,8 +110,8 @@ def test_a_saved_position_gives_the_same_windows(
     for expected_position, expected in windows[number:]:
         window = again.read(position, bptt)
         assert position == expected_position
-        assert np.array_equal(window.inputs, expected.inputs)
-        assert np.array_equal(window.targets, expected.targets)
+        assert torch.equal(window.inputs, expected.inputs)
+        assert torch.equal(window.targets, expected.targets)
         assert (window.fresh, window.next) == (expected.fresh, expected.next)
         position = window.next
 
@@ -135,8 +137,8 @@ def test_a_text_that_fits_into_one_window_is_never_shifted(tokens: int, batch: i
     first, *later = walk(lanes, bptt, 4)
     assert [position for position, _ in later] == [Position(1), Position(2), Position(3)]
     for _, window in later:
-        assert np.array_equal(window.inputs, first[1].inputs)
-        assert np.array_equal(window.targets, first[1].targets)
+        assert torch.equal(window.inputs, first[1].inputs)
+        assert torch.equal(window.targets, first[1].targets)
 
 
 @PROFILE

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from charlm.inference.decoder import Decoder, DecoderState
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens
 
-CONTEXT: Final = 512  # tokens that each lane reads unscored; docs/log.md has the measurement behind it
+CONTEXT: Final = 256  # tokens that each lane reads unscored; docs/log.md has the measurement behind it
 LANES: Final = 64
 _DRIFT: Final = 1e-4  # nats a token at the end of the contexts; a third of what the promise of 0.0005 bpc allows
 _WINDOW: Final = 256

@@ -188,6 +188,18 @@ def detach(state: State) -> State:
     return tuple(tuple(part.detach() for part in layer) for layer in state)
 
 
+def copied(state: State) -> State:
+    """The same values in memory of their own."""
+    return tuple(tuple(part.clone() for part in layer) for layer in state)
+
+
+def overwrite(state: State, values: State) -> None:
+    """Put these values where the state's are."""
+    for layer, new in zip(state, values, strict=True):
+        for part, value in zip(layer, new, strict=True):
+            part.copy_(value)
+
+
 def export_state(state: State, cell: str) -> dict[str, NDArray[np.float32]]:
     """Arrays [B, H] by name: state.<layer>.h, state.<layer>.c."""
     return {

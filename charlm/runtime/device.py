@@ -15,8 +15,9 @@ import torch
 from charlm.errors import ConfigError
 from charlm.runtime import processor
 
-_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_PAIRS: Final = 4
+_AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+CUDA_ONLY: Final = ("tf32", "fp16")
+_ROUNDS: Final = 4
 _PRODUCTS, _PRODUCT = 5, 768  # 20 ms on two processors
 _PROBE_SECONDS: Final = 2.0
 _WORTH: Final = 1.15  # times the speed from which bf16 is worth its rounding; measurements waver by less than that
@@ -36,9 +37,9 @@ class Runtime:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision for a forward pass; nothing for fp32."""
-        enabled = self.precision != "fp32"
-        return torch.autocast(self.device.type, _TYPES[self.precision] if enabled else None, enabled=enabled)
+        """Mixed precision for a forward pass; nothing for fp32 and tf32."""
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -88,46 +89,64 @@ def set_threads(wanted: int, *, at_most: int = 1024) -> int:
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    if precision == "fp16" and device.type != "cuda":
-        raise ConfigError("--precision fp16 is for CUDA; a processor has bf16 or fp32", hint="use --precision auto")
+    if precision in CUDA_ONLY and device.type != "cuda":
+        raise ConfigError(
+            f"--precision {precision} is for CUDA; a processor has bf16 or fp32", hint="use --precision auto"
+        )
 
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
-    """Settle `--precision`: what was asked for, or for `auto` the fastest here, which on CPU `probe` measures."""
+    """Settle `--precision`: what was asked for, or for `auto` the fastest here, which `probe` measures."""
     if device.type == "cpu":
         processor.keep_memory()
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     check_precision(device, precision)
     if precision != "auto":
-        return Runtime(device, precision, threads, "as asked for")
+        runtime = Runtime(device, precision, threads, "as asked for")
+    elif probe is None or not (faster := _reduced(device)):
+        runtime = Runtime(device, "fp32", threads, "no faster arithmetic here")
+    else:
+        runtime = _fastest(device, threads, faster, probe)
+    _admit_tf32(runtime)
+    return runtime
+
+
+def _reduced(device: torch.device) -> tuple[str, ...]:
+    """What is likely to be faster than fp32 on this device."""
     if device.type == "cuda":
-        return (
-            Runtime(device, "bf16", threads, "CUDA device")
-            if torch.cuda.is_bf16_supported()
-            else Runtime(device, "fp16", threads, "CUDA device without bf16")
-        )
-    if device.type != "cpu" or not _has_bf16() or probe is None:
-        return Runtime(device, "fp32", threads, "no bf16 arithmetic here")
-    return _faster(device, threads, probe)
+        return ("tf32", "bf16", "fp16") if torch.cuda.get_device_capability(device) >= (8, 0) else ("fp16",)
+    return ("bf16",) if device.type == "cpu" and _has_bf16() else ()
 
 
-def _faster(device: torch.device, threads: int, probe: Probe) -> Runtime:
-    """fp32 or bf16 on this processor, by measuring a step of each in turn."""
-    full, half = (Runtime(device, precision, threads, "") for precision in ("fp32", "bf16"))
-    pairs: list[tuple[float, float]] = []
-    try:
-        while len(pairs) < _PAIRS and sum(map(sum, pairs)) < _PROBE_SECONDS:
-            pairs.append((probe(full), probe(half)))
-    except RuntimeError:  # some builds of oneDNN lack a bf16 recurrence for some processors
-        return Runtime(device, "fp32", threads, "bf16 does not run on this processor")
-    slow, fast = (min(times) for times in zip(*pairs[1:] or pairs, strict=True))  # the first pair also sets up
-    ratio = slow / fast
-    chosen = "bf16" if ratio > _WORTH else "fp32"
-    return Runtime(
-        device, chosen, threads, f"measured: a bf16 step runs at {ratio:.2f} times the speed of an fp32 step"
-    )
+def _admit_tf32(runtime: Runtime) -> None:
+    """fp32 means fp32; in all else what is left of fp32 products may be rounded too."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = runtime.precision != "fp32"
+
+
+def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe: Probe) -> Runtime:
+    """fp32, or what of `faster` clearly is, by measuring a step of each in turn."""
+    times: dict[str, list[float]] = {"fp32": [], **{precision: [] for precision in faster}}
+    ends = time.perf_counter() + _PROBE_SECONDS
+    for _ in range(_ROUNDS):
+        for precision in tuple(times):
+            runtime = Runtime(device, precision, threads, "")
+            _admit_tf32(runtime)
+            try:
+                times[precision].append(probe(runtime))
+            except RuntimeError as error:  # some builds of oneDNN lack a bf16 recurrence for some processors
+                if precision == "fp32" or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                del times[precision]
+        if time.perf_counter() > ends:
+            break
+    best = {precision: min(each[1:] or each) for precision, each in times.items()}  # the first round also sets up
+    if len(best) == 1:
+        return Runtime(device, "fp32", threads, f"{' or '.join(faster)} does not run here")
+    quickest = min(best.keys() - {"fp32"}, key=lambda precision: best[precision])
+    ratio = best["fp32"] / best[quickest]
+    reason = f"measured: a {quickest} step runs at {ratio:.2f} times the speed of an fp32 step"
+    return Runtime(device, quickest if ratio > _WORTH else "fp32", threads, reason)
 
 
 def _has_bf16() -> bool:

@@ -142,7 +142,7 @@ def _device(value: object) -> bool:
 
 
 def _precision(value: object) -> bool:
-    return isinstance(value, str) and value in ("fp32", "bf16", "fp16")
+    return isinstance(value, str) and value in ("fp32", "tf32", "bf16", "fp16")
 
 
 def _position(value: object) -> bool:

@@ -10,6 +10,8 @@ carried between them is true history. A lane's first input is the start token.
         inputs ^a  targets ab         inputs bc  targets cd
                ^e          ef                fg          gh
 
+The stream lies on the device that will read it, so that nothing waits for windows to be copied there.
+
 Legend: T window, B lanes. This module knows nothing of models.
 """
 
@@ -18,8 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from charlm.runtime.random import Purpose, uniform
 from charlm.text.tokenizer import Ids
@@ -37,17 +39,21 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Inputs and targets [T, B]; `fresh` windows begin an epoch, so from the zero state; `next` is where to go on."""
+    """Inputs and targets [T, B], of which `scored` are no `IGNORE`.
 
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    `fresh` windows begin an epoch, so from the zero state; `next` is where to go on.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    scored: int
     fresh: bool
     next: Position
 
 
 class Lanes:
     """
-    >>> lanes = Lanes(np.arange(8, dtype=np.int32), start=8, batch=2, seed=0)
+    >>> lanes = Lanes(torch.arange(8).numpy(), start=8, batch=2, seed=0)
     >>> window = lanes.read(Position(), 2)
     >>> window.inputs.T.tolist(), window.targets.T.tolist()
     ([[8, 0], [8, 4]], [[0, 1], [4, 5]])
@@ -55,27 +61,29 @@ class Lanes:
     [[1, 2], [5, 6]]
     """
 
-    def __init__(self, ids: Ids, *, start: int, batch: int, seed: int) -> None:
-        self._ids, self._start, self._seed = ids, start, seed
+    def __init__(self, ids: Ids, *, start: int, batch: int, seed: int, device: torch.device | None = None) -> None:
+        self._ids, self._start, self._seed = torch.tensor(ids, device=device), start, seed
         self.batch = batch = min(batch, len(ids))
-        edges = np.arange(batch + 1, dtype=np.int64) * len(ids) // batch
-        self._begin, self._length = edges[:-1], np.diff(edges)
-        self.longest = int(self._length.max())
+        edges = torch.arange(batch + 1, device=device) * len(ids) // batch
+        self._begin, self._length = edges[:-1], edges.diff()
+        self.longest = -(-len(ids) // batch)
+        self._shorter = -len(ids) % batch  # lanes that end a token before the others
 
     def read(self, position: Position, bptt: int) -> Window:
         """The window at `position`, of `bptt` tokens a lane; what is left of an epoch and is less than half of that is
         read with the window before it, so that no update follows from a handful of tokens."""
         epoch, shift, offset = position
-        stop = offset + bptt if self.longest - offset - bptt >= bptt / 2 else self.longest
-        place = np.arange(offset - 1, stop, dtype=np.int64)[:, None]
-        tokens = self._ids[(self._begin[None, :] + place + shift) % len(self._ids)].astype(np.int64)
-        inputs, targets = tokens[:-1], tokens[1:].copy()
+        last = self.longest - offset - bptt < bptt / 2
+        stop = self.longest if last else offset + bptt
+        place = torch.arange(offset - 1, stop, device=self._ids.device)[:, None]
+        tokens = self._ids[(self._begin + place + shift) % len(self._ids)].long()
+        inputs, targets = tokens[:-1], tokens[1:].clone()
         if offset == 0:
-            inputs = inputs.copy()
             inputs[0] = self._start
-        targets[place[1:] >= self._length[None, :]] = IGNORE
-        following = Position(epoch, shift, stop) if stop < self.longest else self._epoch(epoch + 1, bptt)
-        return Window(inputs, targets, offset == 0, following)
+        if last:
+            targets[place[1:] >= self._length] = IGNORE
+        following = self._epoch(epoch + 1, bptt) if last else Position(epoch, shift, stop)
+        return Window(inputs, targets, targets.numel() - last * self._shorter, offset == 0, following)
 
     def windows(self, bptt: int) -> int:
         """How many windows an epoch has."""

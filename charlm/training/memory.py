@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.nn import functional as F
 
 from charlm.errors import CharlmError
 from charlm.models.network import Network
 from charlm.runtime.device import Runtime
+from charlm.training.gradient import gradient
 
 
 def fitting_batch(try_batch: Callable[[int], None], batch: int) -> int:
@@ -55,9 +55,7 @@ def _try_step(network: Network, runtime: Runtime, batch: int, bptt: int) -> None
     network.zero_grad(set_to_none=True)
     kept = [torch.empty_like(weight) for weight in network.parameters() for _ in range(2)]
     ids = torch.zeros(bptt, batch, dtype=torch.long, device=runtime.device)
-    with runtime.autocast():
-        logits, _ = network(ids, network.init_state(batch))
-    F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
+    gradient(network, runtime, ids, ids, network.init_state(batch))
     network.zero_grad(set_to_none=True)
     del kept
 

@@ -184,10 +184,6 @@ class Optimizer:
                 torch._foreach_mul_(matrices, 1 - rule.lr * rate * self.config.weight_decay)
             rule.step(rate, number)
 
-    def zero_grad(self) -> None:
-        for weight in self.weights.values():
-            weight.grad = None
-
     def export(self) -> dict[str, NDArray[np.float32]]:
         """State by name: optimizer.<quantity>.<weight>, as in optimizer.exp_avg.head.bias."""
         return {

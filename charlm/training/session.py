@@ -14,12 +14,12 @@ from math import prod
 from typing import Any, Final
 
 import torch
-from torch.nn import functional as F
 
 from charlm.config import Config, DataConfig, Value, flag, specs, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import (
+    CUDA_ONLY,
     Runtime,
     check_precision,
     choose_device,
@@ -35,6 +35,7 @@ from charlm.storage.runs import Run, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.events import Chosen, Emit, Remark, Resumed, Writing
+from charlm.training.gradient import gradient
 from charlm.training.recipe import Facts, Preset, choose, choose_vocabulary
 from charlm.training.trainer import Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
@@ -170,7 +171,7 @@ def _same_runtime(checkpoint: Checkpoint, order: Order) -> Runtime:
     device = choose_device(str(order.given.get("device", before["device"])))
     threads = set_threads(int(order.given.get("threads", 0)), at_most=int(before["threads"]))
     precision = str(before["precision"])
-    if precision == "fp16" and device.type != "cuda":
+    if precision in CUDA_ONLY and device.type != "cuda":
         precision = "fp32"
     return replace(choose_runtime(device, precision, threads), reason=str(before["reason"]))
 
@@ -267,13 +268,8 @@ def _task(config: Config, tokenizer: Tokenizer, train: Tokens, corpus: Corpus, r
 
 def step_seconds(runtime: Runtime, config: Config, network: Network) -> float:
     """Seconds of a forward and backward pass of this network."""
-    ids = torch.zeros(config.train.bptt, config.train.batch, dtype=torch.long)
-    network.train()
-
-    def work() -> None:
-        with runtime.autocast():
-            logits, _ = network(ids, network.init_state(config.train.batch))
-        F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()  # type: ignore[no-untyped-call]
-        network.zero_grad()
-
-    return timed(work, runtime.device)
+    ids = torch.zeros(config.train.bptt, config.train.batch, dtype=torch.long, device=runtime.device)
+    before = network.train().init_state(config.train.batch)
+    seconds = timed(lambda: gradient(network, runtime, ids, ids, before), runtime.device)
+    network.zero_grad()
+    return seconds

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from charlm.config import Config, SampleConfig, every, seconds
 from charlm.errors import CheckpointError, DivergedError
@@ -23,7 +21,6 @@ from charlm.inference.sampler import collect, generate
 from charlm.models.network import (
     Network,
     State,
-    detach,
     export_state,
     export_weights,
     import_state,
@@ -33,11 +30,12 @@ from charlm.models.network import (
 from charlm.runtime.device import Runtime
 from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
-from charlm.text.lanes import IGNORE, Lanes, Position, Window
+from charlm.text.lanes import Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.budget import REVISE, Clock, affordable_checks, revise
 from charlm.training.divergence import gone_back, last_good, lowered, told, usable_best
 from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Writing, Wrote
+from charlm.training.gradient import Gradient
 from charlm.training.memory import fitting
 from charlm.training.optim import LossScale, Optimizer, clip
 from charlm.training.schedule import Plan, due, rate
@@ -70,7 +68,16 @@ class Trainer:
         config = task.config
         self.task, self.network, self.runtime, self.run = task, network, runtime, run
         self.emit, self.stop = emit, stop
-        self.lanes = Lanes(task.train.ids, start=task.tokenizer.start, batch=config.train.batch, seed=config.train.seed)
+        self.lanes = Lanes(
+            task.train.ids,
+            start=task.tokenizer.start,
+            batch=config.train.batch,
+            seed=config.train.seed,
+            device=runtime.device,
+        )
+        self.gradient = Gradient(
+            network, runtime, (config.train.bptt, self.lanes.batch), lambda text: emit(Remark(text))
+        )
         self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden, runtime.type)
         self.hidden: State = network.init_state(self.lanes.batch)
         self.scale = LossScale(runtime.precision == "fp16")
@@ -160,27 +167,19 @@ class Trainer:
             norm = float(clip(weights, config.optim.clip, config.optim.clip_mode))
             updated = self._update(loss, norm, share)
         self.hidden = after
-        tokens = int((window.targets != IGNORE).sum())
         state.step += 1
         state.position = window.next
-        state.tokens_seen += tokens
-        state.recent = [*state.recent[1 - RECENT :], (loss * tokens, tokens)]
+        state.tokens_seen += window.scored
+        state.recent = [*state.recent[1 - RECENT :], (loss * window.scored, window.scored)]
         self._training += time.perf_counter() - began
         return norm, share * config.optim.lr
 
     def _backward(self, window: Window) -> tuple[float, State]:
         """Mean loss over the window's targets (nats per token) and the state after it; gradients are in the weights."""
-        device = self.runtime.device
-        inputs_TB = torch.from_numpy(window.inputs).to(device, non_blocking=True)
-        targets_TB = torch.from_numpy(window.targets).to(device, non_blocking=True)
         before = self.network.init_state(self.lanes.batch) if window.fresh else self.hidden
         self.network.reseed(self.task.config.train.seed, self.state.step)
-        with self.runtime.autocast():
-            logits_TBV, after = self.network(inputs_TB, before)
-        loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
-        self.optimizer.zero_grad()
-        (loss * self.scale.scale).backward()  # type: ignore[no-untyped-call]
-        return loss.item(), detach(after)
+        loss, after = self.gradient(window.inputs, window.targets, before, self.scale.scale)
+        return loss.item(), after
 
     def _update(self, loss: float, norm: float, share: float) -> bool:
         """Change the weights; False after an overflow of fp16: the window is to be read again."""

@@ -1,0 +1,92 @@
+"""On a real GPU: steps as one graph, exact resumption, and agreement with a processor. Skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracles import random_network
+from test_decoder import CELLS, CUTS, V, decoder_of, log_softmax, random_ids, steady_network
+
+import charlm
+from charlm.config import ModelConfig
+from charlm.inference.choice import Cut
+from charlm.inference.gpu import TorchDecoder
+from charlm.models.network import Network, export_weights, import_weights
+from charlm.runtime.device import Runtime
+from charlm.storage.checkpoint import load_checkpoint
+from charlm.training.gradient import Gradient
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+GPU = torch.device("cuda")
+OPTIONS: dict[str, Any] = {"device": "cuda", "hidden": 128, "batch": 8, "bptt": 16, "dropout": 0.2, "steps": 24}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("It was the best of times, it was the worst of times, " * 80)
+    return path
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_graph_computes_what_its_kernels_do(cell: str) -> None:
+    config = ModelConfig(cell=cell, hidden=64, embedding=32, dropout_input=0.2, dropout_output=0.2)
+    found = []
+    for capture in (False, True):
+        network = random_network(config, V, seed=1).to_device(GPU).train()
+        compute = Gradient(network, Runtime(GPU, "fp32", 1, ""), (9, 4), pytest.fail)
+        compute.capture = capture
+        state, values = network.init_state(4), []
+        for step, length in enumerate((9, 9, 3, 9)):
+            ids = torch.tensor(random_ids(length, 4, seed=step), device=GPU)
+            network.reseed(2, step)
+            loss, state = compute(ids, ids, state, 1.0)
+            values += [
+                loss.clone(),
+                *(weight.grad.clone() for weight in network.parameters() if weight.grad is not None),
+            ]
+        found.append([value.cpu() for value in values])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "rmsprop"])
+def test_a_run_that_is_interrupted_ends_like_one_that_is_not(text: Path, precision: str, optimizer: str) -> None:
+    options = {**OPTIONS, "precision": precision, "optimizer": optimizer, "checkpoints": text.parent}
+    asked = iter(range(1000))
+    whole = charlm.train(text, name="whole", **options)
+    charlm.train(text, name="halves", stop=lambda: "half" if next(asked) == 9 else None, **options)
+    halves = charlm.train(text, name="halves", resume=True, **options)
+    assert load_checkpoint(whole.run.last).state_sha256 == load_checkpoint(halves.run.last).state_sha256
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_computes_what_a_processor_does(cell: str) -> None:
+    config = ModelConfig(cell=cell, hidden=64, embedding=32)
+    here = random_network(config, V, seed=1).eval()
+    there = Network(config, V)
+    import_weights(there, export_weights(here))
+    there.to_device(GPU).eval()
+    ids = torch.tensor(random_ids(40, 4))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            there(ids.cuda(), there.init_state(4))[0].cpu(), here(ids, here.init_state(4))[0], rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_its_decoder_writes_what_a_processor_writes(cell: str, cut: Cut) -> None:
+    network = steady_network(cell, 2, 7)
+    decoder, other = TorchDecoder(network.config, export_weights(network), GPU), decoder_of(network, "numpy")
+    for streams in (1, 3, 1):
+        draws = np.random.default_rng(streams).random((40, streams))
+        start = random_ids(4, streams)
+        mine = decoder.draw(*decoder.after(start, decoder.init_state(streams)), draws, cut)
+        theirs = other.draw(*other.after(start, other.init_state(streams)), draws, cut)
+        np.testing.assert_array_equal(mine[0], theirs[0])
+        torch.testing.assert_close(log_softmax(mine[1]), log_softmax(theirs[1]), rtol=0, atol=1e-4)
