@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Screen, command
+from charlm.cli.options import FolderOption, Screen, command
 from charlm.config import SAMPLE_OPTIONS, Value
 from charlm.errors import ConfigError, StorageError
 
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from charlm.api import LanguageModel
 
 _KEPT = "nothing was written"
-_ENGINE = {"engine": SAMPLE_OPTIONS["engine"]}
+_ENGINE = {"engine": SAMPLE_OPTIONS["engine"]._replace(choices=("auto", "compiled", "numpy"))}  # a GPU sums as it likes
 _Model = Annotated[str, typer.Option(help="file, run folder or run name", metavar="CHECKPOINT")]
 _Output = Annotated[str, typer.Option(help="where to write it; a file that is there is replaced", metavar="OUT")]
-_Checkpoints = Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")]
 _Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
 
 
@@ -33,7 +32,7 @@ def compress(
     file: Annotated[str, typer.Argument(help="text to compress, - for standard input", metavar="FILE")],
     model: _Model,
     output: _Output,
-    checkpoints: _Checkpoints = "checkpoints",
+    checkpoints: FolderOption = "checkpoints",
     as_json: _Json = False,
 ) -> None:
     """Compress a text with a model's probabilities, to about the bits that the model charges for it.
@@ -76,7 +75,7 @@ def decompress(
     file: Annotated[str, typer.Argument(help="what compress wrote, - for standard input", metavar="FILE")],
     model: _Model,
     output: _Output,
-    checkpoints: _Checkpoints = "checkpoints",
+    checkpoints: FolderOption = "checkpoints",
     as_json: _Json = False,
 ) -> None:
     """Get back the text that was compressed, with the same model; nothing is written unless it is that text exactly."""

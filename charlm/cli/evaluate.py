@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import Screen, command
+from charlm.cli.options import CorpusOption, FolderOption, Screen, command
 from charlm.config import EVAL_OPTIONS, EvalConfig, Value, check_eval
 
 
@@ -31,12 +31,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="where the run's own text is now, if it moved; may be repeated", metavar="FILE", show_default=False
-        ),
-    ] = None,
+    corpus: CorpusOption = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="one unbroken pass instead of lanes: slower, and the reference")
     ] = False,
@@ -48,7 +43,7 @@ def evaluate(
         bool, typer.Option("--dynamic", help="also as it goes on learning from the text that it reads")
     ] = False,
     mix: Annotated[bool, typer.Option("--mix", help="also mixed with a counted model, Kneser-Ney of order 8")] = False,
-    checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+    checkpoints: FolderOption = "checkpoints",
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Report loss, bits per character, bits per byte and perplexity of text under a model.

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import Screen, command
+from charlm.cli.options import CheckpointArgument, FolderOption, Screen, command
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
-
-_CHECKPOINT = typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False)
-_FOLDER = typer.Option(help="folder of all runs", metavar="DIR")
 
 
 def register(app: typer.Typer) -> None:
@@ -22,8 +19,8 @@ def register(app: typer.Typer) -> None:
     def info(
         screen: Screen,
         options: dict[str, Any],  # noqa: ARG001
-        checkpoint: Annotated[str | None, _CHECKPOINT] = None,
-        checkpoints: Annotated[str, _FOLDER] = "checkpoints",
+        checkpoint: CheckpointArgument = None,
+        checkpoints: FolderOption = "checkpoints",
         as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
     ) -> None:
         """Tell what is in a checkpoint: architecture, vocabulary, text, training history, best score."""
@@ -39,8 +36,8 @@ def register(app: typer.Typer) -> None:
     def verify(
         screen: Screen,
         options: dict[str, Any],  # noqa: ARG001
-        checkpoint: Annotated[str | None, _CHECKPOINT] = None,
-        checkpoints: Annotated[str, _FOLDER] = "checkpoints",
+        checkpoint: CheckpointArgument = None,
+        checkpoints: FolderOption = "checkpoints",
         as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
     ) -> None:
         """Check a checkpoint: its hash, the names and shapes of its tensors, and that every number is finite."""

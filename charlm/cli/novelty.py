@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm.cli.options import Screen, command
+from charlm.cli.options import CheckpointArgument, CorpusOption, FolderOption, Screen, command
 
 
 def register(app: typer.Typer) -> None:
@@ -15,17 +15,9 @@ def register(app: typer.Typer) -> None:
         screen: Screen,
         options: dict[str, Any],  # noqa: ARG001
         text: Annotated[str, typer.Option(help="text to look at, - for standard input", metavar="FILE")],
-        checkpoint: Annotated[
-            str | None,
-            typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
-        ] = None,
-        corpus: Annotated[
-            list[str] | None,
-            typer.Option(
-                help="where the run's own text is now, if it moved; may be repeated", metavar="FILE", show_default=False
-            ),
-        ] = None,
-        checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+        checkpoint: CheckpointArgument = None,
+        corpus: CorpusOption = None,
+        checkpoints: FolderOption = "checkpoints",
         as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON, with all passages")] = False,
     ) -> None:
         """Tell how much of a text stands word for word in the text that a model was trained on, and where."""

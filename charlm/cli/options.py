@@ -21,6 +21,17 @@ from charlm.errors import StorageError
 if TYPE_CHECKING:
     from charlm.report import terminal
 
+CheckpointArgument = Annotated[
+    str | None,
+    typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
+]
+CorpusOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="where the run's own text is now, if it moved; may be repeated", metavar="FILE", show_default=False
+    ),
+]
+FolderOption = Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")]
 _SHARED = {
     "quiet": (bool, typer.Option("-q", "--quiet", help="say nothing but results and errors")),
     "no_color": (bool, typer.Option("--no-color", help="no colours (NO_COLOR does the same)")),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import Screen, command
+from charlm.cli.options import CheckpointArgument, CorpusOption, FolderOption, Screen, command
 from charlm.config import SAMPLE_OPTIONS, SampleConfig, Value, check_sample
 from charlm.errors import ConfigError
 from charlm.report.plain import visible
@@ -20,10 +20,7 @@ def register(app: typer.Typer) -> None:
     def sample(
         screen: Screen,
         options: dict[str, Value],
-        checkpoint: Annotated[
-            str | None,
-            typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
-        ] = None,
+        checkpoint: CheckpointArgument = None,
         prime: Annotated[str | None, typer.Option(help="text to go on from", metavar="TEXT")] = None,
         prime_file: Annotated[
             str | None, typer.Option(help="file with the text to go on from; - for standard input", metavar="FILE")
@@ -36,13 +33,8 @@ def register(app: typer.Typer) -> None:
         novelty: Annotated[
             bool, typer.Option("--novelty", help="tell, too, how much of it stands in the training text")
         ] = False,
-        corpus: Annotated[
-            list[str] | None,
-            typer.Option(
-                help="where the training text is now, if it moved; may be repeated", metavar="FILE", show_default=False
-            ),
-        ] = None,
-        checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+        corpus: CorpusOption = None,
+        checkpoints: FolderOption = "checkpoints",
         as_json: Annotated[bool, typer.Option("--json", help="print the samples as JSON")] = False,
     ) -> None:
         """Write text, character by character, to standard output."""

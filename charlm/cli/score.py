@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Screen, command
+from charlm.cli.options import CheckpointArgument, FolderOption, Screen, command
 from charlm.config import EVAL_OPTIONS, EvalConfig, Value, check_eval
 from charlm.errors import CharlmError, ConfigError, StorageError
 
@@ -33,10 +33,7 @@ def score(
         list[str],
         typer.Option(help="text to score, - for standard input; may be repeated", metavar="FILE", show_default=False),
     ],
-    checkpoint: Annotated[
-        str | None,
-        typer.Argument(help="file, run folder or run name (default: the newest run)", show_default=False),
-    ] = None,
+    checkpoint: CheckpointArgument = None,
     html: Annotated[
         str | None, typer.Option(help="write one self-contained page, with the likeliest characters", metavar="FILE")
     ] = None,
@@ -48,7 +45,7 @@ def score(
         typer.Option(help="draw bits along the text, and by place since a cold start (.png, .svg)", metavar="FILE"),
     ] = None,
     words: Annotated[int, typer.Option(help="how many of the worst words to list", metavar="N", min=0)] = 10,
-    checkpoints: Annotated[str, typer.Option(help="folder of all runs", metavar="DIR")] = "checkpoints",
+    checkpoints: FolderOption = "checkpoints",
     as_json: Annotated[bool, typer.Option("--json", help="print all figures as JSON")] = False,
 ) -> None:
     """Tell how many bits each character of a text costs a model: coloured on a terminal, by line in a pipe.
