@@ -136,6 +136,19 @@ def test_a_held_out_file_that_moved_is_found_where_it_is_said_to_be(tmp_path: Pa
         find_corpus(kept(before), str(held), held_out=str(moved))
 
 
+def test_files_of_other_runs_among_those_that_are_named_are_passed_over(tmp_path: Path, text: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("of another run")
+    mine, theirs = (kept(load_corpus([str(path)], "0.1")) for path in (text, other))
+    moved, more = tmp_path / "moved.txt", tmp_path / "more.txt"
+    text.rename(moved)
+    other.rename(more)
+    assert find_corpus(mine, "0.1", [str(more), str(moved)]).train.startswith(TEXT[:8])
+    assert find_corpus(theirs, "0.1", [str(more), str(moved)]).train.startswith("of another")
+    with pytest.raises(DataError, match="is not the run's text"):
+        find_corpus(mine, "0.1", [str(more)])
+
+
 def test_a_relative_held_out_file_is_found_from_anywhere(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,8 @@ def find_corpus(
 ) -> Corpus:
     """The corpus of a checkpoint: from `paths`, from where it was, or from `beside` it, where a run's folder moved.
 
-    `val` is the run's own `--val`. Where that is a file, `held_out` says where it is now, or it is known among `paths`.
+    `val` is the run's own `--val`. Where that is a file, `held_out` says where it is now, or it is known among `paths`;
+    so are the run's own files among those of other runs.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
     texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
@@ -57,11 +58,13 @@ def find_corpus(
         raise DataError("the run's held-out file is missing from its record", kept="nothing was changed", hint=_HINT)
     given = list(paths)
     try:
+        digests = {path: sha256(read_bytes(path)).hexdigest() for path in given if isfile(path)}
         if held and held_out is None:
-            held_out = next(
-                (p for p in given if isfile(p) and sha256(read_bytes(p)).hexdigest() == held[0]["sha256"]), None
-            )
-            given = [p for p in given if p != held_out]
+            held_out = next((path for path, digest in digests.items() if digest == held[0]["sha256"]), None)
+            given = [path for path in given if path != held_out]
+        own = {source["sha256"] for source in recorded["sources"] if not source["held_out"]}
+        if own <= set(digests.values()):  # the others are of other runs, which a command may be about as well
+            given = [path for path in given if digests.get(path) in own]
         corpus = load_corpus(
             given or [_found(path, beside) for path in texts],
             (held_out or _found(held[0]["path"], beside)) if held else val,
