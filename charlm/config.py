@@ -235,8 +235,8 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 
 # What charlm.training.recipe and the machine settle: the values above are only where a bare Config starts.
 SETTLED: Final = frozenset(
-    ("hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "warmup", "batch", "bptt", *LENGTHS, "patience")
-) | {"threads"}
+    ("hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "warmup", "batch", "bptt")
+) | {*LENGTHS, "patience", "threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **specs(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = specs(SampleConfig)
 EVAL_OPTIONS: Final = specs(EvalConfig)

@@ -22,6 +22,7 @@ ALWAYS = {
     "dropout_input",
     "dropout_between",
     "dropout_output",
+    "weight_decay",
 }
 
 
@@ -113,10 +114,15 @@ def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
     assert (updates[0], updates[3], updates[-1]) == (0.04, 0.02, 0.01)
     sizes = [chosen(characters).model.hidden for characters in (500, 20_000, 10**6)]
     assert sizes == sorted(set(sizes))
-    assert chosen(10**6, hidden=100).model.embedding == 100
+    assert [chosen(10**6, hidden=hidden).model.embedding for hidden in (32, 100, 400)] == [32, 64, 64]
+    many = choose({"hidden": 400}, Facts(10**6, 10**6, 4000, "cpu", 2e11))[0]
+    assert many.model.embedding == 256
     repeated = [chosen(10**6, epochs=epochs).model.dropout_between for epochs in (1, 10, 30, 1000)]
     assert repeated == sorted(set(repeated))
     assert repeated[0] == 0
+    decays = [chosen(10**6, epochs=epochs).optim.weight_decay for epochs in (1, 4, 10, 1000)]
+    assert decays == sorted(decays)
+    assert decays[0] < decays[-1]
 
 
 def test_the_preset_is_the_lectures_demo() -> None:

@@ -19,15 +19,19 @@ _FULL_PASSES: Final = 500
 _RATES: Final = {"muon": 0.02, "adamw": 0.005, "rmsprop": 0.002}
 _UPDATES: Final = 4000  # to which Muon's rate belongs; it falls with the root of their number, within a factor of two
 _LANES: Final = {"cpu": 16, "cuda": 64}
-_DROPOUTS: Final = (
-    (2.5, 0.0),
-    (6.0, 0.05),
-    (10.0, 0.1),
-    (18.0, 0.2),
-    (40.0, 0.35),
-    (math.inf, 0.5),
-)  # passes below, dropout
-_HIDDEN: Final = ((1.4e13, 192, "a short time"), (6e13, 256, "reaches the lowest loss in minutes"))  # FLOP below, units
+_REGULARISATION: Final = (
+    (2.5, 0.0, 0.01),
+    (6.0, 0.0, 0.05),
+    (12.0, 0.05, 0.1),
+    (18.0, 0.1, 0.1),
+    (40.0, 0.3, 0.1),
+    (math.inf, 0.5, 0.1),
+)  # passes below, dropout, weight decay
+_FEW: Final = 256  # tokens that a narrow embedding tells apart
+_HIDDEN: Final = (
+    (1.4e13, 192, "a short time"),
+    (1.2e14, 256, "reaches the lowest loss in minutes"),
+)  # FLOP below, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +125,16 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     settle("batch", lanes, "few lanes make more updates" if lanes > 1 else "the text is too short for more")
     hidden, why = _hidden(values, facts)
     settle("hidden", hidden, why)
-    settle("embedding", min(values["hidden"], 256), "as wide as the layers, at most 256")
+    few = facts.vocabulary <= _FEW and facts.device == "cpu"  # a GPU's fast kernels want multiples of 128
+    why = "tells so few tokens apart, and is cheap" if few else "as wide as the layers, at most 256"
+    settle("embedding", min(values["hidden"], 64 if few else 256), why)
     updates = _characters(values, facts) * facts.tokens / facts.characters / (values["batch"] * values["bptt"])
     settle("lr", _rate(values["optimizer"], updates), f"suits {values['optimizer']} and {updates:,.0f} updates")
     settle("warmup", min(50, int(updates / 10)), "lets the optimizer find its scale")
     passes = _characters(values, facts) / facts.characters
-    for name in DROPOUTS:
-        settle(name, _dropout(passes, facts), f"about {passes:.2g} passes through the text to be expected")
+    dropout, decay = _regularisation(passes, facts)
+    for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
+        settle(name, value, f"about {passes:.2g} passes through the text to be expected")
     return Config.from_flat(values), reasons
 
 
@@ -166,12 +173,16 @@ def _characters(values: Mapping[str, Any], facts: Facts) -> float:
         return float(values["steps"] * values["batch"] * values["bptt"]) * facts.characters / facts.tokens
     if "epochs" in values:
         return float(values["epochs"] * facts.characters)
-    weights: int = 8 * values.get("layers", 2) * values["hidden"] ** 2 + facts.vocabulary * values["hidden"]
-    return seconds(values["time"]) * facts.speed / (6 * weights)
+    hidden, layers = values["hidden"], values.get("layers", 2)
+    width = values["embedding"] or facts.vocabulary
+    weights = 4 * hidden * (width + (2 * layers - 1) * hidden) + facts.vocabulary * hidden
+    return float(seconds(values["time"]) * facts.speed / (6 * weights))
 
 
-def _dropout(passes: float, facts: Facts) -> float:
-    """The more often a text is read, the more it is learned by heart; what fits in one look is meant to be."""
-    if facts.characters < _TINY:
-        return 0.0
-    return next(dropout for limit, dropout in _DROPOUTS if passes < limit)
+def _regularisation(passes: float, facts: Facts) -> tuple[float, float]:
+    """Dropout and weight decay: the more often a text is read, the more of it is learned by heart.
+
+    A tiny text is meant to be.
+    """
+    passes = 1.0 if facts.characters < _TINY else passes
+    return next((dropout, decay) for limit, dropout, decay in _REGULARISATION if passes < limit)
