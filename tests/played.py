@@ -12,11 +12,8 @@ from torch import Tensor
 class Replayed:
     """Stands in for `charlm.runtime.capture.Captured`: results keep their memory."""
 
-    def __init__(self, work: Callable[[], Any], _: torch.device, noise: torch.Generator | None = None) -> None:
-        before = noise.get_state() if noise else None
+    def __init__(self, work: Callable[[], Any], _: torch.device, __: torch.Generator | None = None) -> None:
         self._work, self.results = work, work()
-        if noise and before is not None:
-            noise.set_state(before)
 
     def replay(self) -> Any:
         for own, new in zip(tensors(self.results), tensors(self._work()), strict=True):

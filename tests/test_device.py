@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,7 +31,6 @@ def takes(times: dict[str, float], tried: list[str]) -> Callable[[Runtime], floa
 
     def probe(runtime: Runtime) -> float:
         tried.append(runtime.precision)
-        assert all(switch.allow_tf32 == (runtime.precision != "fp32") for switch in SWITCHES)
         if runtime.precision not in times:
             raise RuntimeError("could not create a primitive descriptor")
         return times[runtime.precision]
@@ -41,11 +41,12 @@ def takes(times: dict[str, float], tried: list[str]) -> Callable[[Runtime], floa
 @pytest.mark.parametrize(
     ("times", "chosen", "reason"),
     [
-        ({"fp32": 2.0, "tf32": 1.2, "bf16": 1.0, "fp16": 0.5}, "fp16", "a fp16 step runs at 4.00 times"),
-        ({"fp32": 2.0, "tf32": 1.0, "bf16": 1.2, "fp16": 1.5}, "tf32", "a tf32 step runs at 2.00 times"),
-        ({"fp32": 2.0, "tf32": 1.9, "bf16": 1.8, "fp16": 2.1}, "fp32", "a bf16 step runs at 1.11 times"),
-        ({"fp32": 2.0, "bf16": 1.0}, "bf16", "a bf16 step runs at 2.00 times"),
-        ({"fp32": 2.0}, "fp32", "tf32 or bf16 or fp16 does not run here"),
+        ({"fp32": 2.0, "tf32": 1.2, "fp16": 0.5}, "fp16", "a fp16 step runs at 4.00 times"),
+        ({"fp32": 2.0, "tf32": 1.0, "fp16": 1.5}, "tf32", "a tf32 step runs at 2.00 times"),
+        ({"fp32": 2.0, "tf32": 1.8, "fp16": 2.1}, "fp32", "a tf32 step runs at 1.11 times"),
+        ({"fp32": 2.0, "fp16": 1.0}, "fp16", "a fp16 step runs at 2.00 times"),
+        ({"fp32": 2.0}, "fp32", "nothing else runs here"),
+        ({"tf32": 2.0, "fp16": 1.0}, "fp16", "nothing else runs here"),
     ],
 )
 def test_auto_takes_what_is_clearly_faster_and_says_by_how_much(
@@ -56,10 +57,29 @@ def test_auto_takes_what_is_clearly_faster_and_says_by_how_much(
     runtime = choose_runtime(GPU, "auto", 2, takes(times, tried))
     assert runtime.precision == chosen
     assert reason in runtime.reason
-    assert tried[:4] == ["fp32", "tf32", "bf16", "fp16"]
-    assert tried[4 : 4 + len(times)] == list(times), "what does not run is not tried again"
-    assert all(switch.allow_tf32 == (chosen != "fp32") for switch in SWITCHES)
+    assert tried[:3] == ["fp32", "tf32", "fp16"]
+    assert tried[3 : 3 + len(times)] == list(times), "what does not run is not tried again"
     assert torch.backends.cudnn.deterministic
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_products_are_rounded_to_tf32_only_while_a_run_that_admits_it_computes(precision: str) -> None:
+    choose_runtime(GPU, precision, 1)
+    assert not any(switch.allow_tf32 for switch in SWITCHES)
+    with contextlib.suppress(ValueError), Runtime(GPU, precision, 1, "").rounding():
+        assert all(switch.allow_tf32 == (precision != "fp32") for switch in SWITCHES)
+        raise ValueError
+    assert not any(switch.allow_tf32 for switch in SWITCHES)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "scales"),
+    [(GPU, "fp16", True), (GPU, "bf16", True), (GPU, "tf32", False), (GPU, "fp32", False), (CPU, "bf16", False)],
+)
+def test_the_loss_is_scaled_where_gradients_pass_through_fp16(
+    device: torch.device, precision: str, scales: bool
+) -> None:
+    assert Runtime(device, precision, 1, "").scales_loss == scales
 
 
 def test_an_old_gpu_is_asked_for_fp16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,12 +97,14 @@ def test_a_processor_is_asked_for_bf16_where_it_multiplies_that(monkeypatch: pyt
     assert (runtime.precision, set(tried)) == (("bf16", {"fp32", "bf16"}) if has else ("fp32", set()))
 
 
-def test_memory_that_runs_out_in_a_measurement_is_not_taken_for_missing_arithmetic() -> None:
-    def probe(_: Runtime) -> float:
-        raise torch.OutOfMemoryError
+def test_a_precision_without_the_memory_for_a_step_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe(runtime: Runtime) -> float:
+        if runtime.precision == "fp32":
+            raise torch.OutOfMemoryError
+        return 1.0
 
-    with pytest.raises(torch.OutOfMemoryError):
-        module._fastest(CPU, 1, ("bf16",), probe)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert choose_runtime(GPU, "auto", 1, probe).precision == "tf32"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

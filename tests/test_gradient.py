@@ -62,8 +62,7 @@ def steps(compute: Gradient, net: Network) -> Iterator[list[Tensor]]:
         ids = torch.randint(VOCABULARY, (length, LANES), generator=generator)
         targets = torch.randint(VOCABULARY, (length, LANES), generator=generator)
         targets[-1, 0] = IGNORE
-        net.reseed(5, step)
-        loss, state = compute(ids, targets, state, 2.0**step)
+        loss, state = compute(ids, targets, state, step, 2.0**step)
         found = [loss.clone(), *(weight.grad.clone() for weight in net.parameters() if weight.grad is not None)]
         kept.append((found, state))
         with torch.no_grad():
@@ -77,8 +76,8 @@ def steps(compute: Gradient, net: Network) -> Iterator[list[Tensor]]:
 @pytest.mark.usefixtures("gpu")
 def test_windows_of_any_shape_come_out_of_a_graph_as_they_do_without() -> None:
     plain, captured = network(), network()
-    by_kernel = Gradient(plain, HERE, (WINDOW, LANES), pytest.fail)
-    by_graph = Gradient(captured, HERE, (WINDOW, LANES), pytest.fail)
+    by_kernel = Gradient(plain, HERE, (WINDOW, LANES), 5, pytest.fail)
+    by_graph = Gradient(captured, HERE, (WINDOW, LANES), 5, pytest.fail)
     by_graph.capture = True
     count = 0
     for one, other in zip(steps(by_kernel, plain), steps(by_graph, captured), strict=True):
@@ -95,9 +94,9 @@ def test_where_no_graph_can_be_made_that_is_told_once_and_steps_go_on(monkeypatc
     monkeypatch.setattr(module, "Captured", refuse)
     plain, captured = network(), network()
     told: list[str] = []
-    by_graph = Gradient(captured, HERE, (WINDOW, LANES), told.append)
+    by_graph = Gradient(captured, HERE, (WINDOW, LANES), 5, told.append)
     by_graph.capture = True
-    by_kernel = Gradient(plain, HERE, (WINDOW, LANES), pytest.fail)
+    by_kernel = Gradient(plain, HERE, (WINDOW, LANES), 5, pytest.fail)
     for one, other in zip(steps(by_kernel, plain), steps(by_graph, captured), strict=True):
         assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
     assert [text.split(": ")[1] for text in told] == ["operation not permitted when stream is capturing"]
@@ -109,7 +108,7 @@ def test_memory_that_runs_out_while_capturing_is_for_the_caller_to_tell(monkeypa
 
     monkeypatch.setattr(module, "Captured", refuse)
     net = network()
-    compute = Gradient(net, HERE, (WINDOW, LANES), pytest.fail)
+    compute = Gradient(net, HERE, (WINDOW, LANES), 5, pytest.fail)
     compute.capture = True
     with pytest.raises(torch.OutOfMemoryError):
         next(steps(compute, net))

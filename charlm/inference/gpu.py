@@ -1,4 +1,4 @@
-"""A decoder on a GPU, through torch: reading and drawing sixteen tokens is one CUDA graph.
+"""A decoder on a GPU, through torch: drawing and reading sixteen tokens in a row is one CUDA graph.
 
 A token is some twenty kernels of a few microseconds, which a processor launches one by one no faster than it would
 compute them itself; a graph is launched once. Without CUDA the same lines run on a processor, where tests hold them to
@@ -42,18 +42,27 @@ class TorchDecoder(Decoder):
         self._network = Network(config, self.vocabulary)
         import_weights(self._network, weights)
         self._network.to_device(device).eval()
+        with torch.no_grad():
+            self._table: Tensor = self._network.embedding(torch.arange(self.vocabulary + 2, device=device))
         self._layers = [tuple(layer.parameters()) for layer in self._network.rnn]
         self._graph: tuple[tuple[int, Cut], _Graph] | None = None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
         inner, logits = self._state(state), []
-        for ids in self._tensor(ids_TB.astype(np.int64)):
+        for ids in self._ids(ids_TB):
             at, inner = self._step(ids, inner)
             logits.append(at)
         return torch.stack(logits).cpu().numpy(), _arrays(inner)
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        inner = self._state(state)
+        for ids in self._ids(ids_TB):
+            at, inner = self._step(ids, inner)
+        return at.cpu().numpy(), _arrays(inner)
+
+    @torch.no_grad()
     def draw(
         self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
@@ -82,13 +91,16 @@ class TorchDecoder(Decoder):
         return torch.stack(tokens), logits, state
 
     def _step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        x: Tensor = self._network.embedding(ids)
+        x = self._table[ids]
         following = []
         for weights, before in zip(self._layers, state, strict=True):
             after = self._cell(x, before if len(before) > 1 else before[0], *weights)
             following.append(after if isinstance(after, tuple) else (after,))
             x = following[-1][0]
         return self._network.head(x), tuple(following)
+
+    def _ids(self, ids_TB: NDArray[np.integer[Any]]) -> Tensor:
+        return self._tensor(ids_TB.astype(np.int64))
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.tensor(array, device=self._device)

@@ -14,28 +14,23 @@ _WARM: Final = 3  # runs before the recording, in which libraries set up what a 
 class Captured(Generic[Results]):
     """What `work` computes from tensors that it finds in place, into the tensors of its `results`.
 
-    Random numbers are those of `noise`, which may be seeded between replays and is left as it was found. Raises
-    RuntimeError where something in `work` cannot be recorded.
+    Random numbers are those of `noise`, which is to be seeded before each replay. Raises RuntimeError where something
+    in `work` cannot be recorded; `noise` is then of no more use.
     """
 
     def __init__(self, work: Callable[[], Results], device: torch.device, noise: torch.Generator | None = None) -> None:
-        before = noise.get_state() if noise else None
         self._graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.device(device):
-                aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                aside.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(aside):
-                    for _ in range(_WARM):
-                        work()
-                torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.device(device):
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):  # around the recording as well, which leaves its stream behind if it fails
+                for _ in range(_WARM):
+                    work()
                 if noise:
                     self._graph.register_generator_state(noise)
-                with torch.cuda.graph(self._graph):
+                with torch.cuda.graph(self._graph, stream=aside):
                     self.results = work()
-        finally:
-            if noise and before is not None:
-                noise.set_state(before)
+            torch.cuda.current_stream().wait_stream(aside)
 
     def replay(self) -> Results:
         """Compute again; what stood in the results is gone."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,13 +33,31 @@ class Runtime:
 
     @property
     def type(self) -> torch.dtype:
-        """In which matrix products are computed; fp16 has too short a range for what is not scaled."""
+        """In which an optimizer's products are computed; fp16 has too short a range for what is not scaled."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for a forward pass; nothing for fp32 and tf32."""
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients pass through fp16; under bf16 autocast, too, cuDNN's recurrent layers compute in it."""
+        return self.precision == "fp16" or (self.precision == "bf16" and self.device.type == "cuda")
+
+    @contextmanager
+    def rounding(self) -> Iterator[None]:
+        """While this lasts, and but for fp32, a GPU may round the factors of fp32 products to TF32."""
+        switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+        before = [switch.allow_tf32 for switch in switches]
+        try:
+            for switch in switches:
+                switch.allow_tf32 = self.precision != "fp32"
+            yield
+        finally:
+            for switch, value in zip(switches, before, strict=True):
+                switch.allow_tf32 = value
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -101,49 +119,41 @@ def choose_runtime(device: torch.device, precision: str, threads: int, probe: Pr
         processor.keep_memory()
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # see Runtime.rounding
     check_precision(device, precision)
     if precision != "auto":
-        runtime = Runtime(device, precision, threads, "as asked for")
-    elif probe is None or not (faster := _reduced(device)):
-        runtime = Runtime(device, "fp32", threads, "no faster arithmetic here")
-    else:
-        runtime = _fastest(device, threads, faster, probe)
-    _admit_tf32(runtime)
-    return runtime
+        return Runtime(device, precision, threads, "as asked for")
+    faster = _reduced(device)
+    if probe is None or not faster:
+        return Runtime(device, "fp32", threads, "no faster arithmetic here")
+    return _fastest(device, threads, faster, probe)
 
 
 def _reduced(device: torch.device) -> tuple[str, ...]:
     """What is likely to be faster than fp32 on this device."""
-    if device.type == "cuda":
-        return ("tf32", "bf16", "fp16") if torch.cuda.get_device_capability(device) >= (8, 0) else ("fp16",)
+    if device.type == "cuda":  # not bf16: cuDNN's layers would compute in fp16 nevertheless
+        return ("tf32", "fp16") if torch.cuda.get_device_capability(device) >= (8, 0) else ("fp16",)
     return ("bf16",) if device.type == "cpu" and _has_bf16() else ()
-
-
-def _admit_tf32(runtime: Runtime) -> None:
-    """fp32 means fp32; in all else what is left of fp32 products may be rounded too."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = runtime.precision != "fp32"
 
 
 def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe: Probe) -> Runtime:
     """fp32, or what of `faster` clearly is, by measuring a step of each in turn."""
-    times: dict[str, list[float]] = {"fp32": [], **{precision: [] for precision in faster}}
+    times: dict[str, list[float]] = {precision: [] for precision in ("fp32", *faster)}
     ends = time.perf_counter() + _PROBE_SECONDS
-    for _ in range(_ROUNDS):
+    least = 1 if device.type == "cuda" else 0  # rounds that count for nothing there: libraries are loaded
+    for number in range(_ROUNDS):
         for precision in tuple(times):
-            runtime = Runtime(device, precision, threads, "")
-            _admit_tf32(runtime)
             try:
-                times[precision].append(probe(runtime))
-            except RuntimeError as error:  # some builds of oneDNN lack a bf16 recurrence for some processors
-                if precision == "fp32" or isinstance(error, torch.OutOfMemoryError):
-                    raise
+                times[precision].append(probe(Runtime(device, precision, threads, "")))
+            except RuntimeError:  # some builds of oneDNN lack a bf16 recurrence; or memory does not suffice for it
                 del times[precision]
-        if time.perf_counter() > ends:
+        if number >= least and time.perf_counter() > ends:
             break
     best = {precision: min(each[1:] or each) for precision, each in times.items()}  # the first round also sets up
-    if len(best) == 1:
-        return Runtime(device, "fp32", threads, f"{' or '.join(faster)} does not run here")
-    quickest = min(best.keys() - {"fp32"}, key=lambda precision: best[precision])
+    others = [precision for precision in best if precision != "fp32"]
+    quickest = min(others, key=lambda precision: best[precision], default="fp32")
+    if quickest == "fp32" or "fp32" not in best:
+        return Runtime(device, quickest, threads, "nothing else runs here")
     ratio = best["fp32"] / best[quickest]
     reason = f"measured: a {quickest} step runs at {ratio:.2f} times the speed of an fp32 step"
     return Runtime(device, quickest if ratio > _WORTH else "fp32", threads, reason)

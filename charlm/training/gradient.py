@@ -30,32 +30,38 @@ def gradient(
 
     The gradient of `scale` times that loss is in the weights afterwards, in place of any before.
     """
-    with runtime.autocast():
-        logits_TBV, after = network(inputs_TB, before)
-    loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
-    network.zero_grad(set_to_none=True)
-    (loss * scale).backward()  # type: ignore[no-untyped-call]
+    with runtime.rounding():
+        with runtime.autocast():
+            logits_TBV, after = network(inputs_TB, before)
+        loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
+        network.zero_grad(set_to_none=True)
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
     return loss.detach(), detach(after)
 
 
 class Gradient:
     """`gradient` for one network, most of whose windows have one shape [T, B].
 
-    With `capture`, as on a GPU, windows of that shape replay a graph, made at the first of them; where none can be
-    made, `tell` hears of it, and they are computed like the others.
+    Dropout masks follow from (seed, step) alone. With `capture`, as on a GPU, windows of that shape replay a graph,
+    made at the first of them; where none can be made, `tell` hears of it, and they are computed like the others.
     """
 
-    def __init__(self, network: Network, runtime: Runtime, shape: tuple[int, int], tell: Callable[[str], None]) -> None:
-        self._network, self._runtime, self._shape, self._tell = network, runtime, shape, tell
+    def __init__(
+        self, network: Network, runtime: Runtime, shape: tuple[int, int], seed: int, tell: Callable[[str], None]
+    ) -> None:
+        self._network, self._runtime, self._shape, self._seed, self._tell = network, runtime, shape, seed, tell
         self.capture = runtime.device.type == "cuda"
         self._graph: _Graph | None = None
 
-    def __call__(self, inputs_TB: Tensor, targets_TB: Tensor, before: State, scale: float) -> tuple[Tensor, State]:
-        if self.capture and inputs_TB.shape == self._shape:
-            if self._graph is None:
-                self._graph = self._captured(inputs_TB, targets_TB, before)
-            if self._graph is not None:
-                return self._graph(inputs_TB, targets_TB, before, scale)
+    def __call__(
+        self, inputs_TB: Tensor, targets_TB: Tensor, before: State, step: int, scale: float
+    ) -> tuple[Tensor, State]:
+        usual = self.capture and inputs_TB.shape == self._shape
+        if usual and self._graph is None:
+            self._graph = self._captured(inputs_TB, targets_TB, before)
+        self._network.reseed(self._seed, step)
+        if usual and self._graph is not None:
+            return self._graph(inputs_TB, targets_TB, before, scale)
         return gradient(self._network, self._runtime, inputs_TB, targets_TB, before, scale)
 
     def _captured(self, inputs_TB: Tensor, targets_TB: Tensor, before: State) -> _Graph | None:
@@ -65,6 +71,7 @@ class Gradient:
             raise
         except RuntimeError as error:
             self.capture = False
+            self._network.to_device(self._runtime.device)  # with a generator that no recording has touched
             reason = str(error).splitlines()[0]
             self._tell(f"steps are launched kernel by kernel, for no CUDA graph can be made: {reason}")
             return None
@@ -94,4 +101,4 @@ class _Graph:
         loss, after = self._captured.replay()
         for weight, own in zip(self._weights, self._gradients, strict=True):
             weight.grad = own  # a window of another shape has put its own there
-        return loss, copied(after)  # the next replay writes over the graph's own
+        return loss.clone(), copied(after)  # the next replay writes over the graph's own

@@ -20,6 +20,7 @@ from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import (
     CUDA_ONLY,
+    Probe,
     Runtime,
     check_precision,
     choose_device,
@@ -35,7 +36,7 @@ from charlm.storage.runs import Run, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.events import Chosen, Emit, Remark, Resumed, Writing
-from charlm.training.gradient import gradient
+from charlm.training.gradient import Gradient
 from charlm.training.recipe import Facts, Preset, choose, choose_vocabulary
 from charlm.training.trainer import Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
@@ -86,9 +87,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
             Remark(f"starting from the weights of {path}, which knew {known} of the {tokenizer.size} different tokens")
         )
     network.to_device(device)
-    runtime = choose_runtime(
-        device, config.train.precision, threads, lambda runtime: step_seconds(runtime, config, network)
-    )
+    runtime = choose_runtime(device, config.train.precision, threads, step_probe(config, network))
     emit(Writing())
     with run.locked():
         try:
@@ -266,10 +265,17 @@ def _task(config: Config, tokenizer: Tokenizer, train: Tokens, corpus: Corpus, r
     return Task(config, tokenizer, train, val, glance, record)
 
 
-def step_seconds(runtime: Runtime, config: Config, network: Network) -> float:
-    """Seconds of a forward and backward pass of this network."""
-    ids = torch.zeros(config.train.bptt, config.train.batch, dtype=torch.long, device=runtime.device)
-    before = network.train().init_state(config.train.batch)
-    seconds = timed(lambda: gradient(network, runtime, ids, ids, before), runtime.device)
-    network.zero_grad()
-    return seconds
+def step_probe(config: Config, network: Network) -> Probe:
+    """Measures the seconds of a forward and backward pass of this network, as a trainer would compute it."""
+    made: dict[str, Gradient] = {}
+    shape = config.train.bptt, config.train.batch
+
+    def probe(runtime: Runtime) -> float:
+        compute = made.setdefault(runtime.precision, Gradient(network, runtime, shape, 0, lambda _: None))
+        ids = torch.randint(network.vocabulary, shape, device=runtime.device)
+        before = network.train().init_state(config.train.batch)
+        seconds = timed(lambda: compute(ids, ids, before, 0, 1.0), runtime.device)
+        network.zero_grad()
+        return seconds
+
+    return probe

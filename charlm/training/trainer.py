@@ -76,11 +76,15 @@ class Trainer:
             device=runtime.device,
         )
         self.gradient = Gradient(
-            network, runtime, (config.train.bptt, self.lanes.batch), lambda text: emit(Remark(text))
+            network,
+            runtime,
+            (config.train.bptt, self.lanes.batch),
+            config.train.seed,
+            lambda text: emit(Remark(text)),
         )
         self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden, runtime.type)
         self.hidden: State = network.init_state(self.lanes.batch)
-        self.scale = LossScale(runtime.precision == "fp16")
+        self.scale = LossScale(runtime.scales_loss)
         self.budget = seconds(config.train.time) if config.train.time else 0.0
         self.state = TrainState(loss_scale=self.scale.scale)
         if not self.budget:
@@ -177,8 +181,7 @@ class Trainer:
     def _backward(self, window: Window) -> tuple[float, State]:
         """Mean loss over the window's targets (nats per token) and the state after it; gradients are in the weights."""
         before = self.network.init_state(self.lanes.batch) if window.fresh else self.hidden
-        self.network.reseed(self.task.config.train.seed, self.state.step)
-        loss, after = self.gradient(window.inputs, window.targets, before, self.scale.scale)
+        loss, after = self.gradient(window.inputs, window.targets, before, self.state.step, self.scale.scale)
         return loss.item(), after
 
     def _update(self, loss: float, norm: float, share: float) -> bool:
@@ -187,7 +190,8 @@ class Trainer:
         skip = self.scale.update(good)
         self.state.loss_scale, self.state.good_steps = self.scale.scale, self.scale.good
         if good:
-            self.optimizer.step(share, self.state.step)
+            with self.runtime.rounding():
+                self.optimizer.step(share, self.state.step)
         elif not skip:
             raise self._diverged(f"loss {loss:g}, gradient norm {norm:g}")
         return good
