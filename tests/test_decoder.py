@@ -224,6 +224,12 @@ def test_the_number_of_threads_that_was_fastest_is_kept_and_tried_again() -> Non
     assert taken[:16] == [4, 2, 1] + [2] * 13
     assert taken[16:32] == [4, 2, 1] + [4] * 13
     assert pace.threads(1, 256) == 4, "other calls are tried for themselves"
+    pace, tried = Pace(0, most=2), []
+    for call in range(5000):
+        threads = pace.threads(1, 1)
+        tried += [call] * (threads == 2)
+        pace.took(1, 1, threads, float(threads))
+    assert tried == [0, 16, 48, 112, 240, 496, 1008, 2032, 3056, 4080], "who never wins is asked ever less often"
     assert {Pace(3, most=8).threads(1, 1), Pace(0, most=1).threads(1, 1), Pace(0, most=0).threads(1, 1)} == {3, 1}
 
 

@@ -11,8 +11,9 @@ import os
 import shlex
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p, pointer
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +35,8 @@ _CELLS: Final = ("lstm", "gru", "rnn")  # the order of kernel.c
 _READ: Final = 4096  # steps of one call: between calls Ctrl-C is heard
 _SHARE: Final = 200_000  # bytes of weights that may be worth a thread
 _MOST: Final = 4  # threads
-_AGAIN: Final = 16  # calls after which all numbers of threads are tried again
+_AGAIN: Final = 16  # calls after which all numbers of threads are tried again, at first
+_SELDOM: Final = 1024  # and at last
 
 
 class NoKernel(Exception):
@@ -116,28 +118,46 @@ class _Work(Structure):
     )
 
 
+@dataclass(slots=True)
+class _Tried:
+    """What is known of calls of one kind."""
+
+    seconds: dict[int, float] = field(default_factory=dict)  # by number of threads
+    fastest: int = 0
+    calls: int = 0  # since all numbers were tried last
+    until: int = _AGAIN  # so many
+
+
 class Pace:
     """How many threads pay, found by trying. None of them changes a bit; on a busy processor they wait for each other.
 
-    Numbers from 1 to `most` that double are tried in turn, and now and then again; a `fixed` number is kept to.
+    Numbers from 1 to `most` that double are tried in turn, and again after a while, which doubles each time that the
+    same one wins: a try that makes threads wait for a busy processor may cost as much as a hundred calls. A `fixed`
+    number is kept to.
     """
 
     def __init__(self, fixed: int, *, most: int) -> None:
         doubling = [1 << n for n in reversed(range(max(1, min(most, _MOST)).bit_length()))]
         self._choices = [fixed] if fixed else doubling
-        self._calls: Counter[tuple[int, int]] = Counter()
-        self._seconds: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+        self._kinds: dict[tuple[int, int], _Tried] = defaultdict(_Tried)
 
     def threads(self, steps: int, streams: int) -> int:
         """For the next call of so many steps: calls of a kind are compared with each other."""
-        turn = self._calls[steps, streams] % _AGAIN
-        self._calls[steps, streams] += 1
-        seconds = self._seconds[steps, streams]
-        return self._choices[turn] if turn < len(self._choices) else min(seconds, key=seconds.__getitem__)
+        kind = self._kinds[steps, streams]
+        if kind.calls == kind.until:
+            kind.calls = 0
+        kind.calls += 1
+        if kind.calls <= len(self._choices):
+            return self._choices[kind.calls - 1]
+        fastest = min(kind.seconds, key=kind.seconds.__getitem__)
+        if kind.calls == len(self._choices) + 1:
+            kind.until = min(2 * kind.until, _SELDOM) if fastest == kind.fastest else _AGAIN
+            kind.fastest = fastest
+        return fastest
 
     def took(self, steps: int, streams: int, threads: int, seconds: float) -> None:
         """That call took so long."""
-        self._seconds[steps, streams][threads] = seconds
+        self._kinds[steps, streams].seconds[threads] = seconds
 
 
 class CompiledDecoder(Decoder):
