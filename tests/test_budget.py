@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.training.budget import REVISE, Clock, affordable_checks, revise
+from charlm.training.budget import REVISE, Clock, affordable_checks, checks_of_steps, revise
 from charlm.training.schedule import Plan
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
@@ -117,3 +117,13 @@ def test_time_is_set_aside_for_looks_to_come() -> None:
     clock = Clock(seconds=BUDGET / 2, elapsed=BUDGET / 2, training=BUDGET / 2, steps=100)
     plans = [revise(Plan.of(1000), 100, BUDGET, clock, 0, reserve=reserve) for reserve in (0.0, BUDGET / 4)]
     assert [plan.total for plan in plans if plan is not None] == [200, 150]
+
+
+@pytest.mark.parametrize(
+    ("total", "cost", "expected"),
+    [(9, 0.1, 1), (45, 1.0, 4), (1000, 1.0, 20), (1000, 25.0, 10), (1000, 100.0, 5), (30, 100.0, 3), (10**6, 1e-9, 20)],
+)
+def test_a_run_of_so_many_steps_looks_for_a_quarter_of_its_cost_and_a_few_times_anyway(
+    total: int, cost: float, expected: int
+) -> None:
+    assert checks_of_steps(total, cost, 20) == expected

@@ -15,6 +15,9 @@ REVISE: Final = 0.08  # share between looks at whether the plan still holds
 TOLERANCE: Final = 0.01  # a plan that is off by less is kept
 OVERSHOOT: Final = 1.04  # the end, whatever the plan says
 CHECKS_SHARE: Final = 0.05  # what looking at the held-out text may take
+STEPS_SHARE: Final = 0.25  # the same where no time was set
+FEW: Final = 5  # looks that a run gets even so
+STEPS_PER_CHECK: Final = 10  # at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,9 @@ def _total(step: int, budget: float, clock: Clock) -> int:
 def affordable_checks(budget: float, cost: float, most: int) -> int:
     """How often the held-out text can be looked at for its share of the budget, at `cost` seconds each; 1 at least."""
     return max(1, min(most, int(CHECKS_SHARE * budget / cost)))
+
+
+def checks_of_steps(total: int, cost: float, most: int) -> int:
+    """The same for a run of so many steps, where a look costs as much as `cost` steps; no clock has a say in it."""
+    most = max(1, min(most, total // STEPS_PER_CHECK))
+    return max(min(FEW, most), min(most, int(STEPS_SHARE * total / cost)))

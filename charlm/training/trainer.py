@@ -32,7 +32,7 @@ from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
-from charlm.training.budget import REVISE, Clock, affordable_checks, revise
+from charlm.training.budget import REVISE, Clock, affordable_checks, checks_of_steps, revise
 from charlm.training.divergence import gone_back, last_good, lowered, told, usable_best
 from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Writing, Wrote
 from charlm.training.gradient import Gradient
@@ -87,9 +87,11 @@ class Trainer:
         self.scale = LossScale(runtime.scales_loss)
         self.budget = seconds(config.train.time) if config.train.time else 0.0
         self.state = TrainState(loss_scale=self.scale.scale)
+        window = self.lanes.batch * config.train.bptt
+        self._check_steps = len(task.glance.ids) / window / 2 if task.glance else 0.0  # reading costs half of learning
         if not self.budget:
             self.state.plan = Plan.of(self._total_steps())
-            self.state.checks = max(1, min(CHECKS, self.state.plan.total // LOG_EVERY)) if task.glance else 0
+            self.state.checks = checks_of_steps(self.state.plan.total, self._check_steps, CHECKS) if task.glance else 0
         self._per_character = len(task.train.ids) / task.train.characters  # tokens
         self._save_steps, self._save_seconds = every(config.train.checkpoint_every)
         self._at = 0  # the step at work
@@ -237,8 +239,7 @@ class Trainer:
         if not self.budget:
             return False
         if not state.plan.measured and self.task.glance is not None:
-            steps = len(self.task.glance.ids) / (self.lanes.batch * self.task.config.train.bptt)
-            self._check_cost = clock.step_time * steps / 2  # until one is measured: reading costs half of learning
+            self._check_cost = clock.step_time * self._check_steps  # until one is measured
             state.checks = affordable_checks(self.budget, self._check_cost, CHECKS)
         left = state.checks - math.floor(state.plan.progress(state.step - 1) * state.checks)
         plan = revise(state.plan, state.step, self.budget, clock, self._looked, reserve=left * self._check_cost)
