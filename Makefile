@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check faults bench docs clean
+.PHONY: help setup demo test check faults bench results docs clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +38,9 @@ faults: setup  ## try the whole fault matrix at full size (RECORD=1: and write d
 
 bench: setup  ## measure against peers (ONLY=quality|train|decoder|scoring|scale|cuda|start|save for one part)
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SAVE),--save)
+
+results: setup  ## compare many models on the texts in data/, in docs/results.md (takes hours)
+	$(BIN)/python -m bench.table
 
 docs: setup  ## write docs/cli.md again from the commands themselves
 	$(BIN)/python docs/generate.py
