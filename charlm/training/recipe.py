@@ -22,8 +22,7 @@ _LANES: Final = {"cpu": 16, "cuda": 64}
 _REGULARISATION: Final = (
     (2.5, 0.0, 0.01),
     (6.0, 0.0, 0.05),
-    (12.0, 0.05, 0.1),
-    (18.0, 0.1, 0.1),
+    (18.0, 0.05, 0.1),
     (40.0, 0.3, 0.1),
     (math.inf, 0.5, 0.1),
 )  # passes below, dropout, weight decay
