@@ -10,19 +10,16 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from bench.rows import Row, compared
-from bench.stepping import step_times
-from bench.train import random_text
+from bench.stepping import EMBEDDING, HIDDEN, WINDOW, step_times
+from bench.train import VOCABULARY, plain_speed, random_text
 from charlm.config import ModelConfig
 from charlm.inference.choice import Cut
 from charlm.inference.gpu import TorchDecoder
 from charlm.models.network import Network, export_weights, initialise
 
-BATCH, WINDOW, HIDDEN, EMBEDDING, VOCABULARY = 256, 128, 512, 64, 65
-STEPS, WARM, PAIRS = 40, 10, 3
+BATCH, STEPS, WARM, PAIRS = 256, 40, 10, 3
 LEAST: Final = 2_500_000  # characters a second
 DECODING: Final = "decoding 2x512, one stream, on a GPU"
 WRITTEN: Final = 30_000
@@ -39,14 +36,12 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         text.write_text(random_text((STEPS + WARM + 2) * BATCH * WINDOW))
-        pairs = [(_ours(text), _peer()) for _ in range(PAIRS)]
+        pairs = [
+            (_ours(text), plain_speed("fp32", device="cuda", lanes=BATCH, steps=STEPS, warm=WARM)) for _ in range(PAIRS)
+        ]
     ours, peer = zip(*pairs, strict=True)
     row = compared(f"{name}, to nn.LSTM", "char/s", ours, peer, 2.0)
-    return [
-        row,
-        _reached(name, row.ours or 0, LEAST),
-        _reached("decoding 2x512, one stream, on a GPU", _decoded(), WRITTEN),
-    ]
+    return [row, _reached(name, row.ours or 0, LEAST), _reached(DECODING, _decoded(), WRITTEN)]
 
 
 def _reached(name: str, speed: float, least: int) -> Row:
@@ -75,24 +70,4 @@ def _ours(text: Path) -> float:
 
 
 def _peer() -> float:
-    """The loop that anyone would write, in fp32."""
-    embedding, lstm = nn.Embedding(VOCABULARY, EMBEDDING).cuda(), nn.LSTM(EMBEDDING, HIDDEN, 2).cuda()
-    head = nn.Linear(HIDDEN, VOCABULARY).cuda()
-    weights = [*embedding.parameters(), *lstm.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=1e-3)
-    ids = torch.randint(VOCABULARY, (WINDOW, BATCH), device="cuda")
-    state, began = None, 0.0
-    for step in range(STEPS + WARM):
-        if step == WARM:
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-        outputs, state = lstm(embedding(ids), state)
-        state = tuple(part.detach() for part in state)
-        loss = F.cross_entropy(head(outputs).flatten(0, 1), ids.flatten())
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        loss.item()
-    torch.cuda.synchronize()
-    return STEPS * BATCH * WINDOW / (time.perf_counter() - began)
+    return plain_speed("fp32", device="cuda", lanes=BATCH, steps=STEPS, warm=WARM)

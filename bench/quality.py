@@ -7,13 +7,13 @@ nothing. The peer computes in the precision that charlm measured to be the faste
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.command import report
 from bench.rows import Row
 
 DATA: Final = Path("data")
@@ -60,14 +60,8 @@ def _row(race: Race) -> Row:
 def _train(path: Path, time: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = ["train", str(path), "--time", time, "--checkpoints", folder, "--name", "race", "--json", "-q"]
-        result = _charlm(*command)
-        return {**result, "precision": _charlm("info", str(Path(folder, "race")), "--json")["environment"]["precision"]}
-
-
-def _charlm(*arguments: str) -> dict[str, Any]:
-    command = [str(Path(sys.executable).with_name("charlm")), *arguments]
-    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return found
+        result = report(*command)
+        return {**result, "precision": report("info", str(Path(folder, "race")), "--json")["environment"]["precision"]}
 
 
 def _plain(path: Path, seconds: float, precision: str) -> float:

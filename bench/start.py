@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import charlm
+from bench.command import CHARLM
 from bench.rows import Row, bounded
 
 RUNS = 10
-CHARLM = str(Path(sys.executable).with_name("charlm"))
 
 
 def rows() -> list[Row]:

@@ -7,10 +7,7 @@ not made again. Texts lie in data/; one that is not there is left out.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.command import report
 from charlm.config import Config, ModelConfig
 from charlm.storage.checkpoint import weight_shapes
 from charlm.text.corpus import load_corpus
@@ -128,19 +126,13 @@ def _demo() -> Job:
 def _train(job: Job) -> Row:
     """What `charlm train` reports in the end; a run that has ended reports it again."""
     options = ["--threads", "1", "--precision", "fp32", "--checkpoints", str(RUNS), "--json", "-q", "--resume"]
-    record = _charlm("train", str(DATA / f"{job.text}.txt"), "--name", job.name, *job.options, *options)
+    record = report("train", str(DATA / f"{job.text}.txt"), "--name", job.name, *job.options, *options)
     print(f"{record['val_bits_per_character']:.4f} {job.name}", flush=True)
     return record
 
 
 def _scores(jobs: Sequence[Job], *options: str) -> Row:
-    return _charlm("eval", *(str(RUNS / job.name) for job in jobs), *options, "--json", "-q")
-
-
-def _charlm(*arguments: str) -> Row:
-    command = [str(Path(sys.executable).with_name("charlm")), *arguments]
-    found: Row = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    return found
+    return report("eval", *(str(RUNS / job.name) for job in jobs), *options, "--json", "-q")
 
 
 # the page
@@ -157,9 +149,9 @@ def _comparison(cells: Mapping[str, Sequence[Job]], runs: Mapping[Job, Row]) -> 
 
 
 def _column(text: str, jobs: Sequence[Job], runs: Mapping[Job, Row]) -> dict[str, str]:
-    corpus, report = load_corpus((str(DATA / f"{text}.txt"),), "0.1"), _scores(jobs, "--baselines")
+    corpus, found = load_corpus((str(DATA / f"{text}.txt"),), "0.1"), _scores(jobs, "--baselines")
     by_model: dict[str, list[Row]] = defaultdict(list)
-    for row in report["results"]:
+    for row in found["results"]:
         method, _, order = row["model"].rpartition(" ")
         by_model[method or order].append(row)
     best = {name: min(rows, key=lambda row: float(row["bits_per_character"])) for name, rows in by_model.items()}
@@ -175,7 +167,7 @@ def _column(text: str, jobs: Sequence[Job], runs: Mapping[Job, Row]) -> dict[str
         **{name: _figure(best[name]) for name in compressors},
         **{name: f"{_figure(best[name])}, order {best[name]['model'].split()[-1]}" for name in counted},
         **{name: _figure(best[name]) for name in networks},
-        "ahead": _ahead(report["standings"]),
+        "ahead": _ahead(found["standings"]),
     }
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bench.rows import Row, compared
 from bench.stepping import BATCH, EMBEDDING, HIDDEN, WINDOW, step_times
+from charlm.runtime.device import synchronise
 
 PAIRS, STEPS, WARM, VOCABULARY = 5, 8, 3, 65
 
@@ -28,7 +29,7 @@ def _pair_up(precision: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         text.write_text(random_text((STEPS + WARM + 2) * BATCH * WINDOW))
-        pairs = [(_ours(text, precision), _peer(precision)) for _ in range(PAIRS)]
+        pairs = [(_ours(text, precision), plain_speed(precision)) for _ in range(PAIRS)]
     ours, peer = zip(*pairs, strict=True)
     return compared(f"training 2x512, 64 lanes x 128, {precision}", "char/s", ours, peer, 0.95)
 
@@ -108,22 +109,25 @@ def _ours(text: Path, precision: str, cell: str = "lstm") -> float:
     return STEPS * BATCH * WINDOW / (times[-1] - times[WARM - 1])
 
 
-def _peer(precision: str) -> float:
-    """The loop that anyone would write."""
+def plain_speed(
+    precision: str, *, device: str = "cpu", lanes: int = BATCH, steps: int = STEPS, warm: int = WARM
+) -> float:
+    """The loop that anyone would write: its characters a second after some steps to warm up."""
     embedding, lstm, head = (
-        nn.Embedding(VOCABULARY, EMBEDDING),
-        nn.LSTM(EMBEDDING, HIDDEN, 2),
-        nn.Linear(HIDDEN, VOCABULARY),
+        nn.Embedding(VOCABULARY, EMBEDDING, device=device),
+        nn.LSTM(EMBEDDING, HIDDEN, 2, device=device),
+        nn.Linear(HIDDEN, VOCABULARY, device=device),
     )
     weights = [*embedding.parameters(), *lstm.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=1e-3, fused=True)
-    ids = torch.randint(VOCABULARY, (WINDOW, BATCH))
+    optimizer = torch.optim.AdamW(weights, lr=1e-3, fused=device == "cpu")
+    ids = torch.randint(VOCABULARY, (WINDOW, lanes), device=device)
     state = None
     began = 0.0
-    for step in range(STEPS + WARM):
-        if step == WARM:
+    for step in range(steps + warm):
+        if step == warm:
+            synchronise(torch.device(device))
             began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             outputs, state = lstm(embedding(ids), state)
             logits = head(outputs)
         state = tuple(part.detach() for part in state)
@@ -133,4 +137,5 @@ def _peer(precision: str) -> float:
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         loss.item()
-    return STEPS * BATCH * WINDOW / (time.perf_counter() - began)
+    synchronise(torch.device(device))
+    return steps * WINDOW * lanes / (time.perf_counter() - began)

@@ -30,7 +30,7 @@ from charlm.inference.decoder import Decoder
 from charlm.inference.engine import open_decoder
 from charlm.inference.sampler import Piece, collect, generate
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
-from charlm.storage.provenance import find_corpus
+from charlm.storage.provenance import own_corpus
 from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
 from charlm.text.corpus import STDIN
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
@@ -144,7 +144,7 @@ class LanguageModel:
 
     def held_out(self, corpus: Sequence[str] = ()) -> str:
         """The text that this run held out, from its old place or from `corpus`; its fingerprint must match."""
-        found = find_corpus(self.checkpoint.corpus, self.config.data.val, corpus, beside=self.path.parent).val
+        found = own_corpus(self.checkpoint, self.path, corpus).val
         if not found:
             raise DataError(
                 f"{self.path} held no text out (--val 0)", kept="nothing was scored", hint="name one with --text FILE"

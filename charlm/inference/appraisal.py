@@ -25,14 +25,14 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.inference.baselines import MODELS, charged, code_lengths
+from charlm.inference.baselines import HIGHEST, charged, code_lengths, counted_nats
 from charlm.inference.evaluate import Score
 from charlm.inference.intervals import Floats, Interval, difference, interval, resampled_means
 from charlm.inference.mixture import mixed_nats
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
-from charlm.storage.provenance import find_corpus
-from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize
+from charlm.storage.provenance import own_corpus
+from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
 MIXED_ORDER: Final = 8  # of the counted model in mixtures
 HELD_OUT: Final = "held-out text"
@@ -295,8 +295,7 @@ class _Training:
 
     @staticmethod
     def of(model: Judge, corpus: Sequence[str]) -> _Training:
-        recorded, val = model.checkpoint.corpus, model.checkpoint.config.data.val
-        found = find_corpus(recorded, val, corpus, beside=model.path.parent)
+        found = own_corpus(model.checkpoint, model.path, corpus)
         tokenizer = model.tokenizer
         ids = tokenizer.encode(found.train).ids
         return _Training(found.fingerprint, tokenizer.state(), found.train, ids, tokenizer.size)
@@ -328,18 +327,15 @@ def _made(reading: _Reading, train: _Training | None, asked: Asked) -> Iterator[
 def _judged_against(reading: _Reading, train: _Training) -> Iterator[Row]:
     """The rows of `charlm.inference.baselines.baselines`, with the nats of each token kept for their intervals."""
     ids = reading.tokens.ids
-    for method, orders in MODELS.items():
-        model = method(train.counts(_highest(Asked(baselines=True))), max(orders))
-        for order, nats in enumerate(model.nats_by_order(ids), 1):
-            if order in orders:
-                yield reading.row(f"{method.method} {order}", "counts", charged(nats, ids, reading.model.tokenizer))
+    for name, nats in counted_nats(train.counts(HIGHEST), reading.model.tokenizer, ids):
+        yield reading.row(name, "counts", nats)
     for baseline in code_lengths(train.text, reading.text, reading.tokens):
         yield reading.coded(baseline.model, baseline.score)
 
 
 def _highest(asked: Asked) -> int:
     """The order up to which is counted: once, for all that is asked."""
-    return max(max(orders) for orders in MODELS.values()) if asked.baselines else MIXED_ORDER
+    return HIGHEST if asked.baselines else MIXED_ORDER
 
 
 def character_nats(tokenizer: Tokenizer, ids: Ids, text: str, nats: NDArray[np.floating[Any]]) -> Floats:
@@ -353,10 +349,8 @@ def character_nats(tokenizer: Tokenizer, ids: Ids, text: str, nats: NDArray[np.f
     if tokenizer.kind == "char" or not text:
         return charged
     lengths = np.array([len(piece) for piece in tokenizer.pieces], dtype=np.int64)[ids]
-    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
-    owner = np.repeat(np.arange(len(points)), sizes)
-    spread = np.bincount(owner, np.repeat(charged / np.maximum(lengths, 1), lengths), minlength=len(points))
+    owner = np.repeat(np.arange(len(text)), utf8_sizes(text))
+    spread = np.bincount(owner, np.repeat(charged / np.maximum(lengths, 1), lengths), minlength=len(text))
     empty = lengths == 0
     places = owner[np.minimum(np.cumsum(lengths)[empty], len(owner) - 1)]
     np.add.at(spread, places, charged[empty])

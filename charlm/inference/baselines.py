@@ -39,6 +39,14 @@ MODELS: Final[Mapping[type[NGram], Sequence[int]]] = {  # and their orders; all 
 }
 
 
+def highest(models: Mapping[type[NGram], Sequence[int]]) -> int:
+    """The order up to which is counted, once for all of them."""
+    return max(max(orders) for orders in models.values())
+
+
+HIGHEST: Final = highest(MODELS)
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """One row: "kneser-ney 6" or "xz", whether its nats are -ln P (counts) or a file's length (code length), and these.
@@ -60,12 +68,19 @@ def counted(
     train: Ids, tokenizer: Tokenizer, tokens: Tokens, models: Mapping[type[NGram], Sequence[int]] = MODELS
 ) -> Iterator[Baseline]:
     """Counted models of these orders, counted on the ids of a training text [N]."""
-    counts = Counts(train, tokenizer.size, max(max(orders) for orders in models.values()))
+    counts = Counts(train, tokenizer.size, highest(models))
+    for name, nats in counted_nats(counts, tokenizer, tokens.ids, models):
+        yield Baseline(name, "counts", Score.of(float(nats.sum()), tokens))
+
+
+def counted_nats(
+    counts: Counts, tokenizer: Tokenizer, ids: Ids, models: Mapping[type[NGram], Sequence[int]] = MODELS
+) -> Iterator[tuple[str, Floats]]:
+    """Name and nats, with the escape's price, of each token [N] under counted models of these orders."""
     for method, orders in models.items():
-        for order, nats in enumerate(method(counts, max(orders)).nats_by_order(tokens.ids), 1):
+        for order, nats in enumerate(method(counts, max(orders)).nats_by_order(ids), 1):
             if order in orders:
-                total = float(charged(nats, tokens.ids, tokenizer).sum())
-                yield Baseline(f"{method.method} {order}", "counts", Score.of(total, tokens))
+                yield f"{method.method} {order}", charged(nats, ids, tokenizer)
 
 
 def charged(nats: Floats, ids: Ids, tokenizer: Tokenizer) -> Floats:

@@ -169,7 +169,7 @@ def token_nats(
     lanes = max(1, min(lanes, len(ids) // (2 * context))) if context else 1
     stride, total = _segments(len(ids), lanes, context)
     begin = np.arange(lanes, dtype=np.int64)[None, :] * stride
-    window = max(1, min(window, _LOGITS // (lanes * tokenizer.size)))
+    window = fitting_window(lanes, tokenizer.size, window)
     state = model.init_state(lanes)
     stream = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
     for at in range(0, total, window):
@@ -186,6 +186,11 @@ def token_nats(
         cold[place[warming]] = values[warming]
     warmed = ~np.isnan(cold)
     return nats, float(np.abs(cold - nats)[warmed].mean()) if warmed.any() else 0.0
+
+
+def fitting_window(lanes: int, vocabulary: int, most: int = _WINDOW) -> int:
+    """How many tokens of each lane are read at once: `most`, or fewer where their logits would take too much memory."""
+    return max(1, min(most, _LOGITS // (lanes * vocabulary)))
 
 
 def _segments(tokens: int, lanes: int, context: int) -> tuple[int, int]:

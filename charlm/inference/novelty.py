@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from charlm.config import val_share
 from charlm.storage.checkpoint import Checkpoint
-from charlm.storage.provenance import find_corpus
+from charlm.storage.provenance import own_corpus
 from charlm.text.corpus import Corpus, cut
 
 LENGTHS: Final = (20, 50, 100)  # characters from which on an overlap counts; a passage is one of the first or more
@@ -178,8 +178,7 @@ def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = (
 
     Raises DataError when that text is missing or has another fingerprint.
     """
-    val = checkpoint.config.data.val
-    return TrainingIndex(training_files(find_corpus(checkpoint.corpus, val, corpus, beside=path.parent), val))
+    return TrainingIndex(training_files(own_corpus(checkpoint, path, corpus), checkpoint.config.data.val))
 
 
 def training_files(corpus: Corpus, val: str) -> list[tuple[str, str]]:

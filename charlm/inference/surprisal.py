@@ -34,13 +34,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.inference.evaluate import LANES, Scorable, charged, exact_nats
+from charlm.inference.evaluate import LANES, Scorable, charged, exact_nats, fitting_window
 from charlm.storage.checkpoint import finite
-from charlm.text.tokenizer import Ids, Tokenizer
+from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
 SEGMENT: Final = 1024  # characters that are read from a cold start
-_WINDOW: Final = 256
-_LOGITS: Final = 2**24  # numbers of one window's logits
 _WORD: Final = re.compile(r"\S+")
 
 Floats = NDArray[np.float64]
@@ -306,7 +304,7 @@ def _cold_nats(
     for lane, own in enumerate(ids):
         stream[1 : len(own) + 1, lane] = own
     inputs, targets = stream[:-1], np.where(stream[1:] == tokenizer.start, 0, stream[1:])
-    window = max(1, min(_WINDOW, _LOGITS // (len(ids) * tokenizer.size)))
+    window = fitting_window(len(ids), tokenizer.size)
     nats, state = [], model.init_state(len(ids))
     for at in range(0, len(inputs), window):
         logits, state = model(torch.from_numpy(inputs[at : at + window]).to(device), state)
@@ -323,9 +321,8 @@ def _units(tokenizer: Tokenizer, ids: Ids, text: str) -> tuple[Places, Places]:
     if tokenizer.kind == "char":
         return np.arange(len(text) + 1), np.arange(len(text))
     lengths = np.array([len(piece) for piece in tokenizer.pieces], dtype=np.int64)
-    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     token_ends = np.cumsum(lengths[ids])
-    character_ends = np.cumsum(1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000), dtype=np.int64)
+    character_ends = np.cumsum(utf8_sizes(text))
     ends = np.intersect1d(token_ends, character_ends)
     starts = np.append(0, np.searchsorted(character_ends, ends) + 1)
     return starts, np.searchsorted(ends, token_ends)

@@ -11,6 +11,7 @@ from typing import Any
 
 from charlm.config import val_share
 from charlm.errors import DataError, StorageError
+from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.durable import write_durably
 from charlm.storage.runs import Run
 from charlm.text.corpus import STDIN, Corpus, load_corpus, read_bytes
@@ -74,6 +75,11 @@ def find_corpus(
     if corpus.fingerprint != recorded["fingerprint"] and not allow_change:
         raise DataError(_difference(recorded["sources"], corpus), kept="nothing was changed", hint=_HINT)
     return corpus
+
+
+def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
+    """`find_corpus` for a checkpoint that was read from `path`."""
+    return find_corpus(checkpoint.corpus, checkpoint.config.data.val, paths, beside=path.parent)
 
 
 def _found(path: str, beside: Path | None) -> str:

@@ -364,3 +364,13 @@ def _safe_lines(text: str) -> Iterable[str]:
     """What SentencePiece may learn from: lines cut at its own mark for a space, at NUL, which it cannot hold, and
     within the names of its own pieces, which it would leave out."""
     return (part for line in text.split("\n") for part in _UNSAFE.split(line) if part)
+
+
+def utf8_sizes(text: str) -> NDArray[np.int64]:
+    """How many bytes each character of a text takes in UTF-8 [C].
+
+    >>> utf8_sizes("aé…🙂").tolist()
+    [1, 2, 3, 4]
+    """
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    return np.ones(len(points), dtype=np.int64) + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
