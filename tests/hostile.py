@@ -28,6 +28,7 @@ from charlm.text.tokenizer import CharTokenizer, Tokenizer
 SMALL = ModelConfig(layers=1, hidden=2, embedding=2)
 MEMORY = 256 * 10**6  # bytes that loading may take beside the file's own
 SECONDS = 2.0  # of the processor's time, for one input
+PACE = 50 * 10**6  # bytes of a large input that another second is given for, several times what reading takes
 Table = dict[str, Any]
 T = TypeVar("T")
 
@@ -152,15 +153,16 @@ def survives(
 ) -> int:
     """Work on each input in a forked child; returns how many there were.
 
-    An input may give a result or an error that is allowed. It may take `SECONDS` of the processor, and the child may
-    grow by the largest input's size and `MEMORY`. Whatever else happens fails the test and shows the input.
+    An input may give a result or an error that is allowed. It may take `SECONDS` of the processor and one for each
+    `PACE` bytes, and the child may grow by the largest input's size and `MEMORY`. Whatever else happens fails the test
+    and shows the input.
     """
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which the child does not use
         child = os.fork()
     if child == 0:
-        _confined(inputs, work, max(map(size, inputs), default=0), allowed, writing)
+        _confined(inputs, work, size, allowed, writing)
     os.close(writing)
     with open(reading, "rb") as pipe:
         told = pipe.read()
@@ -175,7 +177,7 @@ def survives(
 def _confined(
     inputs: Sequence[T],
     work: Callable[[T], object],
-    size: int,
+    size: Callable[[T], int],
     allowed: tuple[type[Exception], ...],
     out: int,
 ) -> None:
@@ -189,9 +191,9 @@ def _confined(
         with open("/proc/self/statm", encoding="ascii") as file:
             now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (now + size + MEMORY,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (now + max(map(size, inputs), default=0) + MEMORY,) * 2)
         for each in inputs:
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS + size(each) / PACE)
             with suppress(*allowed):
                 work(each)
             os.write(out, b".")
