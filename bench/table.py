@@ -32,7 +32,7 @@ TEXTS: Final = (
 )
 HIDDEN: Final = 512
 MANY: Final = 1000  # different characters from which one-hot inputs cost most of a step: the LSTM alone
-STEPS: Final = 2000
+STEPS: Final = 1000
 TOKENIZED: Final = ("der-prozess",)
 TOKENIZERS: Final = ("char", "byte", "sentencepiece")
 Row = dict[str, Any]
@@ -53,7 +53,7 @@ _DEMONSTRATION: Final = """
 ## The demo as it was trained
 
 `--preset josef-k` takes the demo's optimizer as well: Adam at 0.001, 64 windows of 100, dropout of one half between the
-layers. Three passes through Der Prozess are {steps:,} such updates, and end at {figure} bits per character.
+layers. Ten passes through Der Prozess are {steps:,} such updates, and end at {figure} bits per character.
 """
 _SEGMENTATION: Final = """
 ## Characters, bytes, pieces
@@ -117,7 +117,7 @@ def _tokenizers(text: str) -> Iterable[Job]:
 
 
 def _demo() -> Job:
-    return Job("josef-k", "der-prozess", ("--preset", "josef-k", "--epochs", "3"))
+    return Job("josef-k", "der-prozess", ("--preset", "josef-k", "--epochs", "10"))
 
 
 # training and scoring

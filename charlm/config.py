@@ -160,6 +160,7 @@ class TrainConfig:
 
     batch: int = option(16, Spec(int, "lanes read side by side", 1, 65536))
     bptt: int = option(64, Spec(int, "window: tokens through which the gradient goes back", 1, 65536))
+    drop_state: float = option(0.0, Spec(float, "chance that a lane begins a window from zero", 0, 1))
     epochs: int = option(0, Spec(int, "passes through the training text", 1, 10**9))
     steps: int = option(0, Spec(int, "updates of the weights", 1, 10**9))
     time: str = option("", Spec(str, "time to train, from the first step to the last", form="duration"))
@@ -235,7 +236,19 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 
 # What charlm.training.recipe and the machine settle: the values above are only where a bare Config starts.
 SETTLED: Final = frozenset(
-    ("hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "warmup", "batch", "bptt")
+    (
+        "hidden",
+        "embedding",
+        *DROPOUTS,
+        "vocab_size",
+        "optimizer",
+        "lr",
+        "weight_decay",
+        "warmup",
+        "batch",
+        "bptt",
+        "drop_state",
+    )
 ) | {*LENGTHS, "patience", "threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **specs(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = specs(SampleConfig)

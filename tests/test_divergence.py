@@ -21,7 +21,13 @@ from charlm.training.events import Event, Remark, Saved, Stepped
 from charlm.training.trainer import Trainer
 
 __all__ = ["corpus"]
-WILD: dict[str, Any] = {"optimizer": "adamw", "lr": 60.0, "weight_decay": 0.1, "clip": 0.0}  # diverges by itself
+WILD: dict[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 60.0,
+    "weight_decay": 0.1,
+    "clip": 0.0,
+    "drop_state": 0.0,
+}  # diverges by itself
 
 
 def damaged(monkeypatch: pytest.MonkeyPatch, where: str, value: float, when: Callable[[int], bool]) -> None:

@@ -76,7 +76,13 @@ def test_many_numbers_at_once_are_the_same_numbers(seed: int, purpose: Purpose, 
 
 
 def test_purposes_have_the_numbers_that_a_reader_in_another_language_relies_on() -> None:
-    assert {purpose.name: purpose.value for purpose in Purpose} == {"SAMPLE": 0, "SHIFT": 1, "DROPOUT": 2, "WEIGHTS": 3}
+    assert {purpose.name: purpose.value for purpose in Purpose} == {
+        "SAMPLE": 0,
+        "SHIFT": 1,
+        "DROPOUT": 2,
+        "WEIGHTS": 3,
+        "STATE": 4,
+    }
 
 
 def test_every_place_has_words_of_its_own() -> None:

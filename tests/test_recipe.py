@@ -17,6 +17,7 @@ ALWAYS = {
     "lr",
     "bptt",
     "batch",
+    "drop_state",
     "hidden",
     "embedding",
     "dropout_input",

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 import charlm
+from charlm.models.network import Network, export_state, import_state, import_weights
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.text.tokenizer import tokenize
 from charlm.training import optim, trainer
 from charlm.training.events import Checked, Chosen, Event, Finished, Saved, Stepped, Writing
 
@@ -168,6 +170,28 @@ def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus:
     assert tuned.result["val_loss"] < fresh.result["val_loss"] - 0.3
     with pytest.raises(charlm.ConfigError, match="--hidden 99 contradicts --init-from"):
         charlm.train(path, checkpoints=tmp_path, name="other", init_from=donor.checkpoint, steps=1, hidden=99)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_dropped_states_are_zero_and_the_others_are_carried(corpus: Path, cell: str) -> None:
+    """After two windows at a rate of nothing, each lane's state is that of both windows, or of the second by itself."""
+    found = last(run(corpus, steps=2, drop_state=0.5, lr=1e-12, cell=cell, batch=16, bptt=8))
+    network = Network(found.config.model, found.open_tokenizer().size)
+    import_weights(network, found.weights)
+    ids = torch.tensor(tokenize(found.open_tokenizer(), TEXT[: int(len(TEXT) * 0.9)]).ids.astype(np.int64))
+    firsts = torch.tensor([len(ids) * lane // 16 for lane in range(16)])
+    windows = [ids[firsts + place] for place in range(16)]
+    start = torch.full_like(windows[0], found.open_tokenizer().start)
+    with torch.no_grad():
+        _, whole = network(torch.stack([start, *windows[:15]]), network.init_state(16))
+        _, second = network(torch.stack(windows[7:15]), network.init_state(16))
+    ours, carried, alone = (
+        np.concatenate(list(export_state(state, cell).values()), 1)
+        for state in (import_state(found.tensors, found.config.model, torch.device("cpu")), whole, second)
+    )
+    is_carried, is_alone = (np.isclose(ours, other, atol=1e-5).all(1) for other in (carried, alone))
+    assert (is_carried ^ is_alone).all()
+    assert 2 < is_alone.sum() < 14
 
 
 def test_an_overflow_of_fp16_reads_the_window_again_at_a_smaller_scale(

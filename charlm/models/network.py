@@ -188,6 +188,12 @@ def detach(state: State) -> State:
     return tuple(tuple(part.detach() for part in layer) for layer in state)
 
 
+def zeroed(state: State, lanes_B: NDArray[np.bool_]) -> State:
+    """The same values, but zeros in these lanes."""
+    keep_B1 = torch.from_numpy(~lanes_B).unsqueeze(1).to(state[0][0])
+    return tuple(tuple(part * keep_B1 for part in layer) for layer in state)
+
+
 def copied(state: State) -> State:
     """The same values in memory of their own."""
     return tuple(tuple(part.clone() for part in layer) for layer in state)

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SHIFT = 1
     DROPOUT = 2
     WEIGHTS = 3
+    STATE = 4
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:

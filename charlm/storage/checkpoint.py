@@ -312,16 +312,17 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
         shapes |= {
             f"optimizer.{quantity}.{name}": () if quantity == "step" else shape
             for name, shape in weights.items()
-            for quantity in _quantities(config.optim.optimizer, name)
+            for quantity in _quantities(config, name)
         }
     return weights | shapes
 
 
-def _quantities(optimizer: str, weight: str) -> tuple[str, ...]:
+def _quantities(config: Config, weight: str) -> tuple[str, ...]:
     """What an optimizer remembers of a weight (docs/checkpoint.md)."""
-    if optimizer == "muon" and weight.startswith("rnn.") and ".weight_" in weight:
+    table = weight == "rnn.0.weight_ih" and not config.model.embedding
+    if config.optim.optimizer == "muon" and weight.startswith("rnn.") and ".weight_" in weight and not table:
         return ("momentum",)
-    return _QUANTITIES.get(optimizer, _QUANTITIES["adamw"])
+    return _QUANTITIES.get(config.optim.optimizer, _QUANTITIES["adamw"])
 
 
 def weight_shapes(config: Config, vocabulary: int) -> dict[str, tuple[int, ...]]:

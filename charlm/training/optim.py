@@ -162,8 +162,9 @@ class Optimizer:
         arithmetic: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.weights = config, dict(weights)
+        tables = set() if "embedding.weight" in weights else {"rnn.0.weight_ih"}  # of one-hot inputs
         matrices = (
-            {n: w for n, w in weights.items() if n.startswith("rnn.") and w.dim() == 2}
+            {n: w for n, w in weights.items() if n.startswith("rnn.") and w.dim() == 2 and n not in tables}
             if config.optimizer == "muon"
             else {}
         )

@@ -26,6 +26,7 @@ _REGULARISATION: Final = (
     (40.0, 0.3, 0.1),
     (math.inf, 0.5, 0.1),
 )  # passes below, dropout, weight decay
+_DROP_STATE: Final = 0.02
 _FEW: Final = 256  # tokens that a narrow embedding tells apart
 _HIDDEN: Final = (
     (1.4e13, 192, "a short time"),
@@ -70,6 +71,7 @@ PRESETS: Final = {
             "decay": "none",
             "batch": 64,
             "bptt": 100,
+            "drop_state": 0.0,
         },
         (
             "the state is carried from window to window; the demo begins each window of 100 from zero",
@@ -122,6 +124,7 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     settle("bptt", min(64, facts.tokens), "short windows make more updates" if facts.tokens > 64 else "the whole text")
     lanes = max(1, min(_LANES.get(facts.device, 16), facts.tokens // (4 * values["bptt"])))
     settle("batch", lanes, "few lanes make more updates" if lanes > 1 else "the text is too short for more")
+    settle("drop_state", _DROP_STATE, "scoring and sampling begin from zero too")
     hidden, why = _hidden(values, facts)
     settle("hidden", hidden, why)
     few = facts.vocabulary <= _FEW and facts.device == "cpu"  # a GPU's fast kernels want multiples of 128

@@ -26,8 +26,10 @@ from charlm.models.network import (
     import_state,
     import_weights,
     named_weights,
+    zeroed,
 )
 from charlm.runtime.device import Runtime
+from charlm.runtime.random import Purpose, uniforms
 from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes, Position, Window
@@ -182,9 +184,17 @@ class Trainer:
 
     def _backward(self, window: Window) -> tuple[float, State]:
         """Mean loss over the window's targets (nats per token) and the state after it; gradients are in the weights."""
-        before = self.network.init_state(self.lanes.batch) if window.fresh else self.hidden
+        before = self._before(window)
         loss, after = self.gradient(window.inputs, window.targets, before, self.state.step, self.scale.scale)
         return loss.item(), after
+
+    def _before(self, window: Window) -> State:
+        """Zeros where an epoch begins; else the carried state, but zeros in lanes that drop it."""
+        if window.fresh:
+            return self.network.init_state(self.lanes.batch)
+        config = self.task.config.train
+        dropped_B = uniforms(config.seed, Purpose.STATE, self.state.step, 1, self.lanes.batch)[0] < config.drop_state
+        return zeroed(self.hidden, dropped_B) if dropped_B.any() else self.hidden
 
     def _update(self, loss: float, norm: float, share: float) -> bool:
         """Change the weights; False after an overflow of fp16: the window is to be read again."""
