@@ -378,6 +378,9 @@ def read_toml(path: Path) -> dict[str, object]:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was written") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers and nesting beyond all measure
         raise ConfigError(f"{path} is not TOML: {error}", kept="nothing was read or written") from error
+    if twice := next((name for name in table if "-" in name and name.replace("-", "_") in table), None):
+        both = f"{twice} and {twice.replace('-', '_')}"
+        raise ConfigError(f"{path}: {both} are one option", kept="nothing was read or written", hint="give it once")
     return {name.replace("-", "_"): value for name, value in table.items()}
 
 

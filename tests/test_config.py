@@ -326,6 +326,13 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: byt
         read_toml(path)
 
 
+def test_an_option_given_with_both_strokes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("hidden = 3\nweight-decay = 0.5\nweight_decay = 0.1\n")
+    with pytest.raises(ConfigError, match="weight-decay and weight_decay are one option"):
+        read_toml(path)
+
+
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.toml", tmp_path):
         with pytest.raises(StorageError, match=f"cannot read {path}"):
