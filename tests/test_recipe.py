@@ -24,6 +24,7 @@ ALWAYS = {
     "dropout_between",
     "dropout_output",
     "weight_decay",
+    "average",
 }
 
 
@@ -124,6 +125,7 @@ def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
     decays = [chosen(10**6, epochs=epochs).optim.weight_decay for epochs in (1, 4, 10, 1000)]
     assert decays == sorted(decays)
     assert decays[0] < decays[-1]
+    assert [chosen(10**6, steps=steps).optim.average for steps in (10, 4900, 5100, 10**6)] == [0, 0, 0.05, 0.05]
 
 
 def test_the_preset_is_the_lectures_demo() -> None:

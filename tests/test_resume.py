@@ -67,6 +67,7 @@ def outcome(trained: charlm.Trained) -> tuple[Any, ...]:
         {"cell": "gru", "optimizer": "adamw"},
         {"cell": "rnn", "optimizer": "rmsprop"},
         {"precision": "bf16"},
+        {"average": 0.3},
         {"tokenizer": "sentencepiece", "vocab_size": 280},
     ],
     ids=lambda more: "-".join(map(str, more.values())) or "lstm",

@@ -51,7 +51,7 @@ class Checkpoint:
 
     weights      the model's tensors by their documented names
     training     all that a resume needs and that is no tensor (JSON-able); of the model alone, its step and loss
-    tensors      all that a resume needs and that is a tensor: optimizer.*, state.*
+    tensors      all that a resume needs and that is a tensor: optimizer.*, iterate.*, state.*
     bookkeeping  seconds so far and the length of metrics.jsonl: restored, but no part of what is computed
     history      one row a check: step, characters, train_loss, val_loss, ...
     corpus       fingerprint, characters, sources
@@ -314,6 +314,8 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
             for name, shape in weights.items()
             for quantity in _quantities(config, name)
         }
+        if config.optim.average:
+            shapes |= {f"iterate.{name}": shape for name, shape in weights.items()}
     return weights | shapes
 
 

@@ -27,6 +27,7 @@ _REGULARISATION: Final = (
     (math.inf, 0.5, 0.1),
 )  # passes below, dropout, weight decay
 _DROP_STATE: Final = 0.02
+_AVERAGED: Final = (5000, 0.05)  # updates from which an average is better than the last weights, and its share of them
 _FEW: Final = 256  # tokens that a narrow embedding tells apart
 _HIDDEN: Final = (
     (1.4e13, 192, "a short time"),
@@ -69,6 +70,7 @@ PRESETS: Final = {
             "lr": 0.001,
             "warmup": 0,
             "decay": "none",
+            "average": 0.0,
             "batch": 64,
             "bptt": 100,
             "drop_state": 0.0,
@@ -133,6 +135,9 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     updates = _characters(values, facts) * facts.tokens / facts.characters / (values["batch"] * values["bptt"])
     settle("lr", _rate(values["optimizer"], updates), f"suits {values['optimizer']} and {updates:,.0f} updates")
     settle("warmup", min(50, int(updates / 10)), "lets the optimizer find its scale")
+    least, share = _AVERAGED
+    why = "is better than the last weights" if updates >= least else "there are few updates"
+    settle("average", share if updates >= least else 0.0, why)
     passes = _characters(values, facts) / facts.characters
     dropout, decay = _regularisation(passes, facts)
     for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):

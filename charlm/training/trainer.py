@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.config import Config, SampleConfig, every, seconds
 from charlm.errors import CheckpointError, DivergedError
@@ -34,6 +35,7 @@ from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes, Position, Window
 from charlm.text.tokenizer import Tokenizer, Tokens
+from charlm.training.average import Average
 from charlm.training.budget import REVISE, Clock, affordable_checks, checks_of_steps, revise
 from charlm.training.divergence import gone_back, last_good, lowered, told, usable_best
 from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Writing, Wrote
@@ -85,6 +87,7 @@ class Trainer:
             lambda text: emit(Remark(text)),
         )
         self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden, runtime.type)
+        self.average = Average(named_weights(network), config.optim.average)
         self.hidden: State = network.init_state(self.lanes.batch)
         self.scale = LossScale(runtime.scales_loss)
         self.budget = seconds(config.train.time) if config.train.time else 0.0
@@ -111,6 +114,7 @@ class Trainer:
             checkpoint.training, checkpoint.bookkeeping, [dict(row) for row in checkpoint.history]
         )
         import_weights(self.network, checkpoint.weights)
+        self.average.restore(checkpoint.tensors)
         self.optimizer.restore(checkpoint.tensors)
         self.hidden = import_state(checkpoint.tensors, self.task.config.model, self.runtime.device)
         self.scale = LossScale(self.scale.enabled, self.state.loss_scale, self.state.good_steps)
@@ -204,6 +208,7 @@ class Trainer:
         if good:
             with self.runtime.rounding():
                 self.optimizer.step(share, self.state.step)
+            self.average.update(self.state.step + 1)
         elif not skip:
             raise self._diverged(f"loss {loss:g}, gradient norm {norm:g}")
         return good
@@ -272,7 +277,8 @@ class Trainer:
         if self.task.glance is None:
             return None
         began = time.perf_counter()
-        loss = self._score(self.task.glance).loss
+        with self.average.shown():
+            loss = self._score(self.task.glance).loss
         self._check_cost = time.perf_counter() - began
         self._checking += self._check_cost
         if not math.isfinite(loss):
@@ -328,7 +334,7 @@ class Trainer:
         now = time.perf_counter()
         if now - self._wrote < _SAMPLE_SECONDS:
             return
-        decoder = open_decoder(self.task.config.model, export_weights(self.network), threads=1)
+        decoder = open_decoder(self.task.config.model, self._model(), threads=1)
         self.emit(Wrote(self.state.step, collect(generate(decoder, self.task.tokenizer, _SAMPLE), 1)[0]))
         self._wrote = now
 
@@ -392,11 +398,18 @@ class Trainer:
         self._saved = time.perf_counter()
         self.emit(Saved(self.state.step, self.run.last))
 
+    def _model(self) -> dict[str, NDArray[np.float32]]:
+        """The weights that the run would leave behind now."""
+        with self.average.shown():
+            return export_weights(self.network)
+
     def _checkpoint(self, *, whole: bool) -> Checkpoint:
         """The present state; not `whole` means the model alone, with the loss it was chosen by."""
         task, state = self.task, self.state
-        weights = export_weights(self.network)
-        tensors = {**self.optimizer.export(), **export_state(self.hidden, task.config.model.cell)} if whole else {}
+        weights, tensors = self._model(), {}
+        if whole:
+            carried = export_state(self.hidden, task.config.model.cell)
+            tensors = {**self.optimizer.export(), **self.average.export(), **carried}
         for name, array in {**weights, **tensors}.items():
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} holds values that are not finite")
