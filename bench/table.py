@@ -27,8 +27,8 @@ TEXTS: Final = (
     "der-prozess",
     "tiny-shakespeare",
     "crime-and-punishment-ru",
-    "hongloumeng-zh",
     "war-and-peace",
+    "hongloumeng-zh",
 )
 HIDDEN: Final = 512
 MANY: Final = 1000  # different characters from which one-hot inputs cost most of a step: the LSTM alone
