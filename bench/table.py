@@ -7,6 +7,7 @@ not made again. Texts lie in data/; one that is not there is left out.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,15 +22,15 @@ from charlm.storage.checkpoint import weight_shapes
 from charlm.text.corpus import load_corpus
 
 DATA, RUNS, PAGE = Path("data"), Path("checkpoints", "results"), Path("docs", "results.md")
-TEXTS: Final = (
-    "alice",
-    "names",
-    "der-prozess",
-    "tiny-shakespeare",
-    "crime-and-punishment-ru",
-    "war-and-peace",
-    "hongloumeng-zh",
-)
+TEXTS: Final = {
+    "alice": "Carroll, *Alice in Wonderland*: alice29.txt of the Canterbury corpus",
+    "names": "`charlm data get names`",
+    "der-prozess": "`charlm data get der-prozess`",
+    "tiny-shakespeare": "`charlm data get tiny-shakespeare`",
+    "crime-and-punishment-ru": "Dostoevsky, *Crime and Punishment*, in Russian",
+    "war-and-peace": "Tolstoy, *War and Peace*, in English, as in Karpathy et al. 2015",
+    "hongloumeng-zh": "Cao Xueqin, *Dream of the Red Chamber*, in Chinese",
+}
 HIDDEN: Final = 512
 MANY: Final = 1000  # different characters from which one-hot inputs cost most of a step: the LSTM alone
 STEPS: Final = 1000
@@ -48,6 +49,9 @@ _COMPARISON: Final = """
 Two LSTM layers of 512 units on one-hot characters, as in the lecture's demo, trained by charlm's own recipe; a GRU and
 a tanh network of as many parameters; what was counted, each method in its best order; and what the text adds to a
 compressed training part. Half of a figure's 95 % interval (circular block bootstrap over the text) stands after \u00b1.
+"""
+_SOURCES: Final = """
+## The texts
 """
 _DEMONSTRATION: Final = """
 ## The demo as it was trained
@@ -87,6 +91,7 @@ def main() -> None:
         *_comparison(cells, runs),
         *_demonstration(demo, runs),
         *_segmentation(tokenizers, runs),
+        *_sources(texts),
     ]
     PAGE.write_text("\n".join(parts) + "\n")
     print(f"wrote {PAGE}")
@@ -202,6 +207,12 @@ def _segmentation(tokenizers: Mapping[str, Sequence[Job]], runs: Mapping[Job, Ro
     yield from _table(["", *TOKENIZERS], rows)
     yield ""
     yield from _commands([job for jobs in tokenizers.values() for job in jobs])
+
+
+def _sources(texts: Sequence[str]) -> Iterator[str]:
+    yield _SOURCES
+    hashes = {text: hashlib.sha256((DATA / f"{text}.txt").read_bytes()).hexdigest() for text in texts}
+    yield from _table(["", "what it is", "SHA-256"], [[text, TEXTS[text], f"`{hashes[text]}`"] for text in texts])
 
 
 def _commands(jobs: Iterable[Job]) -> Iterator[str]:

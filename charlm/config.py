@@ -151,7 +151,7 @@ class OptimConfig:
     warmup: int = option(50, Spec(int, "steps over which the rate rises", 0, 10**9))
     decay: str = option("linear", Spec(str, "how the rate falls after that", choices=("linear", "cosine", "none")))
     average: float = option(
-        0.0, Spec(float, "share of the steps so far whose weights the model is an average of; 0: the last", 0, 1)
+        0.0, Spec(float, "the model averages weights, reaching back over this share of the steps; 0: the last", 0, 1)
     )
     clip: float = option(1.0, Spec(float, "clipping threshold of the gradient; 0 disables", 0, 1e9))
     clip_mode: str = option("norm", Spec(str, "clip the global norm, or each value", choices=("norm", "value")))
@@ -238,18 +238,9 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 
 
 # What charlm.training.recipe and the machine settle: the values above are only where a bare Config starts.
-SETTLED: Final = {
-    "hidden",
-    "embedding",
-    *DROPOUTS,
-    "vocab_size",
-    *LENGTHS,
-    "patience",
-    "batch",
-    "bptt",
-    "drop_state",
-    "threads",
-} | {"optimizer", "lr", "weight_decay", "average", "warmup"}
+SETTLED: Final = frozenset(
+    ["hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "average", "warmup"]
+) | {"batch", "bptt", "drop_state", *LENGTHS, "patience", "threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **specs(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = specs(SampleConfig)
 EVAL_OPTIONS: Final = specs(EvalConfig)

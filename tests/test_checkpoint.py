@@ -205,6 +205,16 @@ def test_an_optimizer_remembers_all_or_nothing(tmp_path: Path) -> None:
     refused(made(tensors={"optimizer.step.head.bias": np.array(3, np.float32), **states}).to_bytes(), tmp_path, "None")
 
 
+def test_an_average_has_an_iterate_beside_each_weight(tmp_path: Path) -> None:
+    plain = made()
+    config = replace(plain.config, optim=replace(plain.config.optim, average=0.5))
+    iterate = {f"iterate.{name}": array for name, array in plain.weights.items()}
+    averaged = replace(plain, config=config, tensors={**plain.tensors, **iterate})
+    assert restored(averaged.to_bytes(), tmp_path).tensors.keys() == averaged.tensors.keys()
+    refused(replace(plain, tensors=averaged.tensors).to_bytes(), tmp_path, r"tensor iterate\..* asks for None")
+    refused(replace(averaged, tensors=plain.tensors).to_bytes(), tmp_path, r"tensor iterate\..* has shape None")
+
+
 @pytest.mark.parametrize(
     "name", ["rnn.1.weight_ih", "rnn.0.bias", "head.scale", "../x", "state.1.h", "optimizer.x.head.bias", "", "\0"]
 )

@@ -29,6 +29,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "muon": {},
     "adamw": {"optimizer": "adamw", "cell": "gru"},
     "rmsprop": {"optimizer": "rmsprop", "cell": "rnn"},
+    "average": {"average": 0.3},
 }
 TELLING: dict[str, dict[str, Any]] = {  # values of training that a plain run has only seldom
     "plan": {"plan": [[0, 0.0], [25, 0.3], [60, 1.0]]},
@@ -82,7 +83,7 @@ def parts(checkpoint: Checkpoint) -> Iterator[str]:
     """Every part by its name: each weight, each kind of tensor, each entry of the training state, and the rest."""
     yield from (f"weight {name}" for name in checkpoint.weights)
     yield from sorted({"tensors " + ".".join(name.split(".")[:2]) for name in checkpoint.tensors if "optim" in name})
-    yield from (f"tensors {name}" for name in checkpoint.tensors if name.startswith("state."))
+    yield from (f"tensors {name}" for name in checkpoint.tensors if name.startswith(("state.", "iterate.")))
     yield from (f"position {name}" for name in checkpoint.training["position"])
     known = {"position", "optimizer", "seed"}  # the last two repeat the configuration, for the hash
     yield from (f"training {name}" for name in checkpoint.training if name not in known)

@@ -190,8 +190,8 @@ def detach(state: State) -> State:
 
 def zeroed(state: State, lanes_B: NDArray[np.bool_]) -> State:
     """The same values, but zeros in these lanes."""
-    keep_B1 = torch.from_numpy(~lanes_B).unsqueeze(1).to(state[0][0])
-    return tuple(tuple(part * keep_B1 for part in layer) for layer in state)
+    drop_B1 = torch.from_numpy(lanes_B).unsqueeze(1).to(state[0][0].device)
+    return tuple(tuple(part.masked_fill(drop_B1, 0.0) for part in layer) for layer in state)
 
 
 def copied(state: State) -> State:

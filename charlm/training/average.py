@@ -1,11 +1,11 @@
-"""The weights that a run is judged by and leaves behind: an average over the last share of those it went through.
+"""The weights that a run is judged by and leaves behind: an average of those it went through, mostly of late ones.
 
-With w_t the weights after step t, counted from 1, and a share a, the average begins as w_1 and then
+With w_t the weights after step t, counted from 1, and a reach a, the average begins as w_1 and then
 
     m_t = m_{t-1} + min(1, 1 / (a t)) (w_t - m_{t-1})
 
 in which w_k counts nearly as (k / t)^(1/a - 1): the power function average of Karras et al. (2024), "Analyzing and
-improving the training dynamics of diffusion models". What it forgets is a share of the run, so it suits any length.
+improving the training dynamics of diffusion models". It reaches back over a share of the run, so it suits any length.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _PREFIX: Final = "iterate."
 
 
 class Average:
-    """The average of these weights; with a share of 0, the weights themselves."""
+    """The average of these weights; with a reach of 0, the weights themselves."""
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], share: float) -> None:
-        self._names, self._share = list(weights), share
+    def __init__(self, weights: Mapping[str, nn.Parameter], reach: float) -> None:
+        self._names, self._reach = list(weights), reach
         self._weights: list[Tensor] = list(weights.values())
-        self._mean: list[Tensor] | None = None  # until the first update, or with a share of 0
+        self._mean: list[Tensor] | None = None  # before the first update, or with a reach of 0
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights after this step, counted from 1."""
-        if not self._share:
+        if not self._reach:
             return
         if self._mean is None:
             self._mean = [weight.clone() for weight in self._weights]
         else:
-            torch._foreach_lerp_(self._mean, self._weights, min(1.0, 1 / (self._share * step)))
+            torch._foreach_lerp_(self._mean, self._weights, min(1.0, 1 / (self._reach * step)))
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -54,7 +54,7 @@ class Average:
             _copy(iterate, into=self._weights)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
-        """Where training stands, by name, iterate.<weight>; nothing while that is the average too."""
+        """Where training stands, by name, iterate.<weight>; nothing before the first update, or with a reach of 0."""
         if self._mean is None:
             return {}
         named = zip(self._names, self._weights, strict=True)

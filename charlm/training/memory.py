@@ -51,9 +51,9 @@ def fitting(network: Network, runtime: Runtime, *, batch: int, bptt: int) -> Ite
 
 
 def _try_step(network: Network, runtime: Runtime, batch: int, bptt: int) -> None:
-    """Forward and backward for so many lanes, beside what an optimizer keeps: two numbers for each weight."""
+    """Forward and backward for so many lanes, beside what is kept of each weight: two moments, and an average."""
     network.zero_grad(set_to_none=True)
-    kept = [torch.empty_like(weight) for weight in network.parameters() for _ in range(2)]
+    kept = [torch.empty_like(weight) for weight in network.parameters() for _ in range(3)]
     ids = torch.zeros(bptt, batch, dtype=torch.long, device=runtime.device)
     gradient(network, runtime, ids, ids, network.init_state(batch))
     network.zero_grad(set_to_none=True)

@@ -20,7 +20,7 @@ from torch.optim import adam, rmsprop
 from charlm.config import OptimConfig
 
 _PREFIX: Final = "optimizer."
-MUON_TO_ADAM: Final = 0.5  # under Muon, what is no recurrent or input matrix follows AdamW at this share of its rate
+MUON_TO_ADAM: Final = 0.5  # what does not follow Muon follows AdamW, at this share of its rate
 _NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 _ITERATIONS: Final = 3
 _MOMENTUM: Final = 0.95
@@ -162,9 +162,9 @@ class Optimizer:
         arithmetic: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.weights = config, dict(weights)
-        tables = set() if "embedding.weight" in weights else {"rnn.0.weight_ih"}  # of one-hot inputs
+        table = "" if "embedding.weight" in weights else "rnn.0.weight_ih"  # of one-hot inputs: it embeds them
         matrices = (
-            {n: w for n, w in weights.items() if n.startswith("rnn.") and w.dim() == 2 and n not in tables}
+            {n: w for n, w in weights.items() if n.startswith("rnn.") and w.dim() == 2 and n != table}
             if config.optimizer == "muon"
             else {}
         )

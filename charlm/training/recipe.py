@@ -27,7 +27,7 @@ _REGULARISATION: Final = (
     (math.inf, 0.5, 0.1),
 )  # passes below, dropout, weight decay
 _DROP_STATE: Final = 0.02
-_AVERAGED: Final = (5000, 0.05)  # updates from which an average is better than the last weights, and its share of them
+_AVERAGED: Final = (5000, 0.05)  # updates from which an average has not been worse than the last weights, its reach
 _FEW: Final = 256  # tokens that a narrow embedding tells apart
 _HIDDEN: Final = (
     (1.4e13, 192, "a short time"),
@@ -76,7 +76,7 @@ PRESETS: Final = {
             "drop_state": 0.0,
         },
         (
-            "the state is carried from window to window; the demo begins each window of 100 from zero",
+            "the state is carried from window to window; the demo begins each window of 100 from zero (--drop-state 1)",
             "every character of a window is predicted; the demo predicts the one after it",
             "a fresh dropout mask for each character",
             "the gradient's norm is clipped at 1",
@@ -135,9 +135,9 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     updates = _characters(values, facts) * facts.tokens / facts.characters / (values["batch"] * values["bptt"])
     settle("lr", _rate(values["optimizer"], updates), f"suits {values['optimizer']} and {updates:,.0f} updates")
     settle("warmup", min(50, int(updates / 10)), "lets the optimizer find its scale")
-    least, share = _AVERAGED
-    why = "is better than the last weights" if updates >= least else "there are few updates"
-    settle("average", share if updates >= least else 0.0, why)
+    least, reach = _AVERAGED
+    many = updates >= least
+    settle("average", reach if many else 0.0, "evens out the last weights" if many else "would reach back too far")
     passes = _characters(values, facts) / facts.characters
     dropout, decay = _regularisation(passes, facts)
     for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):

@@ -228,8 +228,10 @@ def refuse_existing(run: Run, force: bool) -> None:
 
 
 def _refuse_too_large(config: Config, vocabulary: int) -> None:
-    """Weights, gradients and two moments of each have to fit into the machine's memory."""
-    needed = 16 * sum(prod(shape) for shape in weight_shapes(config, vocabulary).values())
+    """Weights, gradients, two moments of each and an average have to fit into the machine's memory."""
+    needed = (20 if config.optim.average else 16) * sum(
+        prod(shape) for shape in weight_shapes(config, vocabulary).values()
+    )
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ConfigError(

@@ -197,6 +197,8 @@ class Trainer:
         if window.fresh:
             return self.network.init_state(self.lanes.batch)
         config = self.task.config.train
+        if not config.drop_state:
+            return self.hidden
         dropped_B = uniforms(config.seed, Purpose.STATE, self.state.step, 1, self.lanes.batch)[0] < config.drop_state
         return zeroed(self.hidden, dropped_B) if dropped_B.any() else self.hidden
 
@@ -306,8 +308,7 @@ class Trainer:
     def _close(self) -> None:
         """Score the best model on all that is held out, and write the closing figures into the run's checkpoints."""
         last, best = self._checkpoint(whole=True), self.run.load_best(self.task.config)
-        if best is not None:
-            import_weights(self.network, best.weights)
+        import_weights(self.network, (best or last).weights)
         result = self._result(self._score(self.task.val) if self.task.val else None)
         self.emit(Writing())
         if best is not None:
