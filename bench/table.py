@@ -57,7 +57,7 @@ _DEMONSTRATION: Final = """
 ## The demo as it was trained
 
 `--preset josef-k` takes the demo's optimizer as well: Adam at 0.001, 64 windows of 100, dropout of one half between the
-layers. Ten passes through Der Prozess are {steps:,} such updates, and end at {figure} bits per character.
+layers. Five passes through Der Prozess are {steps:,} such updates, and end at {figure} bits per character.
 """
 _SEGMENTATION: Final = """
 ## Characters, bytes, pieces
@@ -122,7 +122,7 @@ def _tokenizers(text: str) -> Iterable[Job]:
 
 
 def _demo() -> Job:
-    return Job("josef-k", "der-prozess", ("--preset", "josef-k", "--epochs", "10"))
+    return Job("josef-k", "der-prozess", ("--preset", "josef-k", "--epochs", "5"))
 
 
 # training and scoring
