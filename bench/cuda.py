@@ -36,9 +36,7 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         text.write_text(random_text((STEPS + WARM + 2) * BATCH * WINDOW))
-        pairs = [
-            (_ours(text), plain_speed("fp32", device="cuda", lanes=BATCH, steps=STEPS, warm=WARM)) for _ in range(PAIRS)
-        ]
+        pairs = [(_ours(text), _peer()) for _ in range(PAIRS)]
     ours, peer = zip(*pairs, strict=True)
     row = compared(f"{name}, to nn.LSTM", "char/s", ours, peer, 2.0)
     return [row, _reached(name, row.ours or 0, LEAST), _reached(DECODING, _decoded(), WRITTEN)]
