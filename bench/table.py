@@ -48,10 +48,11 @@ _COMPARISON: Final = """
 ## The demo's network beside others
 
 Two LSTM layers of 512 units on one-hot characters, as in the lecture's demo, trained by charlm's own recipe; a GRU and
-a tanh network of as many parameters (no tanh network on the longest texts, the LSTM alone where there are thousands of
-characters); what was counted, each method in its best order; and what the text adds to a compressed training part. Half
-of a figure's 95 % interval (circular block bootstrap over the text) stands after \u00b1.
-Most of the names stand in alphabetical order, which a network that carries its state from one to the next can use.
+a tanh network of as many parameters (a cell is empty where one was not trained, to save hours: the tanh network is the
+slowest, and so is any where there are thousands of characters); what was counted, each method in its best order; and
+what the text adds to a compressed training part. Half of a figure's 95 % interval (circular block bootstrap over the
+text) stands after \u00b1. Most of the names stand in alphabetical order, which a network that carries its state from
+one to the next can use.
 """
 _SOURCES: Final = """
 ## The texts
