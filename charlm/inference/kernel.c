@@ -21,6 +21,7 @@
 #endif
 
 enum { WIDTH = 16, TOGETHER = 4, MOST_GATES = 4, MOST_THREADS = 64 };
+enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* of a block of floats and of streams: together they fit the nearest cache */
 enum { LSTM, GRU, RNN };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -121,16 +122,19 @@ INLINE Ints dot4(Ints sum, const uint8_t *x, const int8_t *w)
 #endif
 }
 
-/* A product has a sum for each gate and stream. Where these are few there are several for each: one would wait for itself. */
+typedef Floats Sums[MOST_GATES][TOGETHER]; /* for each gate and stream */
+
+/* Where sums are few there are several parts of each: one would wait for itself. */
 #define PARTS(gates, streams) ((gates) * (streams) >= 8 ? 1 : (gates) * (streams) >= 4 ? 2 : 4)
 
-INLINE void product_floats(const Matrix *m, int block, const float *x, int columns, const int gates, const int streams,
-                           Floats (*y)[TOGETHER])
+/* y += the columns `from` to `to` of a block times x */
+INLINE void product_floats(const Matrix *m, int block, const float *x, int columns, int from, int to, const int gates,
+                           const int streams, Sums y)
 {
     const int parts = PARTS(gates, streams);
     const float *weights = (const float *)m->weights + (size_t)block * gates * columns * WIDTH;
-    Floats sum[4][MOST_GATES][TOGETHER] = {0};
-    for (int k = 0; k < columns; k += parts)
+    Sums sum[4] = {0};
+    for (int k = from; k < to; k += parts)
         for (int p = 0; p < parts; p++)
             for (int g = 0; g < gates; g++) {
                 Floats w = *(const Floats *)(weights + ((size_t)g * columns + k + p) * WIDTH);
@@ -138,15 +142,14 @@ INLINE void product_floats(const Matrix *m, int block, const float *x, int colum
                     sum[p][g][s] += w * x[(size_t)s * columns + k + p];
             }
     for (int g = 0; g < gates; g++)
-        for (int s = 0; s < streams; s++) {
-            y[g][s] = sum[0][g][s];
-            for (int p = 1; p < parts; p++)
+        for (int s = 0; s < streams; s++)
+            for (int p = 0; p < parts; p++)
                 y[g][s] += sum[p][g][s];
-        }
 }
 
+/* y = a block times x */
 INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int columns, const int gates, const int streams,
-                          Floats (*y)[TOGETHER])
+                          Sums y)
 {
     const int parts = PARTS(gates, streams);
     const int8_t *weights = (const int8_t *)m->weights + (size_t)block * gates * columns * WIDTH;
@@ -168,17 +171,27 @@ INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int colu
     }
 }
 
-/* y[gate][s] = a block of `m` times the state of stream first + s of a layer, as it was or as it is `now` */
+/* y[n] = a block of `m` times the states of a layer, as they were or as they are `now`, in the n-th group of `streams`
+   from the first on. A block of floats outgrows the nearest cache: some of its columns meet all groups, then the next. */
 INLINE void product(const Team *team, const Matrix *m, int block, int layer, int first, int now, const int gates,
-                    const int streams, Floats (*y)[TOGETHER])
+                    const int streams, const int groups, Sums *y)
 {
     const Work *work = team->work;
     int units = work->model->units;
-    size_t at = ((size_t)layer * work->streams + first) * units;
-    if (work->model->bytes)
-        product_bytes(m, block, (now ? team->coming : team->old) + at, units, gates, streams, y);
-    else
-        product_floats(m, block, (now ? team->fresh : work->h) + at, units, gates, streams, y);
+    size_t at = ((size_t)layer * work->streams + first) * units, group = (size_t)streams * units;
+    if (work->model->bytes) {
+        const uint8_t *x = (now ? team->coming : team->old) + at;
+        for (int n = 0; n < groups; n++)
+            product_bytes(m, block, x + n * group, units, gates, streams, y[n]);
+        return;
+    }
+    const float *x = (now ? team->fresh : work->h) + at;
+    memset(y, 0, groups * sizeof *y);
+    for (int from = 0, to; from < units; from = to) {
+        to = groups > 1 && from + COLUMNS < units ? from + COLUMNS : units;
+        for (int n = 0; n < groups; n++)
+            product_floats(m, block, x + n * group, units, from, to, gates, streams, y[n]);
+    }
 }
 
 /* The cells, of 16 units: x comes from below, r from before, h is the new state. docs/mathematics.md has the equations. */
@@ -208,27 +221,28 @@ INLINE void rnn(const Row *x, const Row *r, float *h)
         h[i] = hyperbolic(x[0][i] + r[0][i]);
 }
 
-/* One block of a layer in `streams` streams, a step on; `cell`, `gates` and `streams` are constants where it is called. */
+/* One block of a layer in groups of `streams` streams, a step on; `cell`, `gates` and `streams` are constants where it is
+   called. */
 INLINE void advance(Team *team, int number, int block, int first, const int64_t *ids, const int cell, const int gates,
-                    const int streams)
+                    const int streams, const int groups)
 {
     const Work *work = team->work;
     const Model *model = work->model;
     const Layer *layer = &model->layer[number];
     size_t rows = (size_t)gates * WIDTH, all = (size_t)gates * model->units;
-    Floats x[MOST_GATES][TOGETHER], r[MOST_GATES][TOGETHER];
-    product(team, &layer->recurrent, block, number, first, 0, gates, streams, r);
+    Sums x[MOST_GROUPS], r[MOST_GROUPS];
+    product(team, &layer->recurrent, block, number, first, 0, gates, streams, groups, r);
     if (number)
-        product(team, &layer->input, block, number - 1, first, 1, gates, streams, x);
-    for (int s = 0; s < streams; s++) {
+        product(team, &layer->input, block, number - 1, first, 1, gates, streams, groups, x);
+    for (int s = 0; s < groups * streams; s++) {
         const float *known = number ? layer->bias + block * rows : model->table + ids[first + s] * all + block * rows;
         Row below[MOST_GATES], before[MOST_GATES];
         for (int g = 0; g < gates; g++) {
             Floats sum = *(const Floats *)(known + g * WIDTH);
             if (number)
-                sum += x[g][s];
+                sum += x[s / streams][g][s % streams];
             memcpy(below[g], &sum, sizeof sum);
-            memcpy(before[g], &r[g][s], sizeof sum);
+            memcpy(before[g], &r[s / streams][g][s % streams], sizeof sum);
         }
         size_t at = ((size_t)number * work->streams + first + s) * model->units + (size_t)block * WIDTH;
         if (cell == LSTM)
@@ -244,12 +258,15 @@ INLINE void advance(Team *team, int number, int block, int first, const int64_t 
 
 INLINE void advance_all(Team *team, int number, int from, int to, const int64_t *ids, const int cell, const int gates)
 {
+    int streams = team->work->streams;
     for (int block = from; block < to; block++) {
         int first = 0;
-        for (; first + TOGETHER <= team->work->streams; first += TOGETHER)
-            advance(team, number, block, first, ids, cell, gates, TOGETHER);
-        for (; first < team->work->streams; first++)
-            advance(team, number, block, first, ids, cell, gates, 1);
+        for (int groups; (groups = (streams - first) / TOGETHER); first += groups * TOGETHER) {
+            groups = groups < MOST_GROUPS ? groups : MOST_GROUPS;
+            advance(team, number, block, first, ids, cell, gates, TOGETHER, groups);
+        }
+        for (; first < streams; first++)
+            advance(team, number, block, first, ids, cell, gates, 1, 1);
     }
 }
 
@@ -257,8 +274,8 @@ INLINE void predict(const Team *team, int block, int first, float *logits, const
 {
     const Model *model = team->work->model;
     int row = block * WIDTH, left = model->vocabulary - row;
-    Floats y[1][TOGETHER];
-    product(team, &model->head, block, model->layers - 1, first, 1, 1, streams, y);
+    Sums y;
+    product(team, &model->head, block, model->layers - 1, first, 1, 1, streams, 1, &y);
     for (int s = 0; s < streams; s++) {
         y[0][s] += *(const Floats *)(model->head_bias + row);
         memcpy(logits + (size_t)(first + s) * model->vocabulary + row, &y[0][s],
