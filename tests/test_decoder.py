@@ -240,6 +240,12 @@ def test_the_number_of_threads_that_was_fastest_is_kept_and_tried_again() -> Non
         tried += [call] * (threads == 2)
         pace.took(1, 1, threads, float(threads))
     assert tried == [0, 16, 48, 112, 240, 496, 1008, 2032, 3056, 4080], "who never wins is asked ever less often"
+    pace, tried = Pace(0, most=2), []
+    for call in range(200):
+        threads = pace.threads(1, 1)
+        tried += [call] * (threads == 1)
+        pace.took(1, 1, threads, 100.0 if call % 10 == 5 else 1 / threads)
+    assert tried == [1, 17, 49, 113], "a call that stumbles now and then decides nothing"
     assert {Pace(3, most=8).threads(1, 1), Pace(0, most=1).threads(1, 1), Pace(0, most=0).threads(1, 1)} == {3, 1}
 
 

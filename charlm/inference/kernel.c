@@ -9,6 +9,7 @@
 
    Every thread owns a range of blocks, and of the vocabulary's; threads meet after the draw, each layer and the head. */
 
+#define _GNU_SOURCE /* CPU sets */
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -72,6 +73,7 @@ typedef struct {
     const Work *work;
     float *fresh;           /* as h */
     uint8_t *old, *coming;  /* h and fresh as bytes */
+    int processor;          /* where the first thread runs */
     atomic_int threads;     /* 0 until all have been started */
     atomic_int arrived, round;
 } Team;
@@ -87,6 +89,19 @@ static void meet(Team *team)
     for (int tries = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round; tries++)
         if (tries > 2000)
             sched_yield(); /* somebody else needs this processor, perhaps the one who is waited for */
+}
+
+/* Linux may leave a new thread beside its maker for milliseconds, longer than most calls take, while others are idle. */
+static void keep_off(int processor)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set))
+        return;
+    CPU_CLR(processor, &set);
+    if (CPU_COUNT(&set))
+        sched_setaffinity(0, sizeof set, &set);
+#endif
 }
 
 /* e^x by 2^n e^r with |r| <= ln 2 / 2; without branches or a library, so that 16 go side by side */
@@ -355,6 +370,8 @@ static void *take_part(void *argument)
     Team *team = me->team;
     const Work *work = team->work;
     const Model *model = work->model;
+    if (me->number)
+        keep_off(team->processor);
     while (!atomic_load(&team->threads))
         sched_yield();
     int threads = atomic_load(&team->threads), streams = work->streams, vocabulary = model->vocabulary;
@@ -410,6 +427,9 @@ int charlm_run(const Work *work)
     int done = fresh && bytes && p && candidates;
     if (done) {
         Team team = {.work = work, .fresh = fresh, .old = bytes, .coming = bytes + state};
+#if defined(__linux__)
+        team.processor = sched_getcpu();
+#endif
         Member members[MOST_THREADS];
         pthread_t others[MOST_THREADS];
         for (size_t i = 0; i < state; i++)

@@ -11,7 +11,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p, pointer
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,6 +35,7 @@ _CELLS: Final = ("lstm", "gru", "rnn")  # the order of kernel.c
 _READ: Final = 4096  # steps of one call: between calls Ctrl-C is heard
 _SHARE: Final = 200_000  # bytes of weights that may be worth a thread
 _MOST: Final = 4  # threads
+_LAST: Final = 3  # calls with a number of threads by which it is judged
 _AGAIN: Final = 16  # calls after which all numbers of threads are tried again, at first
 _SELDOM: Final = 1024  # and at last
 
@@ -120,12 +121,17 @@ class _Work(Structure):
 
 @dataclass(slots=True)
 class _Tried:
-    """What is known of calls of one kind."""
+    """What is known of calls of one kind; how long the last ones took, by number of threads."""
 
-    seconds: dict[int, float] = field(default_factory=dict)  # by number of threads
+    seconds: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST)))
     fastest: int = 0
     calls: int = 0  # since all numbers were tried last
     until: int = _AGAIN  # so many
+
+    def typical(self, threads: int) -> float:
+        """The median of the last calls' seconds: one that stumbled decides nothing."""
+        seconds = sorted(self.seconds[threads])
+        return seconds[(len(seconds) - 1) // 2]
 
 
 class Pace:
@@ -147,17 +153,19 @@ class Pace:
         if kind.calls == kind.until:
             kind.calls = 0
         kind.calls += 1
-        if kind.calls <= len(self._choices):
+        tried = len(self._choices)
+        if kind.calls <= tried:
             return self._choices[kind.calls - 1]
-        fastest = min(kind.seconds, key=kind.seconds.__getitem__)
-        if kind.calls == len(self._choices) + 1:
-            kind.until = min(2 * kind.until, _SELDOM) if fastest == kind.fastest else _AGAIN
-            kind.fastest = fastest
+        fastest = min(kind.seconds, key=kind.typical)
+        if fastest != kind.fastest:
+            kind.fastest, kind.calls, kind.until = fastest, tried + 1, _AGAIN
+        elif kind.calls == tried + 1:
+            kind.until = min(2 * kind.until, _SELDOM)
         return fastest
 
     def took(self, steps: int, streams: int, threads: int, seconds: float) -> None:
         """That call took so long."""
-        self._kinds[steps, streams].seconds[threads] = seconds
+        self._kinds[steps, streams].seconds[threads].append(seconds)
 
 
 class CompiledDecoder(Decoder):
