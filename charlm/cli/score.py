@@ -101,7 +101,7 @@ def _check_outputs(texts: Sequence[str], html: str | None, csv: str | None, plot
 
         if not plots.available():
             raise CharlmError(
-                f"no {plot}: matplotlib is not installed", kept="nothing was written", hint="pip install 'charlm[plot]'"
+                f"no {plot}: matplotlib is not installed", kept="nothing was written", hint="pip install matplotlib"
             )
 
 

@@ -103,7 +103,7 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
 
     picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
     if picture is None:
-        screen.note("no curves.png: matplotlib is not installed (pip install 'charlm[plot]')")
+        screen.note("no curves.png: matplotlib is not installed (pip install matplotlib)")
     else:
         with signals.held():
             write_durably(trained.run.curves, picture)

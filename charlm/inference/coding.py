@@ -329,7 +329,7 @@ def _library() -> Any:
         import constriction
     except ImportError as error:
         raise CharlmError(
-            "constriction, the library that codes, is not installed", kept=_KEPT, hint="pip install 'charlm[compress]'"
+            "constriction, the library that codes, is not installed", kept=_KEPT, hint="pip install constriction"
         ) from error
     return constriction.stream
 

@@ -1,4 +1,4 @@
-"""Pictures of a run. matplotlib is an extra (`pip install charlm[plot]`), imported when a picture is drawn."""
+"""Pictures of a run. matplotlib is an extra (`plot`), imported when a picture is drawn."""
 
 from __future__ import annotations
 
