@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,15 @@ settings.load_profile("charlm")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Of several processes each keeps to a processor of its own: threads that wait for each other suffer otherwise."""
+    """Of several processes each keeps to a processor of its own: threads that wait for each other suffer otherwise.
+
+    Started in the background by a shell, or under nohup, tests ignore signals that the commands they start must not.
+    """
     worker = getattr(config, "workerinput", None)
-    if worker is not None and hasattr(os, "sched_setaffinity"):
+    if worker is None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    elif hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker["workerid"].removeprefix("gw")) % len(cores)]})
 
