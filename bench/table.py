@@ -151,7 +151,7 @@ def _comparison(cells: Mapping[str, Sequence[Job]], runs: Mapping[Job, Row]) -> 
     yield _COMPARISON
     columns = {text: _column(text, jobs, runs) for text, jobs in cells.items()}
     rows = list(next(iter(columns.values()), {}))
-    yield from _table(["", *columns], [[row, *(column.get(row, "") for column in columns.values())] for row in rows])
+    yield from _table(["", *columns], [[row, *(column[row] for column in columns.values())] for row in rows])
     yield "\nWith `--threads 1 --precision fp32`, then `charlm eval NAME --baselines`:\n"
     yield from _commands([job for jobs in cells.values() for job in jobs])
 
@@ -163,7 +163,6 @@ def _column(text: str, jobs: Sequence[Job], runs: Mapping[Job, Row]) -> dict[str
         method, _, order = row["model"].rpartition(" ")
         by_model[method or order].append(row)
     best = {name: min(rows, key=lambda row: float(row["bits_per_character"])) for name, rows in by_model.items()}
-    networks = [name for name in ("rnn", "gru", "lstm") if name in best]
     compressors = [name for name, row in best.items() if row["kind"] == "code length"]
     counted = [name for name, row in best.items() if row["kind"] == "counts"]
     counts = sorted(runs[job]["parameters"] for job in jobs)
@@ -175,7 +174,7 @@ def _column(text: str, jobs: Sequence[Job], runs: Mapping[Job, Row]) -> dict[str
         "its parameters, millions": " to ".join(sizes),
         **{name: _figure(best[name]) for name in compressors},
         **{name: f"{_figure(best[name])}, order {best[name]['model'].split()[-1]}" for name in counted},
-        **{name: _figure(best[name]) for name in networks},
+        **{cell: _figure(best[cell]) for cell in reversed(CELLS)},
         "ahead, lstm or counts": _ahead(found["standings"]),
     }
 

@@ -25,10 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
     Started in the background by a shell, or under nohup, tests ignore signals that the commands they start must not.
     """
     worker = getattr(config, "workerinput", None)
-    if worker is None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    elif hasattr(os, "sched_setaffinity"):
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # which no command inherits
+    if worker is not None and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker["workerid"].removeprefix("gw")) % len(cores)]})
 
