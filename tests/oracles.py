@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -20,6 +21,20 @@ from charlm.models.network import Network, named_weights
 Weights = Mapping[str, Tensor]
 Parts = tuple[Tensor, ...]  # the state of one layer: h [B, H], and for LSTM c [B, H]
 Step = Callable[[str, Tensor, Parts, Weights, int], Parts]
+
+
+def _bf16_lstm_works() -> bool:
+    """Whether PyTorch's fused LSTM has bf16 on this processor; oneDNN lacks it where there is no AVX-512."""
+    layer = torch.nn.LSTM(4, 4)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(torch.zeros(2, 1, 4))[0].sum().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_bf16_lstm = pytest.mark.skipif(not _bf16_lstm_works(), reason="this processor has no LSTM in bf16")
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def test_many_streams_are_read_alike_by_both_engines(cell: str) -> None:
     ids = random_ids(20, 71)
     decoders = [decoder_of(network, engine) for engine in ENGINES]
     one, other = (decoder.read(ids, decoder.init_state(71))[0] for decoder in decoders)
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())  # sums have other orders
 
 
 @pytest.mark.parametrize("engine", ENGINES)

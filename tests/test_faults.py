@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from matrix import Tries
+from oracles import needs_bf16_lstm
 from victims import CARELESS, KILLED, Point, Victims, events, said
 
 from charlm.errors import CheckpointError
@@ -136,7 +137,13 @@ def kill_at_random(kind: str, kills: int, seed: float, tries: Tries) -> Callable
 
 
 @pytest.mark.fault(1)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=needs_bf16_lstm if kind.startswith("lstm") and kind.endswith("bf16") else ())
+        for kind in KINDS
+    ],
+)
 def test_killed_at_random_times(
     places: list[Place], kind: str, tries: Tries, many: Callable[[int, int], int], rng: random.Random
 ) -> None:
@@ -223,7 +230,7 @@ def test_killed_between_a_row_of_metrics_and_its_checkpoint(
 def test_killed_while_looking_at_the_held_out_text_or_writing_some(
     places: list[Place], tries: Tries, many: Callable[[int, int], int], scope: str
 ) -> None:
-    kind, patches = "lstm-char-bf16", {"charlm.training.trainer._SAMPLE_SECONDS": 0}
+    kind, patches = "gru-char-bf16", {"charlm.training.trainer._SAMPLE_SECONDS": 0}
     every = points(places[0], scope, 1 if scope == "Trainer._close" else 2, kind, patches)
     assert len(every) > 100
     places[0].whole(kind)

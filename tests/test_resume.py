@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matrix import Tries
+from oracles import needs_bf16_lstm
 
 import charlm
 from charlm.storage.checkpoint import load_checkpoint
@@ -66,7 +67,8 @@ def outcome(trained: charlm.Trained) -> tuple[Any, ...]:
         {},
         {"cell": "gru", "optimizer": "adamw"},
         {"cell": "rnn", "optimizer": "rmsprop"},
-        {"precision": "bf16"},
+        {"precision": "bf16", "cell": "gru"},
+        pytest.param({"precision": "bf16"}, marks=needs_bf16_lstm),
         {"average": 0.3},
         {"tokenizer": "sentencepiece", "vocab_size": 280},
     ],
