@@ -15,8 +15,8 @@ from bench.rows import Row, compared
 from bench.stepping import EMBEDDING, HIDDEN, WINDOW, step_times
 from bench.train import VOCABULARY, plain_speed, random_text
 from charlm.config import ModelConfig
-from charlm.inference.choice import Cut
-from charlm.inference.gpu import TorchDecoder
+from charlm.generation.cuda import TorchDecoder
+from charlm.generation.sampling import Cut
 from charlm.models.network import Network, export_weights, initialise
 
 BATCH, STEPS, WARM, PAIRS = 256, 40, 10, 3

@@ -21,8 +21,8 @@ from torch import nn
 import charlm
 from bench.rows import Row, bounded, compared
 from charlm.config import ModelConfig
-from charlm.inference.choice import Cut
-from charlm.inference.engine import open_decoder
+from charlm.generation.engine import open_decoder
+from charlm.generation.sampling import Cut
 from charlm.models.network import Network, export_weights, initialise
 from charlm.text.known import python_docs
 

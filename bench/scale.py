@@ -24,7 +24,7 @@ from charlm.models.network import Network, initialise, named_weights
 from charlm.runtime.device import Runtime
 from charlm.runtime.processor import keep_memory
 from charlm.training.gradient import gradient
-from charlm.training.optim import Optimizer, clip
+from charlm.training.optim import WeightUpdate, clip
 
 BASE: Final = {"hidden": 256, "layers": 2, "vocabulary": 65, "window": 64, "lanes": 16}
 SIZES: Final = {
@@ -65,7 +65,7 @@ def measure(cell: str, hidden: int, layers: int, vocabulary: int, window: int, l
     empty = _peak()
     network = Network(ModelConfig(cell=cell, layers=layers, hidden=hidden, embedding=min(hidden, 256)), vocabulary)
     initialise(network, 0)
-    optimizer = Optimizer(OptimConfig(optimizer="muon", lr=0.02), named_weights(network), hidden)
+    optimizer = WeightUpdate(OptimConfig(optimizer="muon", lr=0.02), named_weights(network), hidden)
     ids, state = torch.randint(vocabulary, (window, lanes)), network.init_state(lanes)
     ends = [time.perf_counter()]
     for step in range(STEPS):

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bench.command import report
-from charlm.config import Config, ModelConfig
-from charlm.storage.checkpoint import weight_shapes
+from charlm.config import ModelConfig
+from charlm.models.cells import weight_shapes
 from charlm.text.corpus import load_corpus
 
 DATA, RUNS, PAGE = Path("data"), Path("checkpoints", "results"), Path("docs", "results.md")
@@ -115,7 +115,7 @@ def _cells(text: str) -> Iterable[Job]:
 
 def _parameters(cell: str, hidden: int, vocabulary: int) -> int:
     model = ModelConfig(cell=cell, layers=2, hidden=hidden, embedding=0)
-    return sum(prod(shape) for shape in weight_shapes(Config(model=model), vocabulary).values())
+    return sum(prod(shape) for shape in weight_shapes(model, vocabulary).values())
 
 
 def _tokenizers(text: str) -> Iterable[Job]:

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from charlm.config import Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
 from charlm.errors import ConfigError, DataError
-from charlm.inference.decoder import Decoder
-from charlm.inference.engine import open_decoder
-from charlm.inference.sampler import Piece, collect, generate
+from charlm.generation.decoder import Decoder
+from charlm.generation.engine import open_decoder
+from charlm.generation.generate import Piece, collect, generate
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
 from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from charlm.inference.evaluate import Scorable, Score
-    from charlm.inference.surprisal import PositionLoss, Surprisal
+    from charlm.evaluation.score import Scorable, Score
+    from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.runtime.device import Runtime
     from charlm.training.events import Emit
 
@@ -75,14 +75,14 @@ def train(
 ) -> Trained:
     """Train a run on files, folders or "-"; `options` are those of `charlm train`, with `_` for `-`.
 
-    What is not given is chosen by `charlm.training.recipe`. `on_event` is told of every step
+    What is not given is chosen by `charlm.training.defaults`. `on_event` is told of every step
     (`charlm.training.events`); `stop` is asked before each, and a text that it returns ends training there, saved.
 
     Raises ConfigError, DataError, CheckpointError, DivergedError or StorageError; a run that exists is left as it is
     unless `resume` or `force` says otherwise.
     """
     given = check_train(options)
-    from charlm.training import recipe
+    from charlm.training.defaults import preset as find_preset
     from charlm.training.events import ignore
     from charlm.training.session import Order, new_run, old_run
 
@@ -91,7 +91,7 @@ def train(
     paths = tuple(os.fspath(path) for path in corpus)
     run = _run(paths, name, os.fspath(checkpoints), resume)
     donor = os.fspath(init_from) if init_from else None
-    order = Order(paths, given, recipe.preset(preset), donor, force, allow_data_change)
+    order = Order(paths, given, find_preset(preset), donor, force, allow_data_change)
     emit = on_event or ignore
     if resume and run.saved:
         with old_run(run, order, emit, stop) as trainer:
@@ -172,7 +172,7 @@ class LanguageModel:
 
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text; `exact` reads it in one pass instead of in lanes."""
-        from charlm.inference.evaluate import score
+        from charlm.evaluation.score import score
 
         tokens = tokenize(self.tokenizer, text)
         with self._scoring() as (model, device):
@@ -181,10 +181,10 @@ class LanguageModel:
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]:
         """-ln P of each of the text's tokens [N], whose sum is the score's.
 
-        With `dynamic` the network goes on learning from what it has read (`charlm.inference.dynamic`), in fp32 and in
+        With `dynamic` the network goes on learning from what it has read (`charlm.evaluation.dynamic`), in fp32 and in
         one pass; it is afterwards what it was. Raises ConfigError where the model was loaded for the decoder.
         """
-        from charlm.inference.evaluate import exact_nats, lane_nats
+        from charlm.evaluation.score import exact_nats, lane_nats
 
         ids = self.tokenizer.encode(text).ids
         if dynamic:
@@ -194,7 +194,7 @@ class LanguageModel:
             return read(model, self.tokenizer, ids, device=device)
 
     def _dynamic_nats(self, ids: Ids) -> NDArray[np.float32]:
-        from charlm.inference.dynamic import dynamic_nats
+        from charlm.evaluation.dynamic import dynamic_nats
         from charlm.models.network import Network
         from charlm.runtime.device import set_threads
 
@@ -205,14 +205,14 @@ class LanguageModel:
 
     def surprisal(self, text: str, *, likeliest: int = 0, within: int | None = None) -> Surprisal:
         """What each character costs, and (of the tokens `within` so many) the likeliest alternatives in its place."""
-        from charlm.inference.surprisal import surprisal
+        from charlm.evaluation.surprisal import surprisal
 
         with self._scoring() as (model, device):
             return surprisal(model, self.tokenizer, text, likeliest=likeliest, within=within, device=device)
 
     def position_losses(self, text: str) -> tuple[PositionLoss, ...]:
         """Loss by place since a cold start: how much context helps."""
-        from charlm.inference.surprisal import position_losses
+        from charlm.evaluation.surprisal import position_losses
 
         with self._scoring() as (model, device):
             return position_losses(model, self.tokenizer, text, device=device)
@@ -242,7 +242,7 @@ class LanguageModel:
 
     @cached_property
     def _scorer(self) -> tuple[Runtime, Scorable]:
-        from charlm.inference.evaluate import Stepwise
+        from charlm.evaluation.score import Stepwise
         from charlm.models.network import Network, import_weights
         from charlm.runtime.device import choose_device, choose_runtime, set_threads
 
@@ -269,6 +269,6 @@ def check_dynamic(config: EvalConfig) -> None:
 
 def doctor() -> dict[str, Any]:
     """What a run here would compute with, and whether an interrupted run ends like a whole one (tried, in a second)."""
-    from charlm.training.checkup import examine
+    from charlm.doctor import examine
 
     return examine(lambda folder, **options: train(folder / "text.txt", checkpoints=folder, **options))

@@ -48,7 +48,7 @@ def _seeds() -> list[bytes]:
     """One of each kind, and one that is nearly right."""
     from hostile import made, opened
 
-    from charlm.text.tokenizer import SentencePieceTokenizer
+    from charlm.text.sentencepiece import SentencePieceTokenizer
 
     model = SentencePieceTokenizer.train("a kitten sleeps under a bridge " * 9, 300, "bpe").state().model
     data = made().to_bytes()
@@ -69,7 +69,7 @@ def _fuzz() -> None:
 
         from charlm.errors import CheckpointError, DataError
         from charlm.storage.checkpoint import load_checkpoint
-        from charlm.storage.description import from_json
+        from charlm.storage.schema import from_json
         from charlm.text.corpus import load_corpus
         from charlm.text.tokenizer import TokenizerState, restore_tokenizer
 

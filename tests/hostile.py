@@ -22,7 +22,8 @@ import pytest
 
 from charlm.config import Config, DataConfig, ModelConfig
 from charlm.errors import CharlmError
-from charlm.storage.checkpoint import Checkpoint, weight_shapes
+from charlm.models.cells import weight_shapes
+from charlm.storage.checkpoint import Checkpoint
 from charlm.text.tokenizer import CharTokenizer, Tokenizer
 
 SMALL = ModelConfig(layers=1, hidden=2, embedding=2)
@@ -38,7 +39,7 @@ def made(model: ModelConfig = SMALL, tokenizer: Tokenizer | None = None, /, **mo
     tokenizer = tokenizer or CharTokenizer.train("abba é")
     rng = np.random.default_rng(1)
     config = Config(model=model, data=DataConfig(val="später.txt"))
-    shapes = weight_shapes(config, tokenizer.size)
+    shapes = weight_shapes(config.model, tokenizer.size)
     source = {"path": "/texts/ä\n\udcff.txt", "bytes": 7, "characters": 6, "sha256": "11" * 32, "held_out": False}
     row = {"step": 1, "train_loss": 3.5, "val_loss": 2.5, "seconds": 0.5}
     tensors = {

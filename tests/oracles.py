@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from charlm.config import ModelConfig
-from charlm.inference.choice import Floats
-from charlm.inference.decoder import Decoder, NumpyDecoder
+from charlm.generation.decoder import Decoder, NumpyDecoder
+from charlm.generation.sampling import Floats
 from charlm.models.network import Network, named_weights
 
 Weights = Mapping[str, Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Replayed:
-    """Stands in for `charlm.runtime.capture.Captured`: results keep their memory."""
+    """Stands in for `charlm.runtime.cuda_graph.Captured`: results keep their memory."""
 
     def __init__(self, work: Callable[[], Any], _: torch.device, __: torch.Generator | None = None) -> None:
         self._work, self.results = work, work()

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from oracles import synthetic_text
 
-from charlm.inference.baselines import Baseline, baselines, code_lengths, counted
-from charlm.inference.evaluate import Score
+from charlm.config import DataConfig
+from charlm.evaluation.baselines import Baseline, baselines, code_lengths, counted
+from charlm.evaluation.score import Score
 from charlm.models.ngram import AddDelta, Backoff, Counts, KneserNey, NGram, WittenBell
 from charlm.text.tokenizer import SCALARS, ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
 
@@ -30,7 +31,7 @@ def rows(tokenizer: Tokenizer, train: str, text: str) -> list[Baseline]:
 
 @pytest.fixture(scope="module", params=["char", "byte", "sentencepiece"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    return train_tokenizer(request.param, TRAIN, size=320)
+    return train_tokenizer(DataConfig(tokenizer=request.param, vocab_size=320), TRAIN)
 
 
 def test_all_rows_of_a_text(tokenizer: Tokenizer) -> None:

@@ -14,8 +14,9 @@ from matrix import Tries
 
 from charlm.config import Config, ModelConfig
 from charlm.errors import CheckpointError
-from charlm.storage.checkpoint import load_checkpoint, weight_shapes
-from charlm.storage.description import too_large
+from charlm.models.cells import weight_shapes
+from charlm.storage.checkpoint import load_checkpoint
+from charlm.storage.schema import too_large
 from charlm.text.tokenizer import ByteTokenizer
 
 LIMIT = 620_000  # entries of a description that are just not too many
@@ -113,7 +114,7 @@ def test_the_bombs_are_as_large_as_what_is_accepted() -> None:
 def test_a_large_checkpoint_takes_its_own_size_and_no_second_copy(tmp_path: Path, tries: Tries) -> None:
     config = Config(model=ModelConfig(layers=1, hidden=4330, embedding=1))
     place, table = 0, {}
-    for name, shape in weight_shapes(config, 256).items():
+    for name, shape in weight_shapes(config.model, 256).items():
         size = 4 * int(np.prod(shape))
         table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [place, place + size]}
         place += size

@@ -22,8 +22,10 @@ from safetensors.numpy import load
 import charlm
 from charlm.config import Config, ModelConfig
 from charlm.errors import CheckpointError, StorageError
-from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weight_shapes
-from charlm.text.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer
+from charlm.models.cells import weight_shapes
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charlm.text.sentencepiece import SentencePieceTokenizer
+from charlm.text.tokenizer import ByteTokenizer, Tokenizer
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=300, database=None)
 PARTS = ("tokenizer", "config", "training", "bookkeeping", "corpus", "environment", "result", "history")
@@ -165,7 +167,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: float, tr
 
 def test_a_number_that_is_not_finite_is_found_wherever_it_stands(tmp_path: Path) -> None:
     config = Config(model=ModelConfig(layers=1, hidden=1, embedding=16384))
-    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config, 256).items()}
+    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config.model, 256).items()}
     large = weights["embedding.weight"].reshape(-1)
     model = made(**alone(made()), config=config, tokenizer=ByteTokenizer().state(), weights=weights)
     assert restored(model.to_bytes(), tmp_path).parameters > 2**22

@@ -12,8 +12,8 @@ from test_decoder import CELLS, CUTS, V, decoder_of, log_softmax, random_ids, st
 
 import charlm
 from charlm.config import ModelConfig
-from charlm.inference.choice import Cut
-from charlm.inference.gpu import TorchDecoder
+from charlm.generation.cuda import TorchDecoder
+from charlm.generation.sampling import Cut
 from charlm.models.network import Network, export_weights, import_weights, initialise
 from charlm.runtime.device import Runtime, choose_device, choose_runtime
 from charlm.storage.checkpoint import load_checkpoint

@@ -15,11 +15,11 @@ from oracles import random_network
 import charlm
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
-from charlm.inference import kernel
-from charlm.inference.choice import Cut, Floats, next_token
-from charlm.inference.decoder import Decoder, NumpyDecoder, rounded
-from charlm.inference.engine import open_decoder
-from charlm.inference.kernel import CompiledDecoder, Pace
+from charlm.generation import compiled
+from charlm.generation.compiled import CompiledDecoder, Pace
+from charlm.generation.decoder import Decoder, NumpyDecoder, rounded
+from charlm.generation.engine import open_decoder
+from charlm.generation.sampling import Cut, Floats, next_token
 from charlm.models.network import Network, export_weights, named_weights
 
 V = 11
@@ -254,9 +254,9 @@ def test_the_number_of_threads_that_was_fastest_is_kept_and_tried_again() -> Non
 
 @pytest.fixture
 def fresh_library() -> Iterator[None]:
-    kernel.library.cache_clear()
+    compiled.library.cache_clear()
     yield
-    kernel.library.cache_clear()
+    compiled.library.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_library")
@@ -289,7 +289,7 @@ def test_what_was_compiled_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyP
     assert isinstance(decoder_of(network, "auto"), CompiledDecoder)
     (kept,) = (tmp_path / "charlm").iterdir()
     made = kept.stat().st_mtime_ns
-    kernel.library.cache_clear()
+    compiled.library.cache_clear()
     decoder_of(network, "compiled")
     assert kept.stat().st_mtime_ns == made
 

@@ -14,9 +14,9 @@ from oracles import random_network, stack, synthetic_text
 from torch import Tensor
 
 import charlm
-from charlm.config import ModelConfig
-from charlm.inference.dynamic import DEFAULT, Adaptation, dynamic_nats, gradient_squares
-from charlm.inference.evaluate import exact_nats
+from charlm.config import DataConfig, ModelConfig
+from charlm.evaluation.dynamic import DEFAULT, Adaptation, dynamic_nats, gradient_squares
+from charlm.evaluation.score import exact_nats
 from charlm.models.network import Network, import_weights, named_weights
 from charlm.text.tokenizer import SCALARS, ByteTokenizer, CharTokenizer, Ids, Tokenizer, train_tokenizer
 
@@ -126,7 +126,7 @@ def test_squares_of_a_long_text_come_from_all_over_it() -> None:
 
 @pytest.fixture(scope="module", params=["char", "byte", "sentencepiece"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    return train_tokenizer(request.param, synthetic_text(4000, seed=2), size=320)
+    return train_tokenizer(DataConfig(tokenizer=request.param, vocab_size=320), synthetic_text(4000, seed=2))
 
 
 def test_without_a_rate_the_score_is_the_static_one(tokenizer: Tokenizer) -> None:

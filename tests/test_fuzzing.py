@@ -27,7 +27,8 @@ from charlm.config import TRAIN_OPTIONS, Config, check_train, merge, read_toml
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.text.corpus import load_corpus
-from charlm.text.tokenizer import SentencePieceTokenizer, TokenizerState, restore_tokenizer
+from charlm.text.sentencepiece import SentencePieceTokenizer
+from charlm.text.tokenizer import TokenizerState, restore_tokenizer
 from charlm.training.state import TrainState
 
 Many = Callable[[int, int], int]
@@ -200,8 +201,8 @@ OPTIONS = st.dictionaries(
 @pytest.mark.fault(30)
 def test_configurations_of_any_json_are_refused_or_come_back(tries: Tries, many: Many) -> None:
     def work(values: Table) -> None:
-        config = Config.from_flat(values)
-        assert Config.from_flat(config.flat()) == config
+        config = Config.checked(values)
+        assert Config.checked(config.flat()) == config
 
     tries.survived(survives(collected(OPTIONS, many(300, 5000)), work, allowed=(ConfigError,)))
 

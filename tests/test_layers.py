@@ -13,21 +13,37 @@ import pytest
 import charlm
 
 ROOT = Path(charlm.__file__).parent
-FLOORS = ["errors", "config", "runtime", "text", "models", "storage", "inference", "training", "api", "report", "cli"]
+LAYERS = [
+    "errors",
+    "options",
+    "config",
+    "runtime",
+    "text",
+    "models",
+    "storage",
+    "generation",
+    "evaluation",
+    "compression",
+    "training",
+    "doctor",
+    "report",
+    "api",
+    "cli",
+]
 ONLY_IN = {
     "rich": "report",
     "typer": "cli",
     "sentencepiece": "text",
     "pooch": "text",
     "matplotlib": "report",
-    "constriction": "inference",
+    "constriction": "compression",
 }
 MODULES = sorted(
     path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")
 )
 
 
-def floor(path: Path) -> str:
+def layer(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -42,21 +58,21 @@ def imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_from_its_own_floor_and_those_under_it(path: Path) -> None:
-    own = FLOORS.index(floor(path))
+def test_a_module_imports_only_from_its_own_layer_and_those_below_it(path: Path) -> None:
+    own = LAYERS.index(layer(path))
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] == "charlm" and len(parts) > 1 and parts[1] in FLOORS:
-            assert FLOORS.index(parts[1]) <= own, f"{path} imports {name}"
+        if parts[0] == "charlm" and len(parts) > 1 and parts[1] in LAYERS:
+            assert LAYERS.index(parts[1]) <= own, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_libraries_stay_in_their_rooms_and_nothing_is_unpickled(path: Path) -> None:
+def test_libraries_stay_in_their_packages_and_nothing_is_unpickled(path: Path) -> None:
     for name in imports(path):
         library = name.split(".")[0]
         assert library not in ("pickle", "shelve", "marshal", "dill", "joblib"), path
         assert name != "torch.load"
-        assert ONLY_IN.get(library, floor(path)) == floor(path), f"{path} imports {library}"
+        assert ONLY_IN.get(library, layer(path)) == layer(path), f"{path} imports {library}"
     assert "torch.load(" not in path.read_text()
 
 
@@ -67,5 +83,7 @@ def test_the_command_line_and_the_package_come_up_without_heavy_libraries() -> N
 
 
 def test_sampling_and_info_do_not_import_torch() -> None:
-    code = "import sys, charlm.api, charlm.inference.sampler, charlm.storage.checkpoint; print('torch' in sys.modules)"
+    code = (
+        "import sys, charlm.api, charlm.generation.generate, charlm.storage.checkpoint; print('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

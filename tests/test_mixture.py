@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from oracles import synthetic_text
 
 import charlm
-from charlm.inference.baselines import charged
-from charlm.inference.evaluate import exact_nats
-from charlm.inference.mixture import STEPS, mixed_nats
+from charlm.evaluation.baselines import charged
+from charlm.evaluation.mixture import STEPS, mixed_nats
+from charlm.evaluation.score import exact_nats
 from charlm.models.network import Network, import_weights
 from charlm.models.ngram import Counts, KneserNey
 

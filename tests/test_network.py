@@ -11,9 +11,9 @@ import torch
 from oracles import Parts, Weights, input_vector, lecture_step, pytorch_step, random_network, random_state, stack
 from torch import Tensor
 
-from charlm.config import Config, ModelConfig
+from charlm.config import ModelConfig
+from charlm.models.cells import cell_of, weight_shapes
 from charlm.models.network import (
-    GATES,
     Dropout,
     Network,
     export_state,
@@ -23,7 +23,6 @@ from charlm.models.network import (
     initialise,
     named_weights,
 )
-from charlm.storage.checkpoint import weight_shapes
 
 V = 8  # 1 / V is exact in every precision
 CELLS = ("lstm", "gru", "rnn")
@@ -194,8 +193,8 @@ def test_unseen_character_reads_the_mean_and_start_its_own_input(embedding: int)
 def test_names_and_shapes_are_the_documented_ones(cell: str, embedding: int) -> None:
     config = small(cell, layers=3, embedding=embedding)
     found = {name: array.shape for name, array in export_weights(Network(config, V)).items()}
-    assert found == weight_shapes(Config(model=config), V)
-    assert len(GATES[cell]) == GATED_BLOCKS[cell]
+    assert found == weight_shapes(config, V)
+    assert len(cell_of(config).gates) == GATED_BLOCKS[cell]
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -204,7 +203,7 @@ def test_exported_weights_and_state_come_back_bit_for_bit(cell: str, embedding: 
     config = small(cell, embedding=embedding)
     one, other = random_network(config, V, seed=14), random_network(config, V, seed=15)
     ids, state = some_ids(4, 2, seed=16), random_state(one, 2, seed=17)
-    arrays = export_state(state, cell)
+    arrays = export_state(state, config)
     assert set(arrays) == {f"state.{k}.{name}" for k in range(2) for name in ("h", "c")[: 2 if cell == "lstm" else 1]}
     restored = import_state(arrays, config, torch.device("cpu"))
     assert all(map(torch.equal, flat(restored), flat(state)))

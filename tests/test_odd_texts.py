@@ -26,6 +26,7 @@ from processes import charlm as command
 
 import charlm
 from charlm.cli.main import run
+from charlm.config import DataConfig
 from charlm.errors import DataError
 from charlm.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -164,7 +165,7 @@ def test_any_text_is_kept_to_the_byte(tmp_path: Path, name: str, kind: str) -> N
 def test_ids_lead_back_to_any_text_and_surrogates_are_refused(
     kind: str, tries: Tries, many: Callable[[int, int], int]
 ) -> None:
-    tokenizer: Tokenizer = train_tokenizer(kind, PLAIN + HOSTILE, size=400)
+    tokenizer: Tokenizer = train_tokenizer(DataConfig(tokenizer=kind, vocab_size=400), PLAIN + HOSTILE)
 
     @settings(max_examples=many(100, 3000))
     @given(

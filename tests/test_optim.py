@@ -15,7 +15,7 @@ from torch import Tensor
 
 from charlm.config import ModelConfig, OptimConfig
 from charlm.models.network import named_weights
-from charlm.training.optim import MUON_EVERY, MUON_TO_ADAM, LossScale, Muon, Optimizer, clip, orthogonal
+from charlm.training.optim import ADAMW_SHARE, MUON_EVERY, LossScale, Muon, WeightUpdate, clip, orthogonal
 
 HIDDEN = 6
 Weights = dict[str, torch.nn.Parameter]
@@ -32,7 +32,7 @@ def gradients(weights: Weights, steps: int, seed: int = 2) -> Iterator[dict[str,
         yield {name: torch.randn(weight.shape, generator=generator) for name, weight in weights.items()}
 
 
-def follow(optimizer: Optimizer, gradient: dict[str, Tensor], rate: float = 1.0, number: int = 0) -> None:
+def follow(optimizer: WeightUpdate, gradient: dict[str, Tensor], rate: float = 1.0, number: int = 0) -> None:
     for name, weight in optimizer.weights.items():
         weight.grad = gradient[name].clone()
     optimizer.step(rate, number)
@@ -47,7 +47,7 @@ def assert_follows(
 ) -> None:
     """Twenty steps at changing rates; `decay` is applied to the reference's matrices where its rule has none."""
     ours, theirs = lstm_weights(), lstm_weights()
-    optimizer, rule = Optimizer(config, ours, HIDDEN), reference(theirs)
+    optimizer, rule = WeightUpdate(config, ours, HIDDEN), reference(theirs)
     for step, gradient in enumerate(gradients(ours, 20)):
         rate = 1 - step / 40
         follow(optimizer, gradient, rate)
@@ -88,9 +88,9 @@ def test_rmsprop_equals_torch_and_its_decay_is_decoupled(decay: float) -> None:
 @pytest.mark.parametrize(("embedding", "table"), [(5, "embedding.weight"), (0, "rnn.0.weight_ih")])
 def test_under_muon_all_but_maps_of_the_layers_follow_adam_at_a_share_of_the_rate(embedding: int, table: str) -> None:
     ours, theirs, start = (lstm_weights(embedding=embedding) for _ in range(3))
-    optimizer = Optimizer(OptimConfig(optimizer="muon", lr=0.02, weight_decay=0), ours, HIDDEN)
+    optimizer = WeightUpdate(OptimConfig(optimizer="muon", lr=0.02, weight_decay=0), ours, HIDDEN)
     others = {name: w for name, w in theirs.items() if not name.startswith("rnn.") or "bias" in name or name == table}
-    rule = torch.optim.Adam(others.values(), lr=0.02 * MUON_TO_ADAM, betas=(0.9, 0.99))
+    rule = torch.optim.Adam(others.values(), lr=0.02 * ADAMW_SHARE, betas=(0.9, 0.99))
     for number, gradient in enumerate(gradients(ours, 2 * MUON_EVERY)):
         follow(optimizer, gradient, number=number)
         for name, weight in others.items():
@@ -107,10 +107,10 @@ def test_under_muon_all_but_maps_of_the_layers_follow_adam_at_a_share_of_the_rat
 def test_muons_decay_is_decoupled() -> None:
     """With gradients of zero there is no update, only decay, and only of matrices."""
     weights, start = lstm_weights(), lstm_weights()
-    optimizer = Optimizer(OptimConfig(optimizer="muon", lr=0.02, weight_decay=0.5), weights, HIDDEN)
+    optimizer = WeightUpdate(OptimConfig(optimizer="muon", lr=0.02, weight_decay=0.5), weights, HIDDEN)
     follow(optimizer, {name: torch.zeros_like(weight) for name, weight in weights.items()}, rate=0.5)
     for name, weight in weights.items():
-        share = MUON_TO_ADAM if not name.startswith("rnn.") else 1
+        share = ADAMW_SHARE if not name.startswith("rnn.") else 1
         factor = 1 - 0.02 * 0.5 * 0.5 * share if weight.dim() == 2 else 1
         torch.testing.assert_close(weight, start[name] * factor, rtol=1e-6, atol=0)
 
@@ -271,7 +271,7 @@ def test_loss_scale_does_nothing_unless_enabled() -> None:
 def test_an_exported_and_restored_optimizer_goes_on_bit_for_bit(optimizer: str) -> None:
     config = OptimConfig(optimizer=optimizer, lr=0.01, weight_decay=0.1)
     whole, halves = lstm_weights(), lstm_weights()
-    unbroken, first = Optimizer(config, whole, HIDDEN), Optimizer(config, halves, HIDDEN)
+    unbroken, first = WeightUpdate(config, whole, HIDDEN), WeightUpdate(config, halves, HIDDEN)
     steps = list(gradients(whole, 6))
     for number, gradient in enumerate(steps):
         follow(unbroken, gradient, number=number)
@@ -281,12 +281,12 @@ def test_an_exported_and_restored_optimizer_goes_on_bit_for_bit(optimizer: str) 
     kept = {name: array.copy() for name, array in exported.items()}
     forgetful = {name: torch.nn.Parameter(weight.detach().clone()) for name, weight in halves.items()}
     resumed = {name: torch.nn.Parameter(weight.detach().clone()) for name, weight in halves.items()}
-    second = Optimizer(config, resumed, HIDDEN)
+    second = WeightUpdate(config, resumed, HIDDEN)
     second.restore({**exported, "state.0.h": np.zeros((2, 2), dtype=np.float32)})
     for number, gradient in enumerate(steps[3:], 3):
         follow(first, gradient, number=number)
         follow(second, gradient, number=number)
-        follow(Optimizer(config, forgetful, HIDDEN), gradient, number=number)
+        follow(WeightUpdate(config, forgetful, HIDDEN), gradient, number=number)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not any(torch.equal(whole[name], forgetful[name]) for name in whole)
     assert all(np.array_equal(exported[name], kept[name]) for name in kept)  # neither optimizer shares its memory
@@ -298,7 +298,7 @@ def test_an_exported_and_restored_optimizer_goes_on_bit_for_bit(optimizer: str) 
 )
 def test_state_is_named_after_the_weights(optimizer: str, quantities: set[str]) -> None:
     weights = lstm_weights()
-    rule = Optimizer(OptimConfig(optimizer=optimizer), weights, HIDDEN)
+    rule = WeightUpdate(OptimConfig(optimizer=optimizer), weights, HIDDEN)
     assert rule.export() == {}
     follow(rule, next(gradients(weights, 1)))
     names = rule.export()
@@ -309,10 +309,10 @@ def test_state_is_named_after_the_weights(optimizer: str, quantities: set[str]) 
 def test_a_step_does_not_import_torchs_compiler() -> None:
     """Which takes a second, at the start of every training."""
     code = (
-        "import sys, torch; from charlm.config import OptimConfig; from charlm.training.optim import Optimizer; "
+        "import sys, torch; from charlm.config import OptimConfig; from charlm.training.optim import WeightUpdate; "
         "w = torch.nn.Parameter(torch.ones(2, 2)); w.grad = torch.ones(2, 2)\n"
         "for name in ('adamw', 'rmsprop', 'muon'): "
-        "Optimizer(OptimConfig(optimizer=name), {'rnn.0.weight_hh': w, 'head.bias': w}, 2).step(1.0, 0)\n"
+        "WeightUpdate(OptimConfig(optimizer=name), {'rnn.0.weight_hh': w, 'head.bias': w}, 2).step(1.0, 0)\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import random_network, synthetic_text
 
-from charlm.config import ModelConfig
-from charlm.inference.surprisal import position_losses, surprisal
+from charlm.config import DataConfig, ModelConfig
+from charlm.evaluation.surprisal import position_losses, surprisal
 from charlm.models.network import Network
-from charlm.report.page import page
+from charlm.report.page.page import page
 from charlm.report.plots import surprisal_curves
 from charlm.report.surprisal import DARK, LIGHT, TERMINAL, Scored
 from charlm.text.tokenizer import Tokenizer, train_tokenizer
@@ -88,7 +88,10 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, Pair]:
     config = ModelConfig(hidden=8, layers=1, embedding=4)
-    tokenizers = [train_tokenizer(kind, LEARNED, size=320) for kind in ("char", "byte", "sentencepiece")]
+    tokenizers = [
+        train_tokenizer(DataConfig(tokenizer=kind, vocab_size=320), LEARNED)
+        for kind in ("char", "byte", "sentencepiece")
+    ]
     return {t.kind: (random_network(config, t.size, seed=8), t) for t in tokenizers}
 
 
@@ -206,7 +209,7 @@ def test_a_long_text_is_shown_in_part_and_its_page_is_small(
     content = made(pairs["char"], text)
     assert Reader(content).texts == [text]
     assert len(content.encode()) < 40 * len(text)
-    monkeypatch.setattr("charlm.report.page.LIMIT", 5000)
+    monkeypatch.setattr("charlm.report.page.page.LIMIT", 5000)
     cut = made(pairs["char"], text, text)
     assert Reader(cut).texts == [text[:5000], ""]
     assert "The last 15,000 characters are not shown" in cut

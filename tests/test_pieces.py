@@ -13,7 +13,8 @@ from matrix import Tries
 
 from charlm.errors import CheckpointError
 from charlm.text.pieces import LARGEST_MODEL, check_model
-from charlm.text.tokenizer import SentencePieceTokenizer, TokenizerState, restore_tokenizer
+from charlm.text.sentencepiece import SentencePieceTokenizer
+from charlm.text.tokenizer import TokenizerState, restore_tokenizer
 
 TEXTS = {
     "english": "".join(

@@ -17,7 +17,8 @@ from processes import CHARLM, ENDLESS, PATIENCE, SMALL, TEXT, charlm, one_line, 
 
 import charlm as library
 from charlm import errors
-from charlm.config import EVAL_OPTIONS, SAMPLE_OPTIONS, TRAIN_OPTIONS, Spec, flag, parse
+from charlm.config import EVAL_OPTIONS, SAMPLE_OPTIONS, TRAIN_OPTIONS
+from charlm.options import Option, check, flag, parse
 
 Many = Callable[[int, int], int]
 SHORT = ["--steps", "2", "-q", *SMALL]
@@ -155,7 +156,7 @@ def test_a_run_that_is_being_trained_is_neither_replaced_nor_resumed(place: Path
     assert library.load(run / "last.safetensors").checkpoint.training["step"] > 20
 
 
-COMMANDS: dict[str, dict[str, Spec]] = {
+COMMANDS: dict[str, dict[str, Option]] = {
     "train nowhere.txt": TRAIN_OPTIONS,
     "sample nobody": SAMPLE_OPTIONS,
     "eval nobody": EVAL_OPTIONS,
@@ -164,9 +165,9 @@ COMMANDS: dict[str, dict[str, Spec]] = {
 VALUES = ("0", "-1", "9" * 30, "nan", "inf", "-inf", "text", "")
 
 
-def refused(name: str, value: str, spec: Spec) -> bool:
+def refused(name: str, value: str, spec: Option) -> bool:
     try:
-        parse(name, value, spec)
+        check(name, parse(value, spec), spec)
     except errors.ConfigError:
         return True
     return False

@@ -19,9 +19,9 @@ from oracles import memoryless_decoder, random_network, scripted_decoder
 from charlm.cli.main import run
 from charlm.config import ModelConfig, SampleConfig, check_sample
 from charlm.errors import ConfigError
-from charlm.inference.choice import distribution, next_token
-from charlm.inference.decoder import Decoder, NumpyDecoder
-from charlm.inference.sampler import Piece, collect, generate
+from charlm.generation.decoder import Decoder, NumpyDecoder
+from charlm.generation.generate import Piece, collect, generate
+from charlm.generation.sampling import distribution, next_token
 from charlm.models.network import export_weights
 from charlm.runtime.random import Purpose, uniform
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer

@@ -21,12 +21,12 @@ from processes import charlm as process
 
 import charlm
 from charlm.cli.main import run
-from charlm.config import ModelConfig
-from charlm.inference.evaluate import Stepwise, exact_nats, score
-from charlm.inference.surprisal import Surprisal, position_losses, surprisal
+from charlm.config import DataConfig, ModelConfig
+from charlm.evaluation.score import Stepwise, exact_nats, score
+from charlm.evaluation.surprisal import Surprisal, position_losses, surprisal
 from charlm.models.network import Network
+from charlm.report.console import console
 from charlm.report.surprisal import Scored, character_csv, surprisal_report
-from charlm.report.terminal import console
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
 
 LEARNED = synthetic_text(3000, seed=21)
@@ -40,7 +40,7 @@ Pair = tuple[Network, Tokenizer]
 def pairs() -> dict[str, Pair]:
     """Of each kind a tokenizer and a network with random weights."""
     config = ModelConfig(hidden=12, layers=1, embedding=6)
-    tokenizers = [train_tokenizer(kind, LEARNED, size=320) for kind in KINDS]
+    tokenizers = [train_tokenizer(DataConfig(tokenizer=kind, vocab_size=320), LEARNED) for kind in KINDS]
     return {t.kind: (random_network(config, t.size, seed=5), t) for t in tokenizers}
 
 
@@ -81,7 +81,7 @@ def test_units_are_the_smallest_runs_that_text_and_tokens_share(pair: Pair) -> N
         assert own[0] == found.first_tokens[unit]
         assert {tuple(span) for span in found.spans[own]} == {(found.starts[unit], found.starts[unit + 1])}
         assert nats == pytest.approx(found.nats[own].sum(dtype=np.float64))
-        if tokenizer.kind != "char":
+        if not tokenizer.one_per_character:
             assert b"".join(tokenizer.pieces[token] for token in found.ids[own]) == text.encode()
             assert len(own) == 1 or len(text) == 1
 

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
+from charlm.config import DataConfig
 from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.text.sentencepiece import SentencePieceTokenizer
 from charlm.text.tokenizer import (
     ByteTokenizer,
     CharTokenizer,
     Encoded,
-    SentencePieceTokenizer,
     Stream,
     Tokenizer,
     TokenizerState,
@@ -52,8 +53,8 @@ TEXTS = st.lists(WORDS).map("".join)
 @cache
 def trained(kind: str) -> Tokenizer:
     if kind in ("char", "byte"):
-        return train_tokenizer(kind, TEXT)
-    return train_tokenizer("sentencepiece", TEXT, size=330, model=kind)
+        return train_tokenizer(DataConfig(tokenizer=kind), TEXT)
+    return train_tokenizer(DataConfig(tokenizer="sentencepiece", vocab_size=330, sentencepiece=kind), TEXT)
 
 
 def joined(tokenizer: Tokenizer, ids: list[int]) -> bytes:

@@ -187,7 +187,7 @@ def test_dropped_states_are_zero_and_the_others_are_carried(corpus: Path, cell: 
         _, whole = network(torch.stack([start, *windows[:15]]), network.init_state(16))
         _, second = network(torch.stack(windows[7:15]), network.init_state(16))
     ours, carried, alone = (
-        np.concatenate(list(export_state(state, cell).values()), 1)
+        np.concatenate(list(export_state(state, network.config).values()), 1)
         for state in (import_state(found.tensors, found.config.model, torch.device("cpu")), whole, second)
     )
     is_carried, is_alone = (np.isclose(ours, other, atol=1e-5).all(1) for other in (carried, alone))

@@ -106,8 +106,8 @@ def _serve() -> None:
     import sentencepiece  # noqa: F401
 
     import charlm.cli.main
-    import charlm.report.terminal
-    import charlm.report.verdict
+    import charlm.report.console
+    import charlm.report.train
     import charlm.training.session  # noqa: F401
     from charlm.report import plots
 

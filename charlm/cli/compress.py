@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import FolderOption, Screen, command
-from charlm.config import SAMPLE_OPTIONS, Value
+from charlm.cli.command import FolderOption, Screen, command
+from charlm.config import SAMPLE_OPTIONS
 from charlm.errors import ConfigError, StorageError
+from charlm.options import Value, check_all
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
 
 _KEPT = "nothing was written"
-_ENGINE = {"engine": SAMPLE_OPTIONS["engine"]._replace(choices=("auto", "compiled", "numpy"))}  # a GPU sums as it likes
+_ENGINE = {"engine": replace(SAMPLE_OPTIONS["engine"], offers=("auto", "compiled", "numpy"))}  # a GPU sums as it likes
 _Model = Annotated[str, typer.Option(help="file, run folder or run name", metavar="CHECKPOINT")]
 _Output = Annotated[str, typer.Option(help="where to write it; a file that is there is replaced", metavar="OUT")]
 _Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
@@ -39,15 +41,16 @@ def compress(
 
     It takes the same model, engine and machine to get the text back, exactly.
     """
+    engine = str(check_all(options, _ENGINE).get("engine", "auto"))
     _check_output(file, output)
 
-    from charlm.inference import coding
+    from charlm import compression
     from charlm.storage.checkpoint import finite
     from charlm.text.corpus import read_text
 
     text = read_text(file)
     opened = _opened(model, checkpoints, output)
-    done = coding.compress(opened.checkpoint, text, engine=str(options.get("engine", "auto")))
+    done = compression.compress(opened.checkpoint, text, engine=engine)
     screen.write_file(output, done.data)
     if as_json:
         screen.json(
@@ -79,14 +82,15 @@ def decompress(
     as_json: _Json = False,
 ) -> None:
     """Get back the text that was compressed, with the same model; nothing is written unless it is that text exactly."""
+    engine = str(check_all(options, _ENGINE).get("engine", "auto"))
     _check_output(file, output)
 
-    from charlm.inference import coding
+    from charlm import compression
     from charlm.text.corpus import read_bytes
 
     data = read_bytes(file)
     opened = _opened(model, checkpoints, output)
-    text = coding.decompress(opened.checkpoint, data, engine=str(options.get("engine", "auto")))
+    text = compression.decompress(opened.checkpoint, data, engine=engine)
     raw = text.encode()
     screen.write_file(output, raw)
     if as_json:

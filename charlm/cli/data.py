@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from charlm.cli import signals
-from charlm.cli.options import Screen, command
+from charlm.cli.command import Screen, command
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
                 corpora=[{field: getattr(corpus, field) or None for field in fields} for corpus in KNOWN.values()],
             )
             return
-        from charlm.report.terminal import facts
+        from charlm.report.console import facts
 
         for corpus in KNOWN.values():
             size = f"{corpus.bytes:,} bytes" if corpus.bytes else "about 465,000 bytes"

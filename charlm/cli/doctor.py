@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from charlm.cli import signals
-from charlm.cli.options import Screen, command
+from charlm.cli.command import Screen, command
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             screen.json("doctor", **found)
         else:
-            from charlm.report.terminal import facts
+            from charlm.report.console import facts
 
             exact = (
                 "yes: the same short run twice, once interrupted and resumed, ended in the same state"

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import CorpusOption, FolderOption, Screen, command
-from charlm.config import EVAL_OPTIONS, EvalConfig, Value, check_eval
+from charlm.cli.command import CorpusOption, FolderOption, Screen, command
+from charlm.config import EVAL_OPTIONS, EvalConfig, check_eval
+from charlm.options import Value
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +63,7 @@ def evaluate(
     if not checkpoint:
         screen.note_newest(models[0].path)
 
-    from charlm.inference.appraisal import Asked, appraise
+    from charlm.evaluation.comparison import Asked, appraise
 
     asked = Asked(exact=exact, dynamic=dynamic, mix=mix, baselines=baselines)
     appraisal = appraise(models, texts, corpus or (), asked)
@@ -77,7 +78,7 @@ def evaluate(
             more["standings"] = [pair.record() for pair in appraisal.standings()]
         screen.json("eval", exact=exact, results=[row.record() for row in appraisal.rows], **more)
         return
-    from charlm.report.appraisal import appraisal_report
+    from charlm.report.evaluation import appraisal_report
 
     appraisal_report(screen.out, appraisal)
     how = "in one unbroken pass" if exact else "in lanes, within 0.0005 bits a character of the exact pass (--exact)"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import CheckpointArgument, FolderOption, Screen, command
+from charlm.cli.command import CheckpointArgument, FolderOption, Screen, command
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             screen.json("info", checkpoint=str(path), **_record(loaded))
         else:
-            from charlm.report.terminal import facts
+            from charlm.report.console import facts
 
             facts(screen.out, [("checkpoint", str(path)), *_lines(loaded)])
 
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
                 state_sha256=loaded.state_sha256,
             )
         else:
-            from charlm.report.terminal import paragraphs
+            from charlm.report.console import paragraphs
 
             paragraphs(
                 screen.out,
@@ -96,7 +96,7 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    from charlm.report.plain import bits, duration
+    from charlm.report.words import bits, duration
 
     model, train, optim = checkpoint.config.model, checkpoint.config.train, checkpoint.config.optim
     corpus, environment, result = checkpoint.corpus, checkpoint.environment, checkpoint.result

@@ -13,7 +13,7 @@ import typer
 from charlm import __version__
 from charlm.cli import compress, data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
 from charlm.errors import CharlmError, StorageError
-from charlm.report.plain import one_line
+from charlm.report.words import one_line
 
 app = typer.Typer(
     name="charlm",

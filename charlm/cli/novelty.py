@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm.cli.options import CheckpointArgument, CorpusOption, FolderOption, Screen, command
+from charlm.cli.command import CheckpointArgument, CorpusOption, FolderOption, Screen, command
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Tell how much of a text stands word for word in the text that a model was trained on, and where."""
         from charlm import api
-        from charlm.inference.novelty import training_index
+        from charlm.storage.provenance import training_index
         from charlm.text.corpus import read_text
 
         content = read_text(text)
@@ -33,6 +33,6 @@ def register(app: typer.Typer) -> None:
         if as_json:
             screen.json("novelty", checkpoint=str(model.path), text=text, **found.record())
             return
-        from charlm.report.novelty import novelty_report
+        from charlm.report.overlap import novelty_report
 
         novelty_report(screen.out, found)

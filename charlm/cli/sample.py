@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import CheckpointArgument, CorpusOption, FolderOption, Screen, command
-from charlm.config import SAMPLE_OPTIONS, SampleConfig, Value, check_sample
+from charlm.cli.command import CheckpointArgument, CorpusOption, FolderOption, Screen, command
+from charlm.config import SAMPLE_OPTIONS, SampleConfig, check_sample
 from charlm.errors import ConfigError
-from charlm.report.plain import visible
+from charlm.options import Value
+from charlm.report.words import visible
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +43,8 @@ def register(app: typer.Typer) -> None:
         text = _prime(prime, prime_file)
 
         from charlm import api
-        from charlm.inference.novelty import training_index
-        from charlm.inference.sampler import collect
+        from charlm.generation.generate import collect
+        from charlm.storage.provenance import training_index
 
         model = api.load(checkpoint, checkpoints=checkpoints)
         if checkpoint is None:
@@ -75,7 +76,7 @@ def register(app: typer.Typer) -> None:
         if config.count > 1:
             _several([echo + sample for sample in samples], raw=raw)
         for found in judged:
-            from charlm.report.novelty import novelty_report
+            from charlm.report.overlap import novelty_report
 
             novelty_report(screen.err, found)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import CheckpointArgument, FolderOption, Screen, command
-from charlm.config import EVAL_OPTIONS, EvalConfig, Value, check_eval
+from charlm.cli.command import CheckpointArgument, FolderOption, Screen, command
+from charlm.config import EVAL_OPTIONS, EvalConfig, check_eval
 from charlm.errors import CharlmError, ConfigError, StorageError
+from charlm.options import Value
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -112,7 +113,7 @@ def _kind(plot: str) -> str:
 def _scored(
     model: LanguageModel, texts: Sequence[tuple[str, str]], *, alternatives: bool, losses: bool
 ) -> list[Scored]:
-    from charlm.report.page import ALTERNATIVES, LIMIT
+    from charlm.report.page.page import ALTERNATIVES, LIMIT
     from charlm.report.surprisal import Scored
 
     scored, left = [], LIMIT
@@ -133,7 +134,7 @@ def _write_files(
     words: int,
 ) -> None:
     if html is not None:
-        from charlm.report.page import page
+        from charlm.report.page.page import page
 
         screen.write_file(html, page(str(model.path), scored, model.tokenizer, words=words).encode())
     if csv is not None and csv != _STDOUT:

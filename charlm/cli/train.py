@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from charlm.cli import signals
-from charlm.cli.options import Screen, command
-from charlm.config import SETTLED, TRAIN_OPTIONS, Config, check_train, merge, read_toml
+from charlm.cli.command import Screen, command
+from charlm.config import AUTOMATIC, TRAIN_OPTIONS, Config, check_train, merge, read_toml
 from charlm.errors import ConfigError
-from charlm.report.plain import one_line
+from charlm.report.words import one_line
 
 if TYPE_CHECKING:
     from charlm.api import Trained
@@ -21,7 +21,7 @@ _FOLDER = "checkpoints"
 
 
 def register(app: typer.Typer) -> None:
-    defaults = {name: value for name, value in Config().flat().items() if name not in SETTLED}
+    defaults = {name: value for name, value in Config().flat().items() if name not in AUTOMATIC}
 
     @command(app, "train", TRAIN_OPTIONS, defaults)
     def train(
@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
         check_train(options)
 
         from charlm import api
-        from charlm.report.terminal import Progress
+        from charlm.report.progress import Progress
         from charlm.training.events import Event, Saved, Writing
 
         progress = Progress(screen.err, quiet=screen.quiet)
@@ -97,7 +97,8 @@ def register(app: typer.Typer) -> None:
 
 def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
     """Draw the curves, then the closing record or the verdict in words."""
-    from charlm.report import plots, verdict
+    from charlm.report import plots
+    from charlm.report.train import closing_table, verdict
     from charlm.storage.checkpoint import load_checkpoint
     from charlm.storage.durable import write_durably
 
@@ -111,13 +112,13 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
     if as_json:
         screen.json("train", **closing, parameters=trained.parameters, checkpoint=str(trained.checkpoint))
         return
-    from charlm.report.terminal import closing_table, facts, paragraphs
+    from charlm.report.console import facts, paragraphs
 
     checkpoint = load_checkpoint(trained.checkpoint)
     closing_table(screen.out, closing)
     paragraphs(
         screen.out,
-        verdict.verdict(checkpoint.config, trained.result, trained.history, checkpoint.open_tokenizer().size),
+        verdict(checkpoint.config, trained.result, trained.history, checkpoint.open_tokenizer().size),
     )
     rows = [("model", str(trained.checkpoint)), ("curves", str(trained.run.curves) if picture else "not drawn")]
     facts(screen.out, [*rows, ("next", f"charlm sample {trained.run.folder}")])

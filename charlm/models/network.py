@@ -10,7 +10,6 @@ The network knows ids, not text: V is the start input, V + 1 an unseen character
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 import torch
@@ -19,14 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config import ModelConfig
-from charlm.models.recurrence import GRU, RNN
+from charlm.models.cells import cell_of
 from charlm.runtime.random import Purpose, integer
 
-State = tuple[tuple[Tensor, ...], ...]  # for each layer h [B, H], and for LSTM c [B, H] after it
-
-_CELLS: Final = {"lstm": nn.LSTM, "gru": GRU, "rnn": RNN}
-GATES: Final = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("h",)}  # PyTorch's order
-STATES: Final = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
+State = tuple[tuple[Tensor, ...], ...]  # for each layer its cell's states, [B, H] each: h, and for LSTM c after it
 
 
 class Dropout(nn.Module):
@@ -87,9 +82,9 @@ class Network(nn.Module):
         width = config.embedding or vocabulary
         self.embedding = Embedding(vocabulary, width) if config.embedding else OneHot(vocabulary)
         # One-layer modules: dropout between them is ours, and cuDNN's persistent kernels want one layer a call.
-        cell = _CELLS[config.cell]
+        layer = cell_of(config).load_layer()
         self.rnn = nn.ModuleList(
-            cell(config.hidden if layer else width, config.hidden) for layer in range(config.layers)
+            layer(config.hidden if number else width, config.hidden) for number in range(config.layers)
         )
         self.head = nn.Linear(config.hidden, vocabulary)
         self._build_dropout()
@@ -118,21 +113,21 @@ class Network(nn.Module):
     def init_state(self, lanes: int) -> State:
         """Zeros, on the weights' device and of their type."""
         zero = self.head.weight.new_zeros(lanes, self.config.hidden)
-        return tuple(tuple(zero for _ in STATES[self.config.cell]) for _ in self.rnn)
+        return tuple(tuple(zero for _ in cell_of(self.config).states) for _ in self.rnn)
 
     def forward(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits [T, B, V] and the state after the last of the T ids."""
         x_TBE = self.dropout[0](self.embedding(ids_TB))
         following = []
         for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
-            x_TBE, after = _run(layer, x_TBE, before)
+            x_TBE, after = run_layer(layer, x_TBE, before)
             x_TBE = dropout(x_TBE)
             following.append(after)
         return self.head(x_TBE), tuple(following)
 
 
-def _run(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer over the window; PyTorch wants a leading axis on its states, and a tuple of them only for LSTM."""
+def run_layer(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer over a chunk; PyTorch wants a leading axis on its states, and a tuple of them only for LSTM."""
     packed = tuple(part.unsqueeze(0) for part in state)
     y_TBH, after = layer(x_TBE, packed if len(packed) > 1 else packed[0])
     parts = after if isinstance(after, tuple) else (after,)
@@ -147,7 +142,7 @@ def initialise(network: Network, seed: int) -> None:
     is `forget_bias` (Jozefowicz et al. 2015).
     """
     generator = torch.Generator().manual_seed(integer(seed, Purpose.WEIGHTS, 0))
-    hidden, gates = network.config.hidden, GATES[network.config.cell]
+    hidden, gates = network.config.hidden, cell_of(network.config).gates
     with torch.no_grad():
         for name, weight in named_weights(network).items():
             if name == "embedding.weight":
@@ -206,18 +201,18 @@ def overwrite(state: State, values: State) -> None:
             part.copy_(value)
 
 
-def export_state(state: State, cell: str) -> dict[str, NDArray[np.float32]]:
+def export_state(state: State, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
     """Arrays [B, H] by name: state.<layer>.h, state.<layer>.c."""
     return {
         f"state.{number}.{name}": part.detach().float().cpu().numpy()
         for number, layer in enumerate(state)
-        for name, part in zip(STATES[cell], layer, strict=True)
+        for name, part in zip(cell_of(config).states, layer, strict=True)
     }
 
 
 def import_state(arrays: Mapping[str, NDArray[np.float32]], config: ModelConfig, device: torch.device) -> State:
     """The inverse of `export_state`."""
     return tuple(
-        tuple(torch.from_numpy(arrays[f"state.{layer}.{name}"].copy()).to(device) for name in STATES[config.cell])
+        tuple(torch.from_numpy(arrays[f"state.{layer}.{name}"].copy()).to(device) for name in cell_of(config).states)
         for layer in range(config.layers)
     )

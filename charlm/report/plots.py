@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from charlm.report.plain import bits, one_line
+from charlm.report.words import bits, one_line
 
 if TYPE_CHECKING:
     from charlm.report.surprisal import Scored

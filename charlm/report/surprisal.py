@@ -19,9 +19,9 @@ import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 
-from charlm.inference.surprisal import PositionLoss, Surprisal
-from charlm.report.plain import figure, one_line
-from charlm.report.terminal import Console
+from charlm.evaluation.surprisal import PositionLoss, Surprisal
+from charlm.report.console import Console
+from charlm.report.words import figure, one_line
 
 LEVELS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # bits a character at which the next of six levels begins
 NAMES: Final = ("under ½", "½ to 1", "1 to 2", "2 to 4", "4 to 8", "8 bits and more")

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 
 from charlm.config import Config, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError, StorageError
-from charlm.storage.description import FORMAT, from_json, to_json, too_large
+from charlm.models.cells import Shapes, state_shapes, weight_shapes
+from charlm.models.optimizers import PREFIX, optimizer_shapes
 from charlm.storage.durable import write_durably
+from charlm.storage.schema import FORMAT, from_json, to_json, too_large
 from charlm.text.pieces import LARGEST_MODEL
 from charlm.text.tokenizer import Tokenizer, TokenizerState, restore_tokenizer
 
@@ -40,9 +42,6 @@ _HASH: Final = '"sha256":"'
 _DESCRIPTION: Final = '"charlm":"'
 _WEIGHTS: Final = ("embedding.", "rnn.", "head.")
 _TOKENIZER_MODEL: Final = "tokenizer.model"
-_GATES: Final = {"lstm": 4, "gru": 3, "rnn": 1}
-_STATES: Final = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
-_QUANTITIES: Final = {"adamw": ("exp_avg", "exp_avg_sq", "step"), "rmsprop": ("square_avg", "step")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,7 +268,7 @@ def _view(name: str, place: _Place, body: bytes) -> Array:
 def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
     """The checkpoint of a description and the tensors beside it, which must be those that it asks for."""
     parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
-    config = Config.from_flat({name: value for part in parts for name, value in part.items()})
+    config = Config.checked({name: value for part in parts for name, value in part.items()})
     val_share(config.data.val)
     model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8))
     if model.size > LARGEST_MODEL:
@@ -295,54 +294,20 @@ def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
     return checkpoint
 
 
-def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+def _shapes(checkpoint: Checkpoint) -> Shapes:
     """Name and shape of every tensor that this checkpoint should have, but for the tokenizer's."""
     config, tensors = checkpoint.config, checkpoint.tensors
-    weights = weight_shapes(config, checkpoint.open_tokenizer().size)
+    weights = weight_shapes(config.model, checkpoint.open_tokenizer().size)
     if not checkpoint.resumable:
         return weights
     state = tensors["state.0.h"].shape if "state.0.h" in tensors else ()
     lanes = min(state[0], config.train.batch) if state else config.train.batch  # a short text has fewer
-    shapes: dict[str, tuple[int, ...]] = {
-        f"state.{layer}.{part}": (max(1, lanes), config.model.hidden)
-        for layer in range(config.model.layers)
-        for part in _STATES[config.model.cell]
-    }
-    if any(name.startswith("optimizer.") for name in tensors):  # before the first step it has nothing to remember
-        shapes |= {
-            f"optimizer.{quantity}.{name}": () if quantity == "step" else shape
-            for name, shape in weights.items()
-            for quantity in _quantities(config, name)
-        }
+    shapes = weights | state_shapes(config.model, max(1, lanes))
+    if any(name.startswith(PREFIX) for name in tensors):  # before the first step there is nothing to remember
+        shapes |= optimizer_shapes(config, weights)
         if config.optim.average:
             shapes |= {f"iterate.{name}": shape for name, shape in weights.items()}
-    return weights | shapes
-
-
-def _quantities(config: Config, weight: str) -> tuple[str, ...]:
-    """What an optimizer remembers of a weight (docs/checkpoint.md)."""
-    table = weight == "rnn.0.weight_ih" and not config.model.embedding
-    if config.optim.optimizer == "muon" and weight.startswith("rnn.") and ".weight_" in weight and not table:
-        return ("momentum",)
-    return _QUANTITIES.get(config.optim.optimizer, _QUANTITIES["adamw"])
-
-
-def weight_shapes(config: Config, vocabulary: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight that a model of this configuration has (docs/checkpoint.md)."""
-    model = config.model
-    gates = _GATES[model.cell] * model.hidden
-    shapes: dict[str, tuple[int, ...]] = (
-        {"embedding.weight": (vocabulary + 1, model.embedding)} if model.embedding else {}
-    )
-    for layer in range(model.layers):
-        width = model.hidden if layer else (model.embedding or vocabulary)
-        shapes |= {
-            f"rnn.{layer}.weight_ih": (gates, width),
-            f"rnn.{layer}.weight_hh": (gates, model.hidden),
-            f"rnn.{layer}.bias_ih": (gates,),
-            f"rnn.{layer}.bias_hh": (gates,),
-        }
-    return shapes | {"head.weight": (vocabulary, model.hidden), "head.bias": (vocabulary,)}
+    return shapes
 
 
 def finite(value: float | None) -> float | None:

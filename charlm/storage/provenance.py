@@ -14,7 +14,8 @@ from charlm.errors import DataError, StorageError
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.durable import write_durably
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, load_corpus, read_bytes
+from charlm.text.corpus import STDIN, Corpus, cut, load_corpus, read_bytes
+from charlm.text.overlap import TrainingIndex
 
 _HINT = "bring the text back, or say where it is now"
 
@@ -80,6 +81,26 @@ def find_corpus(
 def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
     """`find_corpus` for a checkpoint that was read from `path`."""
     return find_corpus(checkpoint.corpus, checkpoint.config.data.val, paths, beside=path.parent)
+
+
+def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
+    """The index of what this checkpoint, read from `path`, was trained on: from its old place or from `corpus`.
+
+    Raises DataError when that text is missing or has another fingerprint.
+    """
+    return TrainingIndex(training_files(own_corpus(checkpoint, path, corpus), checkpoint.config.data.val))
+
+
+def training_files(corpus: Corpus, val: str) -> list[tuple[str, str]]:
+    """Path and training part of each of a corpus's files, where `--val` was `val`."""
+    share, begin = val_share(val) or 0.0, 0
+    files = []
+    for source in corpus.sources:
+        if not source.held_out:
+            end = begin + cut(source.characters, share)
+            files.append((source.path, corpus.train[begin:end]))
+            begin = end
+    return files
 
 
 def _found(path: str, beside: Path | None) -> str:

@@ -16,13 +16,11 @@ This module knows nothing of files, models or probabilities of tokens.
 from __future__ import annotations
 
 import codecs
-import io
 import math
-import re
 import reprlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -30,8 +28,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import CheckpointError, ConfigError, DataError
-from charlm.text.pieces import check_model
+from charlm.config import TOKENIZERS, DataConfig
+from charlm.errors import CheckpointError, DataError
 
 SCALARS: Final = 0x110000 - 0x800  # Unicode scalar values: all code points but the surrogates
 Ids = NDArray[np.int32]
@@ -54,7 +52,11 @@ class TokenizerState:
 
 
 class Tokenizer(ABC):
-    kind: ClassVar[str]
+    """Text to ids and back. A new kind is a subclass, and a line in `charlm.config.TOKENIZERS`."""
+
+    kind: ClassVar[str]  # its name there
+    options: ClassVar[tuple[str, ...]] = ()  # those of `charlm.config.DataConfig` that `train` takes
+    one_per_character: ClassVar[bool] = False  # whether every token is a character
     size: int
     escape: float = 0.0
 
@@ -91,6 +93,20 @@ class Tokenizer(ABC):
     @abstractmethod
     def state(self) -> TokenizerState: ...
 
+    @classmethod
+    @abstractmethod
+    def train(cls, text: str, **options: Any) -> Tokenizer:
+        """The tokenizer for a training text; `options` are those that the class names."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, state: TokenizerState) -> Tokenizer:
+        """The inverse of `state`; raises CheckpointError for whatever `state` could not have given."""
+
+    def adapted(self, text: str) -> Tokenizer:  # noqa: ARG002 - most vocabularies cover every text
+        """The tokenizer of a model that is trained further on this text."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -111,7 +127,7 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
     """
     encoded = tokenizer.encode(text)
     words = len(text.split()) + text.count("\n")
-    return Tokens(encoded.ids, len(text), len(_utf8(text)), words, len(encoded.escaped))
+    return Tokens(encoded.ids, len(text), len(utf8(text)), words, len(encoded.escaped))
 
 
 class Stream:
@@ -147,6 +163,7 @@ class CharTokenizer(Tokenizer):
     """
 
     kind = "char"
+    one_per_character = True
 
     def __init__(self, vocabulary: str, once: int, total: int) -> None:
         self.vocabulary = vocabulary
@@ -158,7 +175,7 @@ class CharTokenizer(Tokenizer):
         self._id_of[self._code_points] = np.arange(self.size, dtype=np.int32)
 
     @classmethod
-    def train(cls, text: str) -> CharTokenizer:
+    def train(cls, text: str, **options: Any) -> CharTokenizer:  # noqa: ARG003 - it has none
         counts = Counter(text)
         once = sum(count == 1 for count in counts.values())
         return cls("".join(sorted(counts)), once, len(text))
@@ -183,6 +200,16 @@ class CharTokenizer(Tokenizer):
             {"kind": self.kind, "vocabulary": self.vocabulary, "once": self._once, "total": self._total}
         )
 
+    @classmethod
+    def restore(cls, state: TokenizerState) -> CharTokenizer:
+        match state.table:
+            case {"vocabulary": str(vocabulary), "once": int(once), "total": int(total)}:
+                return _restore_characters(vocabulary, once, total)
+        raise CheckpointError("the checkpoint's vocabulary or its counts are missing")
+
+    def adapted(self, text: str) -> CharTokenizer:
+        return self.train(text)
+
 
 class ByteTokenizer(Tokenizer):
     """One token a byte of UTF-8; 256 of them, whatever the text."""
@@ -195,140 +222,41 @@ class ByteTokenizer(Tokenizer):
         return [bytes([value]) for value in range(256)]
 
     def encode(self, text: str) -> Encoded:
-        return Encoded(np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.int32), _NOTHING)
+        return Encoded(np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int32), NOTHING)
 
     def state(self) -> TokenizerState:
         return TokenizerState({"kind": self.kind})
 
-
-class SentencePieceTokenizer(Tokenizer):
-    """Pieces of a SentencePiece model (Kudo and Richardson 2018), made lossless.
-
-    The model is trained without normalisation, with white space kept and bytes to fall back on, and reads one line
-    at a time; a line end is always the byte piece <0x0A>. SentencePiece writes a space as U+2581, so that character
-    itself goes in as bytes. Whatever a piece sequence would not reproduce exactly goes in as bytes too.
-    """
-
-    kind = "sentencepiece"
-
-    def __init__(self, model: bytes) -> None:
-        check_model(model)  # before the library, which trusts it, comes to see it
-        from sentencepiece import SentencePieceProcessor
-
-        self._model = model
-        try:
-            self._processor: Any = SentencePieceProcessor(model_proto=model)
-            self.size = int(self._processor.get_piece_size())
-        except RuntimeError as error:
-            raise CheckpointError("the SentencePiece model in the checkpoint cannot be read") from error
-        self._byte_ids = [int(self._processor.piece_to_id(f"<0x{value:02X}>")) for value in range(256)]
+    @classmethod
+    def train(cls, text: str, **options: Any) -> ByteTokenizer:  # noqa: ARG003 - there is nothing to learn
+        return cls()
 
     @classmethod
-    def train(cls, text: str, size: int, kind: str) -> SentencePieceTokenizer:
-        from sentencepiece import SentencePieceTrainer
-
-        if not any(line.strip("\r") for line in _safe_lines(text)):
-            raise DataError(
-                "the text holds nothing that sentencepiece could learn from: line ends alone",
-                kept="nothing was written",
-                hint="use --tokenizer char",
-            )
-        model = io.BytesIO()
-        try:
-            SentencePieceTrainer.train(
-                sentence_iterator=iter(_safe_lines(text)),
-                model_writer=model,
-                model_type=kind,
-                vocab_size=size,
-                hard_vocab_limit=False,
-                normalization_rule_name="identity",
-                add_dummy_prefix=False,
-                remove_extra_whitespaces=False,
-                byte_fallback=True,
-                character_coverage=1.0,
-                max_sentence_length=2**30,
-                num_threads=1,
-                unk_id=0,
-                bos_id=-1,
-                eos_id=-1,
-                pad_id=-1,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            if kind == "unigram" and "no pieces" in str(
-                error
-            ):  # it prunes all it has, as of one character, 8 to 54 times
-                return cls.train(text, size, "bpe")
-            required = 257 + len(set(text))
-            raise ConfigError(
-                f"--vocab-size {size} is too small: this text's own characters and the 256 bytes take {required}",
-                kept="nothing was written",
-                hint="leave it out, or give a larger one",
-            ) from error
-        return cls(model.getvalue())
-
-    @cached_property
-    def pieces(self) -> Sequence[bytes]:
-        names = [str(self._processor.id_to_piece(i)) for i in range(self.size)]
-        pieces = [
-            b"" if self._processor.is_control(i) or self._processor.is_unknown(i) else _unspace(names[i])
-            for i in range(self.size)
-        ]
-        for value, token in enumerate(self._byte_ids):
-            pieces[token] = bytes([value])
-        return pieces
-
-    def encode(self, text: str) -> Encoded:
-        ids: list[int] = []
-        lines = text.split("\n")
-        for number, line in enumerate(lines):
-            for part in _SPACE_MARK.split(line):
-                ids += self._encode_part(part)
-            if number < len(lines) - 1:
-                ids.append(self._byte_ids[10])
-        return Encoded(np.array(ids, dtype=np.int32), _NOTHING)
-
-    def _encode_part(self, part: str) -> list[int]:
-        raw = _utf8(part)
-        if "\u2581" not in part:
-            ids: list[int] = self._processor.encode(part, out_type=int)
-            if b"".join([self.pieces[i] for i in ids]) == raw:
-                return ids
-        return [self._byte_ids[value] for value in raw]
-
-    def state(self) -> TokenizerState:
-        return TokenizerState({"kind": self.kind}, self._model)
+    def restore(cls, state: TokenizerState) -> ByteTokenizer:  # noqa: ARG003 - there is nothing to restore
+        return cls()
 
 
-_NOTHING: Final = np.zeros(0, dtype=np.int32)
-_SPACE_MARK: Final = re.compile("(\u2581+)")
-_UNSAFE: Final = re.compile("[\u2581\0]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
+NOTHING: Final = np.zeros(0, dtype=np.int32)
 
 
-def train_tokenizer(kind: str, text: str, *, size: int = 0, model: str = "unigram") -> Tokenizer:
-    """The tokenizer of this kind for a training text; `size` and `model` are SentencePiece's."""
-    if kind == "char":
-        return CharTokenizer.train(text)
-    return ByteTokenizer() if kind == "byte" else SentencePieceTokenizer.train(text, size, model)
+def train_tokenizer(data: DataConfig, text: str) -> Tokenizer:
+    """The tokenizer of these options for a training text [characters]."""
+    kind: type[Tokenizer] = TOKENIZERS[data.tokenizer]
+    return kind.train(text, **{name: getattr(data, name) for name in kind.options})
 
 
 def restore_tokenizer(state: TokenizerState) -> Tokenizer:
     """The inverse of `Tokenizer.state`; whatever is not a state that it could have given is a CheckpointError."""
-    match state.table:
-        case {"kind": "char", "vocabulary": str(vocabulary), "once": int(once), "total": int(total)}:
-            return _restore_characters(vocabulary, once, total)
-        case {"kind": "byte"}:
-            return ByteTokenizer()
-        case {"kind": "sentencepiece"}:
-            return SentencePieceTokenizer(state.model)
-        case {"kind": "char"}:
-            raise CheckpointError("the checkpoint's vocabulary or its counts are missing")
-    raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {reprlib.repr(state.table.get('kind'))}")
+    kind = state.table.get("kind")
+    if not isinstance(kind, str) or kind not in TOKENIZERS:
+        raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {reprlib.repr(kind)}")
+    tokenizer: Tokenizer = TOKENIZERS[kind].restore(state)
+    return tokenizer
 
 
 def _restore_characters(vocabulary: str, once: int, total: int) -> CharTokenizer:
     try:
-        points = _code_points(vocabulary) if len(vocabulary) <= SCALARS else _NOTHING
+        points = _code_points(vocabulary) if len(vocabulary) <= SCALARS else NOTHING
     except DataError as error:
         raise CheckpointError(f"the checkpoint's vocabulary cannot be used: {error}") from error
     if not len(points) or not (np.diff(points) > 0).all():
@@ -345,7 +273,7 @@ def _code_points(text: str) -> Ids:
         raise _surrogate(error) from error
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -354,16 +282,6 @@ def _utf8(text: str) -> bytes:
 
 def _surrogate(error: UnicodeEncodeError) -> DataError:
     return DataError(f"the text has a lone surrogate at character {error.start}, which is no Unicode text")
-
-
-def _unspace(piece: str) -> bytes:
-    return piece.replace("\u2581", " ").encode()
-
-
-def _safe_lines(text: str) -> Iterable[str]:
-    """What SentencePiece may learn from: lines cut at its own mark for a space, at NUL, which it cannot hold, and
-    within the names of its own pieces, which it would leave out."""
-    return (part for line in text.split("\n") for part in _UNSAFE.split(line) if part)
 
 
 def utf8_sizes(text: str) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.models.network import Network, State, copied, detach, overwrite
-from charlm.runtime.capture import Captured
+from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import Runtime
 from charlm.text.lanes import IGNORE
 

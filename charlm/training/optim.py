@@ -1,6 +1,6 @@
 """How weights follow gradients: AdamW, RMSProp, Muon; clipping; loss scaling. docs/mathematics.md has the equations.
 
-Whatever the rule, weight decay is decoupled (Loshchilov and Hutter 2019) and touches matrices only, and every tensor
+Whatever the optimizer, weight decay is decoupled (Loshchilov and Hutter 2019) and touches matrices only. Every tensor
 of an optimizer's state has a name made of the weight's, so that a checkpoint can hold it.
 """
 
@@ -17,41 +17,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import adam, rmsprop
 
-from charlm.config import OptimConfig
+from charlm.config import OPTIMIZERS, OptimConfig
+from charlm.models.optimizers import PREFIX, OptimizerSpec
 
-_PREFIX: Final = "optimizer."
-MUON_TO_ADAM: Final = 0.5  # what does not follow Muon follows AdamW, at this share of its rate
+ADAMW_SHARE: Final = 0.5  # weights that an optimizer does not take follow AdamW, at this share of its learning rate
 _NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 _ITERATIONS: Final = 3
 _MOMENTUM: Final = 0.95
 MUON_EVERY: Final = 4  # steps between Muon's updates; docs/log.md has what others cost
 
 
-class Rule(ABC):
-    """How some weights follow their gradients; `state` holds what is remembered of each, by quantity.
+class Optimizer(ABC):
+    """How some weights follow their gradients; what is remembered of each lies in `state`, by quantity.
 
-    The rules call torch's kernels directly: its optimizer classes import torch's compiler, a second's work, when the
-    first of them is made.
+    `charlm.models.optimizers` has what else there is to know of each. Subclasses call torch's kernels directly: its
+    optimizer classes import torch's compiler, a second's work, when the first of them is made.
     """
 
-    def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
+    def __init__(self, weights: Iterable[Tensor], lr: float, **_: object) -> None:
         self.weights, self.lr = list(weights), lr
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def step(self, rate: float = 1.0, number: int = 0) -> None:
-        """Change the weights in place, at this share of the rule's own rate; steps are numbered from 0."""
+        """Change the weights in place, at this share of the peak learning rate; steps are numbered from 0."""
         self._update(self.lr * rate, number)
 
     @abstractmethod
     def _update(self, lr: float, number: int) -> None: ...
 
-    def remembered(self, quantity: str, *, count: bool = False) -> list[Tensor]:
-        """This quantity of every weight, zero before the first step; a `count` is one number."""
+    def remembered(self, quantity: str) -> list[Tensor]:
+        """This quantity of every weight, zero before the first step."""
         for weight in self.weights:
             state = self.state.setdefault(weight, {})
             if quantity not in state:
-                state[quantity] = weight.new_zeros(()) if count else torch.zeros_like(weight)
+                state[quantity] = weight.new_zeros(()) if quantity == "step" else torch.zeros_like(weight)
         return [self.state[weight][quantity] for weight in self.weights]
 
     @property
@@ -59,8 +59,8 @@ class Rule(ABC):
         return [weight.grad for weight in self.weights if weight.grad is not None]
 
 
-class Adam(Rule):
-    """Kingma and Ba 2015, with beta 0.9 and 0.99."""
+class AdamW(Optimizer):
+    """Kingma and Ba 2015, with beta 0.9 and 0.99; weight decay as in Loshchilov and Hutter 2019."""
 
     def _update(self, lr: float, number: int) -> None:  # noqa: ARG002
         adam.adam(
@@ -69,7 +69,7 @@ class Adam(Rule):
             self.remembered("exp_avg"),
             self.remembered("exp_avg_sq"),
             [],
-            self.remembered("step", count=True),
+            self.remembered("step"),
             fused=self.weights[0].device.type in ("cpu", "cuda"),
             amsgrad=False,
             beta1=0.9,
@@ -81,7 +81,7 @@ class Adam(Rule):
         )
 
 
-class RMSProp(Rule):
+class RMSProp(Optimizer):
     """Tieleman and Hinton 2012, with a decay of 0.95."""
 
     def _update(self, lr: float, number: int) -> None:  # noqa: ARG002
@@ -91,7 +91,7 @@ class RMSProp(Rule):
             self.remembered("square_avg"),
             [],
             [],
-            self.remembered("step", count=True),
+            self.remembered("step"),
             lr=lr,
             alpha=0.95,
             eps=1e-8,
@@ -101,7 +101,7 @@ class RMSProp(Rule):
         )
 
 
-class Muon(Rule):
+class Muon(Optimizer):
     """Momentum orthogonalised (Jordan et al. 2024), gate by gate, at every fourth step.
 
     m <- 0.95 m + g at each;  at every fourth u = g + 0.95 m and w <- w - 4 lr * orthogonal(u), for each gate's block
@@ -111,7 +111,13 @@ class Muon(Rule):
     """
 
     def __init__(
-        self, weights: Iterable[Tensor], lr: float, *, hidden: int, arithmetic: torch.dtype = torch.float32
+        self,
+        weights: Iterable[Tensor],
+        lr: float,
+        *,
+        hidden: int,
+        arithmetic: torch.dtype = torch.float32,
+        **_: object,
     ) -> None:
         super().__init__(weights, lr)
         self.hidden, self.arithmetic = hidden, arithmetic
@@ -148,10 +154,10 @@ def orthogonal(matrices: Tensor, arithmetic: torch.dtype = torch.float32) -> Ten
     return result
 
 
-class Optimizer:
-    """The rule of an `OptimConfig` over named weights.
+class WeightUpdate:
+    """The optimizer of an `OptimConfig` over named weights, with AdamW for those that it does not take.
 
-    `rate` of a step is a share of the highest, `number` counts steps from 0; `arithmetic` is that of Muon's products.
+    `hidden` is the number of units of a layer, `arithmetic` the type of Muon's products.
     """
 
     def __init__(
@@ -162,48 +168,45 @@ class Optimizer:
         arithmetic: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.weights = config, dict(weights)
-        table = "" if "embedding.weight" in weights else "rnn.0.weight_ih"  # of one-hot inputs: it embeds them
-        matrices = (
-            {n: w for n, w in weights.items() if n.startswith("rnn.") and w.dim() == 2 and n != table}
-            if config.optimizer == "muon"
-            else {}
-        )
-        others = [w for n, w in weights.items() if n not in matrices]
-        self._rules: list[Rule]
-        if config.optimizer == "rmsprop":
-            self._rules = [RMSProp(others, config.lr)]
-        else:
-            self._rules = [Adam(others, config.lr * (MUON_TO_ADAM if matrices else 1))]
-        if matrices:
-            self._rules.append(Muon(matrices.values(), config.lr, hidden=hidden, arithmetic=arithmetic))
+        chosen: OptimizerSpec = OPTIMIZERS[config.optimizer]
+        one_hot = "embedding.weight" not in weights
+        taken = {name for name, weight in weights.items() if chosen.takes(name, tuple(weight.shape), one_hot)}
+        own = [weight for name, weight in weights.items() if name in taken]
+        others = [weight for name, weight in weights.items() if name not in taken]
+        self.optimizers: list[Optimizer] = []
+        if own:
+            self.optimizers.append(chosen.load_update()(own, config.lr, hidden=hidden, arithmetic=arithmetic))
+        if others:
+            self.optimizers.append(AdamW(others, config.lr * (ADAMW_SHARE if own else 1)))
 
     @torch.no_grad()
     def step(self, rate: float, number: int) -> None:
-        for rule in self._rules:
+        """One update, at this share of the peak learning rate; steps are numbered from 0."""
+        for optimizer in self.optimizers:
             if self.config.weight_decay:
-                matrices = [weight for weight in rule.weights if weight.dim() > 1]
-                torch._foreach_mul_(matrices, 1 - rule.lr * rate * self.config.weight_decay)
-            rule.step(rate, number)
+                matrices = [weight for weight in optimizer.weights if weight.dim() > 1]
+                torch._foreach_mul_(matrices, 1 - optimizer.lr * rate * self.config.weight_decay)
+            optimizer.step(rate, number)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """State by name: optimizer.<quantity>.<weight>, as in optimizer.exp_avg.head.bias."""
         return {
-            f"{_PREFIX}{quantity}.{name}": tensor.detach().cpu().numpy().copy()
+            f"{PREFIX}{quantity}.{name}": tensor.detach().cpu().numpy().copy()
             for name, weight in self.weights.items()
-            for rule in self._rules
-            for quantity, tensor in rule.state.get(weight, {}).items()
+            for optimizer in self.optimizers
+            for quantity, tensor in optimizer.state.get(weight, {}).items()
         }
 
     def restore(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        """The inverse of `export`; names that are not an optimizer's are passed over."""
-        for rule in self._rules:
-            for weight in rule.weights:
+        """The inverse of `export`, for a checkpoint's tensors, which have been checked when it was loaded."""
+        for optimizer in self.optimizers:
+            for weight in optimizer.weights:
                 name = next(n for n, w in self.weights.items() if w is weight)
                 suffix = "." + name
-                rule.state[weight] = {
-                    key[len(_PREFIX) : -len(suffix)]: torch.from_numpy(array.copy()).to(weight.device)
+                optimizer.state[weight] = {
+                    key[len(PREFIX) : -len(suffix)]: torch.from_numpy(array.copy()).to(weight.device)
                     for key, array in arrays.items()
-                    if key.startswith(_PREFIX) and key.endswith(suffix)
+                    if key.startswith(PREFIX) and key.endswith(suffix)
                 }
 
 

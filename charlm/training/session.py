@@ -15,9 +15,11 @@ from typing import Any, Final
 
 import torch
 
-from charlm.config import Config, DataConfig, Value, flag, specs, val_share
+from charlm.config import Config, DataConfig, section, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.models.cells import weight_shapes
 from charlm.models.network import Network, initialise
+from charlm.options import Value, flag
 from charlm.runtime.device import (
     CUDA_ONLY,
     Probe,
@@ -30,14 +32,14 @@ from charlm.runtime.device import (
     training_speed,
 )
 from charlm.runtime.processor import available_threads, other_work
-from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weight_shapes
+from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.provenance import find_corpus, keep_stdin, record
 from charlm.storage.runs import Run, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
+from charlm.training.defaults import Facts, Preset, choose, choose_vocabulary
 from charlm.training.events import Chosen, Emit, Remark, Resumed, Writing
 from charlm.training.gradient import Gradient
-from charlm.training.recipe import Facts, Preset, choose, choose_vocabulary
 from charlm.training.trainer import Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
 
@@ -73,8 +75,11 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     threads = set_threads(int(given.get("threads", 0)))
     corpus = load_corpus(order.corpus, str(given.get("val", DataConfig().val)))
     given = choose_vocabulary(given, corpus.train)
-    reuse = donor is not None and donor.tokenizer.table["kind"] == "sentencepiece"
-    tokenizer = donor.open_tokenizer() if donor is not None and reuse else _tokenizer(given, corpus)
+    tokenizer = (
+        donor.open_tokenizer().adapted(corpus.train)
+        if donor is not None
+        else train_tokenizer(section(DataConfig, given), corpus.train)
+    )
     train = tokenize(tokenizer, corpus.train)
     speed = training_speed(device)
     config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, speed))
@@ -230,7 +235,7 @@ def refuse_existing(run: Run, force: bool) -> None:
 def _refuse_too_large(config: Config, vocabulary: int) -> None:
     """Weights, gradients, two moments of each and an average have to fit into the machine's memory."""
     needed = (20 if config.optim.average else 16) * sum(
-        prod(shape) for shape in weight_shapes(config, vocabulary).values()
+        prod(shape) for shape in weight_shapes(config.model, vocabulary).values()
     )
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
@@ -254,11 +259,6 @@ def _agree(config: Config, order: Order) -> None:
                 kept="nothing was changed",
                 hint="leave the option out, or start another run with --name",
             )
-
-
-def _tokenizer(given: Mapping[str, Value], corpus: Corpus) -> Tokenizer:
-    data = DataConfig(**{name: given[name] for name in specs(DataConfig) if name in given})  # type: ignore[arg-type]
-    return train_tokenizer(data.tokenizer, corpus.train, size=data.vocab_size, model=data.sentencepiece)
 
 
 def _task(config: Config, tokenizer: Tokenizer, train: Tokens, corpus: Corpus, record: Mapping[str, Any]) -> Task:

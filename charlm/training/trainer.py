@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import Config, SampleConfig, every, seconds
+from charlm.config import Config, SampleConfig
 from charlm.errors import CheckpointError, DivergedError
-from charlm.inference.engine import open_decoder
-from charlm.inference.evaluate import Score, score
-from charlm.inference.sampler import collect, generate
+from charlm.evaluation.score import Score, score
+from charlm.generation.engine import open_decoder
+from charlm.generation.generate import collect, generate
 from charlm.models.network import (
     Network,
     State,
@@ -29,6 +29,7 @@ from charlm.models.network import (
     named_weights,
     zeroed,
 )
+from charlm.options import every, seconds
 from charlm.runtime.device import Runtime
 from charlm.runtime.random import Purpose, uniforms
 from charlm.storage.checkpoint import Checkpoint, finite
@@ -41,7 +42,7 @@ from charlm.training.divergence import gone_back, last_good, lowered, told, usab
 from charlm.training.events import Checked, Emit, Finished, Remark, Saved, Stepped, Writing, Wrote
 from charlm.training.gradient import Gradient
 from charlm.training.memory import fitting
-from charlm.training.optim import LossScale, Optimizer, clip
+from charlm.training.optim import LossScale, WeightUpdate, clip
 from charlm.training.schedule import Plan, due, rate
 from charlm.training.state import RECENT, TrainState
 
@@ -86,7 +87,7 @@ class Trainer:
             config.train.seed,
             lambda text: emit(Remark(text)),
         )
-        self.optimizer = Optimizer(config.optim, named_weights(network), config.model.hidden, runtime.type)
+        self.optimizer = WeightUpdate(config.optim, named_weights(network), config.model.hidden, runtime.type)
         self.average = Average(named_weights(network), config.optim.average)
         self.hidden: State = network.init_state(self.lanes.batch)
         self.scale = LossScale(runtime.scales_loss)
@@ -409,7 +410,7 @@ class Trainer:
         task, state = self.task, self.state
         weights, tensors = self._model(), {}
         if whole:
-            carried = export_state(self.hidden, task.config.model.cell)
+            carried = export_state(self.hidden, task.config.model)
             tensors = {**self.optimizer.export(), **self.average.export(), **carried}
         for name, array in {**weights, **tensors}.items():
             if not np.isfinite(array).all():

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from charlm.config import Value, flag
+from charlm.config import applies
 from charlm.errors import ConfigError
 from charlm.models.network import Network, named_weights
+from charlm.options import Value, flag
 from charlm.storage.checkpoint import Checkpoint
-from charlm.text.tokenizer import CharTokenizer, Tokenizer
+from charlm.text.tokenizer import Tokenizer
 
 _SHAPE = ("cell", "layers", "hidden", "embedding", "forget_bias")
 
@@ -32,10 +33,7 @@ def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, 
                 f"{flag(name)} {given[name]} contradicts --init-from, whose model has {value}",
                 kept="nothing was changed",
             )
-    inapplicable = {"forget_bias"} if fixed["cell"] != "lstm" else set()
-    if fixed["tokenizer"] != "sentencepiece":
-        inapplicable |= {"vocab_size", "sentencepiece"}
-    return {**given, **{name: value for name, value in fixed.items() if name not in inapplicable}}
+    return {**given, **{name: value for name, value in fixed.items() if applies(name, fixed)}}
 
 
 def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> int:
@@ -64,7 +62,7 @@ def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> 
 
 def _shared_rows(before: Tokenizer, now: Tokenizer) -> list[tuple[int, int]]:
     """Ids of the same token in the donor's vocabulary and in this one."""
-    if isinstance(before, CharTokenizer) and isinstance(now, CharTokenizer):
-        place = {character: i for i, character in enumerate(before.vocabulary)}
-        return [(place[character], i) for i, character in enumerate(now.vocabulary) if character in place]
-    return [(i, i) for i in range(now.size)]
+    if before.state() == now.state():
+        return [(i, i) for i in range(now.size)]
+    place = {piece: i for i, piece in enumerate(before.pieces)}
+    return [(place[piece], i) for i, piece in enumerate(now.pieces) if piece in place]

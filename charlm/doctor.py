@@ -1,0 +1,73 @@
+"""What `charlm doctor` looks at: versions, devices, the choice of precision, and exactness, tried on a tiny run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from charlm.config import Config, ModelConfig
+from charlm.generation.compiled import NoKernel, library
+from charlm.models.network import Network, initialise
+from charlm.runtime.device import choose_device, choose_runtime, set_threads
+from charlm.storage.checkpoint import load_checkpoint
+from charlm.training.session import step_probe
+
+PROMISE: Final = "exactness is promised for the same build of torch, the same device and the same number of threads"
+_LIBRARIES: Final = ("numpy", "safetensors", "sentencepiece", "typer", "rich")
+Train = Callable[..., Any]
+
+
+def examine(train: Train) -> dict[str, Any]:
+    threads = set_threads(0)
+    device = choose_device("auto")
+    config = Config(model=ModelConfig(hidden=256, embedding=256))
+    network = Network(config.model, 64)
+    initialise(network, 0)
+    network.to_device(device)
+    runtime = choose_runtime(device, "auto", threads, step_probe(config, network))
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return {
+        **runtime.environment,
+        "charlm": version("charlm"),
+        "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
+        "decoder": _decoder(),
+        "gpus": ", ".join(gpus) or "none that torch can use",
+        "bit_exact": _exact(train, runtime.precision),
+        "promise": PROMISE,
+    }
+
+
+def _decoder() -> str:
+    """What `charlm sample` computes with."""
+    try:
+        library()
+    except NoKernel as problem:
+        return f"NumPy: {problem}"
+    return "compiled for this processor"
+
+
+def _exact(train: Train, precision: str) -> bool:
+    """Whether a run that is stopped halfway and resumed ends in the state of one that is not."""
+    options: dict[str, Any] = {
+        "steps": 12,
+        "hidden": 32,
+        "batch": 4,
+        "bptt": 16,
+        "dropout": 0.2,
+        "precision": precision,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "text.txt").write_text("It was the best of times, it was the worst of times, " * 40)
+        asked = iter(range(1000))
+        whole = train(folder, name="whole", **options)
+        train(folder, name="halves", stop=lambda: "half" if next(asked) == 6 else None, **options)
+        halves = train(folder, name="halves", resume=True, **options)
+        return load_checkpoint(whole.run.last).state_sha256 == load_checkpoint(halves.run.last).state_sha256

@@ -1,0 +1,357 @@
+"""Texts under several models, side by side: networks, what is made of them, and what they are judged against.
+
+A `Row` is one model's score of one text, with the means of its resampled texts: rows of one text are resampled in the
+same places (`charlm.evaluation.bootstrap`), whatever their tokenizers, because the series are those of characters.
+
+    network         a trained model, as it is (`lstm`) or learning as it reads (`lstm, dynamic`)
+    mixture         a network and modified Kneser-Ney of order 8 (`lstm + kneser-ney 8`), charlm.evaluation.mixture
+    counts          a counted model on the network's own training text and tokenizer (`kneser-ney 6`)
+    code length     a compressor that has seen the training text (`xz`): no probability model, and without interval
+
+This module knows nothing of training or printing. Of files it knows that a checkpoint's training text has to be found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.evaluation.baselines import HIGHEST, charged, code_lengths, counted_nats
+from charlm.evaluation.bootstrap import Floats, Interval, difference, interval, resampled_means
+from charlm.evaluation.mixture import mixed_nats
+from charlm.evaluation.score import Score
+from charlm.models.ngram import Counts, KneserNey
+from charlm.storage.checkpoint import Checkpoint, finite
+from charlm.storage.provenance import own_corpus
+from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
+
+MIXED_ORDER: Final = 8  # of the counted model in mixtures
+HELD_OUT: Final = "held-out text"
+
+Kind = Literal["network", "mixture", "counts", "code length"]
+
+
+class Judge(Protocol):
+    """What is needed of a loaded model; `charlm.api.LanguageModel` is one."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def held_out(self, corpus: Sequence[str] = ()) -> str: ...
+
+    def prepare(self) -> None: ...
+
+    def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Which rows are wanted beside the networks' own."""
+
+    exact: bool = False
+    dynamic: bool = False
+    mix: bool = False
+    baselines: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether the training text is needed."""
+        return self.mix or self.baselines
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """The score of one text under one model; `means` are resampled bits per character [R], if it has any."""
+
+    text: str
+    number: int  # of the text: rows of one number can be compared
+    checkpoint: str
+    model: str
+    kind: Kind
+    score: Score
+    means: Floats | None
+    seconds: float | None = None  # that reading took
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.score.bits_per_character
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the bits per character, 95 %."""
+        return interval(self.means)
+
+    def record(self) -> dict[str, Any]:
+        """The row as JSON has it: null for what does not exist."""
+        score = self.score
+        return {
+            "text": self.text,
+            "checkpoint": self.checkpoint,
+            "model": self.model,
+            "kind": self.kind,
+            "characters": score.characters,
+            "bytes": score.bytes,
+            "words": score.words,
+            "tokens": score.tokens,
+            "unknown_characters": score.unknown_characters,
+            "nats": finite(score.nats),
+            "loss": finite(score.loss),
+            "bits_per_character": finite(score.bits_per_character),
+            "interval": None if self.interval is None else list(self.interval),
+            "bits_per_byte": finite(score.bits_per_byte),
+            "perplexity": finite(score.perplexity),
+            "word_perplexity": finite(score.word_perplexity),
+            "characters_per_second": finite(score.characters / self.seconds) if self.seconds else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Of two rows of one text the one with fewer bits a character, and the other; of equals, the first."""
+
+    winner: Row
+    runner_up: Row
+
+    @property
+    def difference(self) -> float:
+        """Bits per character that the runner-up needs more, 0 or above."""
+        return self.runner_up.bits_per_character - self.winner.bits_per_character
+
+    @property
+    def factor(self) -> float:
+        """How many times as high its perplexity is, and the winner's probability of a character, on average."""
+        return 2.0**self.difference if self.difference < 1000 else math.inf
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the difference, paired, 95 %; None where one of the two has none."""
+        return difference(self.runner_up.means, self.winner.means)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.interval is not None and self.interval[0] > 0
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "text": self.winner.text,
+            "winner": self.winner.checkpoint,
+            "winner_model": self.winner.model,
+            "runner_up": self.runner_up.checkpoint,
+            "runner_up_model": self.runner_up.model,
+            "difference_bits_per_character": finite(self.difference),
+            "perplexity_factor": finite(self.factor),
+            "interval": None if self.interval is None else list(self.interval),
+            "sure": self.sure,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Appraisal:
+    """All rows, in the order of models and texts: a network's own, what is made of it, what it is judged against.
+
+    Networks of one training text and tokenizer are judged against the same rows, which are there once: `taught` says
+    under which checkpoint. `verbatim` has the texts, by number, and the checkpoints in whose training text they stand
+    as a whole; it is known where the training text was needed.
+    """
+
+    rows: tuple[Row, ...]
+    taught: Mapping[str, str]
+    verbatim: frozenset[tuple[int, str]]
+
+    @property
+    def networks(self) -> tuple[Row, ...]:
+        """The networks as they are: one row for each model and text."""
+        return tuple(row for row in self.rows if row.kind == "network" and not row.model.endswith(_DYNAMIC))
+
+    def texts(self) -> list[list[Row]]:
+        """The rows of each text."""
+        ordered = sorted(self.rows, key=lambda row: row.number)
+        return [list(rows) for _, rows in groupby(ordered, key=lambda row: row.number)]
+
+    def comparisons(self) -> list[Comparison]:
+        """For each text that several networks have read, the best of them and the next."""
+        pairs = (compared(row for row in rows if row in self.networks) for rows in self.texts())
+        return [pair for pair in pairs if pair is not None]
+
+    def standings(self) -> list[Comparison]:
+        """For each network and text that have counted rows beside them, the network and the best of these."""
+        pairs = []
+        for network in self.networks:
+            best = ranked(row for row in self.beside(network) if row.kind == "counts")[:1]
+            pairs.append(compared([network, *best]))
+        return [pair for pair in pairs if pair is not None]
+
+    def beside(self, network: Row) -> list[Row]:
+        """The other rows of its text that are made of a network, or that it is judged against."""
+        owners = dict.fromkeys(("network", "mixture"), network.checkpoint)
+        teacher = self.taught.get(network.checkpoint)
+        rows = (row for row in self.rows if row.number == network.number and row is not network)
+        return [row for row in rows if row.checkpoint == owners.get(row.kind, teacher)]
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """Rows that have a figure, from the fewest bits a character to the most."""
+    figures = (row for row in rows if math.isfinite(row.bits_per_character))
+    return sorted(figures, key=lambda row: row.bits_per_character)
+
+
+def compared(rows: Iterable[Row]) -> Comparison | None:
+    """The best two; None where fewer have a figure."""
+    best = ranked(rows)[:2]
+    return Comparison(*best) if len(best) == 2 else None
+
+
+def appraise(
+    models: Sequence[Judge],
+    texts: Sequence[tuple[str, str]] = (),
+    corpus: Sequence[str] = (),
+    asked: Asked | None = None,
+) -> Appraisal:
+    """Rows for each model and each text, given by name and content; without texts, what each model held out.
+
+    `corpus` says where the models' own texts are now. Raises DataError when such a text is needed and missing, or has
+    another fingerprint, before anything is scored; ConfigError when a model cannot learn as it reads.
+    """
+    asked = asked or Asked()
+    read = [list(texts) or [(HELD_OUT, model.held_out(corpus))] for model in models]
+    training = [_Training.of(model, corpus) for model in models] if asked.counts else []
+    first = [training.index(one) for one in training]  # of equal ones the first serves
+    taught = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}
+    numbers: dict[tuple[str, str], int] = {}
+    verbatim = set()
+    rows: list[Row] = []
+    for place, (model, named) in enumerate(zip(models, read, strict=True)):
+        train = training[first[place]] if training else None
+        for name, text in named:
+            number = numbers.setdefault((name, text), len(numbers))
+            reading = _Reading(model, name, text, number)
+            rows += _made(reading, train, asked)
+            if train is None:
+                continue
+            if text and text in train.text:
+                verbatim.add((number, str(model.path)))
+            if asked.baselines and first[place] == place:
+                rows += _judged_against(reading, train)
+    return Appraisal(tuple(rows), taught, frozenset(verbatim))
+
+
+_DYNAMIC: Final = ", dynamic"
+
+
+class _Reading:
+    """One text under one model."""
+
+    def __init__(self, model: Judge, name: str, text: str, number: int) -> None:
+        self.model, self.name, self.text, self.number = model, name, text, number
+        self.cell = model.checkpoint.config.model.cell
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return tokenize(self.model.tokenizer, self.text)
+
+    def timed(self, read: Callable[[], NDArray[np.float32]]) -> tuple[NDArray[np.float32], float]:
+        self.model.prepare()
+        began = time.perf_counter()
+        return read(), time.perf_counter() - began
+
+    def row(self, model: str, kind: Kind, nats: NDArray[np.floating[Any]], seconds: float | None = None) -> Row:
+        series = character_nats(self.model.tokenizer, self.tokens.ids, self.text, nats)
+        score = Score.of(float(nats.sum(dtype=np.float64)), self.tokens)
+        return self._row(model, kind, score, resampled_means(series / math.log(2)), seconds)
+
+    def coded(self, model: str, score: Score) -> Row:
+        return self._row(model, "code length", score, None, None)
+
+    def _row(self, model: str, kind: Kind, score: Score, means: Floats | None, seconds: float | None) -> Row:
+        return Row(self.name, self.number, str(self.model.path), model, kind, score, means, seconds)
+
+
+@dataclass(slots=True)
+class _Training:
+    """A training text as a tokenizer has it; equal ones give equal counted models, and are counted once."""
+
+    fingerprint: str
+    tokenizer: Any
+    text: str = field(compare=False)
+    ids: Ids = field(compare=False)
+    size: int = field(compare=False)
+    _counts: Counts | None = field(default=None, compare=False)
+
+    @staticmethod
+    def of(model: Judge, corpus: Sequence[str]) -> _Training:
+        found = own_corpus(model.checkpoint, model.path, corpus)
+        tokenizer = model.tokenizer
+        ids = tokenizer.encode(found.train).ids
+        return _Training(found.fingerprint, tokenizer.state(), found.train, ids, tokenizer.size)
+
+    def counts(self, order: int) -> Counts:
+        if self._counts is None or self._counts.order < order:
+            self._counts = Counts(self.ids, self.size, order)
+        return self._counts
+
+
+def _made(reading: _Reading, train: _Training | None, asked: Asked) -> Iterator[Row]:
+    """The network, and what is made of it."""
+    model, text, cell = reading.model, reading.text, reading.cell
+    read = {cell: reading.timed(lambda: model.nats(text, exact=asked.exact))}
+    if asked.dynamic:
+        read[cell + _DYNAMIC] = reading.timed(lambda: model.nats(text, dynamic=True))
+    for name, (nats, seconds) in read.items():
+        yield reading.row(name, "network", nats, seconds)
+    if train is None or not asked.mix:
+        return
+    ids = reading.tokens.ids
+    counted = KneserNey(train.counts(_highest(asked)), MIXED_ORDER)
+    other = charged(counted.nats(ids), ids, model.tokenizer)
+    for name, (nats, _) in read.items():
+        mixed = mixed_nats([nats, other], ids) if len(ids) else nats
+        yield reading.row(f"{name} + {counted.name}", "mixture", mixed)
+
+
+def _judged_against(reading: _Reading, train: _Training) -> Iterator[Row]:
+    """The rows of `charlm.evaluation.baselines.baselines`, with the nats of each token kept for their intervals."""
+    ids = reading.tokens.ids
+    for name, nats in counted_nats(train.counts(HIGHEST), reading.model.tokenizer, ids):
+        yield reading.row(name, "counts", nats)
+    for baseline in code_lengths(train.text, reading.text, reading.tokens):
+        yield reading.coded(baseline.model, baseline.score)
+
+
+def _highest(asked: Asked) -> int:
+    """The order up to which is counted: once, for all that is asked."""
+    return HIGHEST if asked.baselines else MIXED_ORDER
+
+
+def character_nats(tokenizer: Tokenizer, ids: Ids, text: str, nats: NDArray[np.floating[Any]]) -> Floats:
+    """The nats of each character [C] of a text, from those of its tokens [N]; their sum is the same.
+
+    A token's are spread evenly over its bytes, and a character has those of its own: all of a token that is one
+    character, a share of a piece of several, the sum over the bytes of a character that is several tokens. A token
+    without bytes, should there be one, counts to where it stands.
+    """
+    charged = np.asarray(nats, dtype=np.float64)
+    if tokenizer.one_per_character or not text:
+        return charged
+    lengths = np.array([len(piece) for piece in tokenizer.pieces], dtype=np.int64)[ids]
+    owner = np.repeat(np.arange(len(text)), utf8_sizes(text))
+    spread = np.bincount(owner, np.repeat(charged / np.maximum(lengths, 1), lengths), minlength=len(text))
+    empty = lengths == 0
+    places = owner[np.minimum(np.cumsum(lengths)[empty], len(owner) - 1)]
+    np.add.at(spread, places, charged[empty])
+    return spread.astype(np.float64, copy=False)

@@ -1,0 +1,337 @@
+"""How many bits each character of a text costs a model: by character, word, line, and by place since the start.
+
+The nats are those of `charlm.evaluation.score` in its exact pass, token by token; nothing is computed twice or in
+another way. A token need not be a character, so the text is cut into *units*: the smallest runs of whole characters
+that are made up of whole tokens. A unit's surprisal is the sum of its tokens'.
+
+    characters      a unit is a character, and a token
+    bytes           a unit is a character of one to four tokens
+    SentencePiece   a unit is a piece of one or more characters, or a character of one to four byte pieces
+
+Where a figure of single characters is wanted, as by a word that begins within a piece, a unit's nats are spread
+evenly over its characters. So any division of the text has parts that add up to the whole.
+
+How much context helps is seen where a model has none: `position_losses` cuts the text into segments, reads each from
+the state in which every text starts, side by side, and averages over segments by the place within them. (The first
+characters of the text itself would be one sample of that.)
+
+Legend: N tokens, U units, C characters, k alternatives, T steps, B lanes, V vocabulary. This module knows nothing of
+training, files or printing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm.evaluation.score import LANES, Scorable, charged, exact_nats, fitting_window
+from charlm.storage.checkpoint import finite
+from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
+
+SEGMENT: Final = 1024  # characters that are read from a cold start
+_WORD: Final = re.compile(r"\S+")
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run of characters, `start` to `end` (exclusive, from 0), and its nats."""
+
+    start: int
+    end: int
+    nats: float
+
+    @property
+    def characters(self) -> int:
+        return self.end - self.start
+
+    @property
+    def bits(self) -> float:
+        return self.nats / math.log(2)
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.bits / self.characters if self.characters else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A white-space-separated run of characters wherever it stands: how often, and the nats of all its places.
+
+    >>> word = Word("tea", 2, 12 * math.log(2))
+    >>> word.bits, word.mean_bits, word.bits_per_character
+    (12.0, 6.0, 2.0)
+    """
+
+    text: str
+    count: int
+    nats: float
+
+    @property
+    def bits(self) -> float:
+        return self.nats / math.log(2)
+
+    @property
+    def mean_bits(self) -> float:
+        """Bits each time that it stands in the text."""
+        return self.bits / self.count
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.mean_bits / len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLoss:
+    """The nats of all characters `first` to `last` (inclusive, from 1) after a cold start, over all segments."""
+
+    first: int
+    last: int
+    characters: int
+    nats: float
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats / self.characters / math.log(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Likeliest:
+    """The tokens that the model held likeliest at the first M tokens' places, best first: both [M, k], k <= V.
+
+    Probabilities are those that are charged: (1 - e) softmax, e being the escape for unseen characters.
+    """
+
+    ids: Ids
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surprisal:
+    """A text with the nats of each of its tokens, and the units that text and tokens have in common."""
+
+    text: str
+    ids: Ids  # [N]
+    nats: NDArray[np.float32]  # [N], -ln P(token | all before it)
+    starts: Places  # [U + 1], the characters at which units begin, and C
+    unit_of: Places  # [N], the unit of each token
+    unknown_characters: int
+    likeliest: Likeliest | None = None
+
+    @property
+    def total(self) -> Part:
+        return Part(0, len(self.text), float(self.nats.sum(dtype=np.float64)))
+
+    @property
+    def spans(self) -> Places:
+        """Of each token the unit that it is a part of, as its first character and that after its last, [N, 2]."""
+        return np.stack([self.starts[self.unit_of], self.starts[self.unit_of + 1]], axis=1)
+
+    @property
+    def unit_nats(self) -> Floats:
+        """[U]"""
+        return _summed(self.nats, self.unit_of, self.starts)
+
+    @property
+    def first_tokens(self) -> Places:
+        """The place among the tokens of each unit's first, [U]."""
+        return np.searchsorted(self.unit_of, np.arange(len(self.starts) - 1))
+
+    @property
+    def character_nats(self) -> Floats:
+        """Units' nats spread evenly over their characters, [C]."""
+        return _spread(self.unit_nats, self.starts)
+
+    def units(self) -> list[str]:
+        """The text, cut into units."""
+        return [self.text[start:end] for start, end in zip(self.starts[:-1], self.starts[1:], strict=True)]
+
+    def lines(self) -> tuple[Part, ...]:
+        """The text's lines, each with its line end."""
+        ends = [match.end() for match in re.finditer(r"[^\n]*\n|[^\n]+\Z", self.text)]
+        return self._parts([0, *ends][: len(ends)], ends)
+
+    def words(self) -> tuple[Part, ...]:
+        """White-space-separated runs of characters, in the order of the text; white space belongs to none."""
+        spans = [match.span() for match in _WORD.finditer(self.text)]
+        return self._parts([start for start, _ in spans], [end for _, end in spans])
+
+    def worst_words(self, count: int) -> tuple[Word, ...]:
+        """The words that cost most bits a character, mean over all places where they stand; of equals, most bits."""
+        nats: dict[str, float] = defaultdict(float)
+        times: dict[str, int] = defaultdict(int)
+        for part in self.words():
+            word = self.text[part.start : part.end]
+            nats[word] += part.nats
+            times[word] += 1
+        words = [Word(word, times[word], total) for word, total in nats.items()]
+        return tuple(sorted(words, key=lambda word: (-word.bits_per_character, -word.bits, word.text))[:count])
+
+    def _parts(self, starts: Sequence[int], ends: Sequence[int]) -> tuple[Part, ...]:
+        if not starts:
+            return ()
+        cuts = np.stack([starts, ends], axis=1).ravel()
+        sums = np.add.reduceat(np.append(self.character_nats, 0.0), cuts)[::2]
+        return tuple(Part(*part) for part in zip(starts, ends, sums.tolist(), strict=True))
+
+    def record(self, *, words: int = 10) -> dict[str, Any]:
+        """All figures as JSON has them: null for what is not finite; `tokens` are the units."""
+        total = self.total
+        bits = np.round(self.unit_nats / math.log(2), 7).tolist()  # as many digits as float32 has
+        return {
+            "characters": total.characters,
+            "unknown_characters": self.unknown_characters,
+            "nats": finite(total.nats),
+            "bits_per_character": finite(total.bits_per_character),
+            "tokens": [[unit, finite(value)] for unit, value in zip(self.units(), bits, strict=True)],
+            "lines": [
+                {
+                    "line": number,
+                    "characters": line.characters,
+                    "bits": finite(line.bits),
+                    "bits_per_character": finite(line.bits_per_character),
+                }
+                for number, line in enumerate(self.lines(), 1)
+            ],
+            "worst_words": [
+                {
+                    "word": word.text,
+                    "count": word.count,
+                    "bits": finite(word.bits),
+                    "mean_bits": finite(word.mean_bits),
+                    "bits_per_character": finite(word.bits_per_character),
+                }
+                for word in self.worst_words(words)
+            ],
+        }
+
+
+def surprisal(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    likeliest: int = 0,
+    within: int | None = None,
+    device: torch.device | None = None,
+) -> Surprisal:
+    """The surprisal of a text, read in one exact pass.
+
+    `likeliest` asks for that many alternatives at each token's place, or at the first `within` tokens'; they are
+    gathered window by window, so that the distributions of the whole text [N, V] are never held.
+    """
+    encoded = tokenizer.encode(text)
+    listener = _Listener(model, tokenizer, likeliest, len(encoded.ids) if within is None else within)
+    nats = exact_nats(listener if likeliest else model, tokenizer, encoded.ids, device=device)
+    starts, unit_of = _units(tokenizer, encoded.ids, text)
+    return Surprisal(
+        text, encoded.ids, nats, starts, unit_of, len(encoded.escaped), listener.heard() if likeliest else None
+    )
+
+
+class _Listener:
+    """A model that keeps the k likeliest of what it is asked for, in one lane."""
+
+    def __init__(self, model: Scorable, tokenizer: Tokenizer, k: int, places: int) -> None:
+        self._model, self._k, self._left = model, min(k, tokenizer.size), places
+        self._known = 1 - tokenizer.escape
+        self._ids = [np.zeros((0, self._k), dtype=np.int32)]
+        self._probabilities = [np.zeros((0, self._k), dtype=np.float32)]
+
+    def init_state(self, lanes: int) -> Any:
+        return self._model.init_state(lanes)
+
+    def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = self._model(ids_TB, state)
+        if self._left:
+            best = torch.softmax(logits[: self._left, 0].float(), -1).topk(self._k, sorted=True)
+            self._ids.append(best.indices.to("cpu", torch.int32).numpy())
+            self._probabilities.append((best.values * self._known).cpu().numpy())
+            self._left -= len(best.indices)
+        return logits, state
+
+    def heard(self) -> Likeliest:
+        return Likeliest(np.concatenate(self._ids), np.concatenate(self._probabilities))
+
+
+def position_losses(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    segment: int = SEGMENT,
+    device: torch.device | None = None,
+) -> tuple[PositionLoss, ...]:
+    """What characters cost at places 1, 2, 3-4, 5-8, ... since a cold start, over all segments of the text.
+
+    Segments have `segment` characters, the last one maybe fewer. A place is one that some segment has.
+    """
+    parts = [text[at : at + segment] for at in range(0, len(text), segment)]
+    length = min(segment, len(text))
+    sums, counts = np.zeros(length), np.zeros(length, dtype=np.int64)
+    for at in range(0, len(parts), LANES):
+        ids = [tokenizer.encode(part).ids for part in parts[at : at + LANES]]
+        nats_TB = _cold_nats(model, tokenizer, ids, device)
+        for lane, part in enumerate(parts[at : at + LANES]):
+            starts, unit_of = _units(tokenizer, ids[lane], part)
+            sums[: len(part)] += _spread(_summed(nats_TB[: len(ids[lane]), lane], unit_of, starts), starts)
+            counts[: len(part)] += 1
+    edges = [0, *(2**power for power in range(length.bit_length()) if 2**power < length), length] if length else []
+    return tuple(
+        PositionLoss(first + 1, last, int(counts[first:last].sum()), float(sums[first:last].sum()))
+        for first, last in pairwise(edges)
+    )
+
+
+@torch.inference_mode()
+def _cold_nats(
+    model: Scorable, tokenizer: Tokenizer, ids: Sequence[Ids], device: torch.device | None
+) -> NDArray[np.float32]:
+    """-ln P of each token [T, B] of B texts, each from its start; behind a text's end stands what means nothing."""
+    stream = np.full((max(map(len, ids)) + 1, len(ids)), tokenizer.start, dtype=np.int64)
+    for lane, own in enumerate(ids):
+        stream[1 : len(own) + 1, lane] = own
+    inputs, targets = stream[:-1], np.where(stream[1:] == tokenizer.start, 0, stream[1:])
+    window = fitting_window(len(ids), tokenizer.size)
+    nats, state = [], model.init_state(len(ids))
+    for at in range(0, len(inputs), window):
+        logits, state = model(torch.from_numpy(inputs[at : at + window]).to(device), state)
+        wanted = torch.from_numpy(targets[at : at + window]).to(device)
+        nats.append(charged(logits, wanted, tokenizer).cpu().numpy())
+    return np.concatenate(nats)
+
+
+def _units(tokenizer: Tokenizer, ids: Ids, text: str) -> tuple[Places, Places]:
+    """Where units begin [U + 1], in characters, and the unit of each token [N].
+
+    A unit ends where a token and a character end. Tokens without a byte, should there be any, join the unit before.
+    """
+    if tokenizer.one_per_character:
+        return np.arange(len(text) + 1), np.arange(len(text))
+    lengths = np.array([len(piece) for piece in tokenizer.pieces], dtype=np.int64)
+    token_ends = np.cumsum(lengths[ids])
+    character_ends = np.cumsum(utf8_sizes(text))
+    ends = np.intersect1d(token_ends, character_ends)
+    starts = np.append(0, np.searchsorted(character_ends, ends) + 1)
+    return starts, np.searchsorted(ends, token_ends)
+
+
+def _summed(nats: NDArray[np.float32], unit_of: Places, starts: Places) -> Floats:
+    return np.bincount(unit_of, nats, minlength=len(starts) - 1).astype(np.float64, copy=False)
+
+
+def _spread(unit_nats: Floats, starts: Places) -> Floats:
+    lengths = np.diff(starts)
+    return np.repeat(unit_nats / lengths, lengths)

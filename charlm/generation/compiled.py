@@ -1,0 +1,321 @@
+"""The decoder in C: kernel.c, compiled once for this processor, and fed with a model's weights.
+
+A compiler is found on most machines where PyTorch runs, and the result is smaller and quicker to load than any
+library that could take its place (docs/log.md has the measurements). Where there is none, NumPy does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import tempfile
+import time
+from collections import defaultdict, deque
+from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p, pointer
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import ModelConfig
+from charlm.errors import ConfigError
+from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, joined_bias, rounded
+from charlm.generation.sampling import Cut, Floats
+from charlm.models.cells import cell_of
+from charlm.runtime import processor
+
+SOURCE: Final = Path(__file__).with_name("kernel.c")
+_FOR_THIS_PROCESSOR: Final = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
+_FLAGS: Final = "-O3 -std=gnu11 -shared -fPIC -pthread -w"
+_WIDTH: Final = 16  # units side by side, as in kernel.c
+_READ: Final = 4096  # steps of one call: between calls Ctrl-C is heard
+_SHARE: Final = 200_000  # bytes of weights that may be worth a thread
+_MOST: Final = 4  # threads
+_LAST: Final = 3  # calls with a number of threads by which it is judged
+_AGAIN: Final = 16  # calls after which all numbers of threads are tried again, at first
+_SELDOM: Final = 1024  # and at last
+
+
+class NoKernel(Exception):
+    """There is no compiled decoder here; the message says why."""
+
+
+# compiling
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernel, from the user's cache, or compiled into it; raises NoKernel."""
+    compiler = os.environ.get("CC", "cc")
+    key = repr((SOURCE.read_bytes(), compiler, sorted(processor.features()), _FLAGS, _FOR_THIS_PROCESSOR))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "charlm")
+    path = folder / f"decoder-{sha256(key.encode()).hexdigest()[:20]}.so"
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _compile(compiler, path)
+        loaded = ctypes.CDLL(str(path))
+    except (OSError, RuntimeError) as problem:
+        raise NoKernel(str(problem)) from problem
+    loaded.charlm_run.argtypes = [c_void_p]
+    return loaded
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Under a name of its own first, so that nobody ever loads half a library."""
+    import subprocess
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        for flags in _FOR_THIS_PROCESSOR:
+            command = [*shlex.split(compiler), *_FLAGS.split(), *flags.split(), str(SOURCE), "-o", str(made), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+            if done.returncode == 0:
+                made.replace(path)
+                return
+    raise RuntimeError(f"{compiler} could not compile the decoder: {done.stderr.strip().partition(chr(10))[0]}")
+
+
+# what kernel.c works on; its comments say what the fields mean
+
+
+class _Matrix(Structure):
+    _fields_ = (("weights", c_void_p), ("scale", c_void_p), ("excess", c_void_p))
+
+
+class _Layer(Structure):
+    _fields_ = (("input", _Matrix), ("recurrent", _Matrix), ("bias", c_void_p), ("inner", c_void_p))
+
+
+class _Model(Structure):
+    _fields_ = (
+        *((name, c_int32) for name in ("cell", "gates", "layers", "units", "vocabulary", "bytes")),
+        ("table", c_void_p),
+        ("layer", POINTER(_Layer)),
+        ("head", _Matrix),
+        ("head_bias", c_void_p),
+    )
+
+
+class _Cut(Structure):
+    _fields_ = (("temperature", c_double), ("top_p", c_double), ("min_p", c_double), ("top_k", c_int64))
+
+
+class _Work(Structure):
+    _fields_ = (
+        ("model", POINTER(_Model)),
+        ("streams", c_int32),
+        ("threads", c_int32),
+        ("steps", c_int64),
+        ("ids", c_void_p),
+        ("draws", c_void_p),
+        ("cut", POINTER(_Cut)),
+        *((name, c_void_p) for name in ("drawn", "h", "c", "logits")),
+        ("every", c_int32),
+    )
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What is known of calls of one kind; how long the last ones took, by number of threads."""
+
+    seconds: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST)))
+    fastest: int = 0
+    calls: int = 0  # since all numbers were tried last
+    until: int = _AGAIN  # so many
+
+    def typical(self, threads: int) -> float:
+        """The median of the last calls' seconds: one that stumbled decides nothing."""
+        seconds = sorted(self.seconds[threads])
+        return seconds[(len(seconds) - 1) // 2]
+
+
+class Pace:
+    """How many threads pay, found by trying. None of them changes a bit; on a busy processor they wait for each other.
+
+    Numbers from 1 to `most` that double are tried in turn, and again after a while, which doubles each time that the
+    same one wins: a try that makes threads wait for a busy processor may cost as much as a hundred calls. A `fixed`
+    number is kept to.
+    """
+
+    def __init__(self, fixed: int, *, most: int) -> None:
+        doubling = [1 << n for n in reversed(range(max(1, min(most, _MOST)).bit_length()))]
+        self._choices = [fixed] if fixed else doubling
+        self._kinds: dict[tuple[int, int], _Tried] = defaultdict(_Tried)
+
+    def threads(self, steps: int, streams: int) -> int:
+        """For the next call of so many steps: calls of a kind are compared with each other."""
+        kind = self._kinds[steps, streams]
+        if kind.calls == kind.until:
+            kind.calls = 0
+        kind.calls += 1
+        tried = len(self._choices)
+        if kind.calls <= tried:
+            return self._choices[kind.calls - 1]
+        fastest = min(kind.seconds, key=kind.typical)
+        if fastest != kind.fastest:
+            kind.fastest, kind.calls, kind.until = fastest, tried + 1, _AGAIN
+        elif kind.calls == tried + 1:
+            kind.until = min(2 * kind.until, _SELDOM)
+        return fastest
+
+    def took(self, steps: int, streams: int, threads: int, seconds: float) -> None:
+        """That call took so long."""
+        self._kinds[steps, streams].seconds[threads].append(seconds)
+
+
+class CompiledDecoder(Decoder):
+    """A model's weights, packed for kernel.c; raises NoKernel.
+
+    `precision` is fp32 or int8; `threads` 0 takes as many as pay.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32", threads: int = 0) -> None:
+        if (number := cell_of(config).compiled) is None:
+            raise NoKernel(f"it does not know the cell {config.cell}")
+        self._run = library().charlm_run
+        self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _padded(config.hidden)
+        self._int8 = precision == "int8"
+        self._kept: list[NDArray[Any]] = []  # what the C structures point to
+        gates = len(cell_of(config).gates)
+        layers = (_Layer * config.layers)()
+        for place, layer in enumerate(layers):
+            bias, inner = joined_bias(config, weights, place)
+            layer.recurrent = self._matrix(weights[f"rnn.{place}.weight_hh"], gates)
+            if place:
+                layer.input = self._matrix(weights[f"rnn.{place}.weight_ih"], gates)
+                layer.bias = self._address(self._rows(bias[None], gates))
+            else:
+                table = self._address(self._rows(input_table(config, weights) + bias, gates))
+            layer.inner = self._address(self._rows(np.resize(inner, (1, config.hidden)), 1)) if len(inner) else None
+        self._model = _Model(
+            cell=number,
+            gates=gates,
+            layers=config.layers,
+            units=self.width,
+            vocabulary=self.vocabulary,
+            bytes=self._int8,
+            table=table,
+            layer=layers,
+            head=self._matrix(weights["head.weight"], 1),
+            head_bias=self._address(self._rows(weights["head.bias"][None], 1)),
+        )
+        size = sum(weight.nbytes for name, weight in weights.items() if "weight_" in name) // (4 if self._int8 else 1)
+        self._pace = Pace(threads, most=min(processor.available_threads(), size // _SHARE))
+
+    def _address(self, array: NDArray[Any]) -> int:
+        self._kept.append(np.ascontiguousarray(array))
+        return self._kept[-1].ctypes.data
+
+    def _rows(self, values: NDArray[Any], gates: int) -> NDArray[Any]:
+        """[N, gates * units] as [N, blocks, gates, 16], padded."""
+        units = values.shape[1] // gates
+        padded = np.zeros((len(values), gates, _padded(units)), dtype=values.dtype)
+        padded[:, :, :units] = values.reshape(len(values), gates, units)
+        return padded.reshape(len(values), gates, -1, _WIDTH).transpose(0, 2, 1, 3)
+
+    def _matrix(self, weight: NDArray[Any], gates: int) -> _Matrix:
+        """A matrix [gates * units, columns] as [blocks, gates, columns, 16], or in bytes [.., columns / 4, 16, 4]."""
+        if not self._int8:
+            return _Matrix(self._address(self._columns(weight.astype(np.float32), gates).transpose(1, 2, 0, 3)))
+        whole, scale = rounded(weight)
+        by_four = self._columns(whole, gates)
+        by_four = by_four.reshape(-1, 4, *by_four.shape[1:]).transpose(2, 3, 0, 4, 1)
+        excess = (STEPS + 1) * whole.sum(axis=1, dtype=np.int32)
+        return _Matrix(
+            self._address(by_four),
+            self._address(self._rows(scale[None] / np.float32(STEPS), gates)),
+            self._address(self._rows(excess[None], gates)),
+        )
+
+    def _columns(self, weight: NDArray[Any], gates: int) -> NDArray[Any]:
+        """[columns, blocks, gates, 16], padded."""
+        columns = np.zeros((self.width, len(weight)), dtype=weight.dtype)
+        columns[: weight.shape[1]] = weight.T
+        return self._rows(columns, gates)
+
+    def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        logits = np.empty((ids_TB.shape[1], self.vocabulary), dtype=np.float32)
+        for begin in range(0, len(ids_TB), _READ):
+            state = self._work(logits, state, ids=self._checked(ids_TB[begin : begin + _READ]))
+        return logits, state
+
+    def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        logits = np.empty((*ids_TB.shape, self.vocabulary), dtype=np.float32)
+        for begin in range(0, len(ids_TB), _READ):
+            ids = self._checked(ids_TB[begin : begin + _READ])
+            state = self._work(logits[begin : begin + _READ], state, ids=ids, every=True)
+        return logits, state
+
+    def _checked(self, ids_TB: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        if not 0 <= ids_TB.min() <= ids_TB.max() < self.vocabulary + 2:
+            raise IndexError(f"ids lie in 0..{self.vocabulary + 1}")
+        return np.ascontiguousarray(ids_TB, dtype=np.int64)
+
+    def draw(
+        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
+        logits = np.array(logits, dtype=np.float32, order="C")
+        drawn = np.empty(draws_TB.shape, dtype=np.int64)
+        rules = _Cut(cut.temperature, cut.top_p, cut.min_p, cut.top_k)
+        draws = np.ascontiguousarray(draws_TB, dtype=np.float64)
+        return drawn, logits, self._work(logits, state, drawn=drawn, draws=draws, rules=rules)
+
+    def _work(
+        self,
+        logits: Floats,
+        state: DecoderState,
+        *,
+        ids: NDArray[np.int64] | None = None,
+        every: bool = False,
+        drawn: NDArray[np.int64] | None = None,
+        draws: NDArray[np.float64] | None = None,
+        rules: _Cut | None = None,
+    ) -> DecoderState:
+        """Read ids or draw them; the state after that, while logits and drawn tokens are written into their arrays."""
+        h, *c = (np.stack(parts) for parts in zip(*state, strict=True))
+        steps = sum(len(array) for array in (ids, drawn) if array is not None)
+        streams = h.shape[1]
+        threads = self._pace.threads(steps, streams)
+        work = _Work(
+            model=pointer(self._model),
+            streams=streams,
+            threads=threads,
+            steps=steps,
+            ids=_data(ids),
+            draws=_data(draws),
+            cut=pointer(rules) if rules else None,
+            drawn=_data(drawn),
+            h=_data(h),
+            c=_data(c[0]) if c else None,
+            logits=_data(logits),
+            every=every,
+        )
+        began = time.perf_counter()
+        if self._run(ctypes.addressof(work)):
+            raise MemoryError("no memory for the decoder's state")
+        self._pace.took(steps, streams, threads, time.perf_counter() - began)
+        return list(zip(h, *c, strict=True))
+
+
+def open_compiled(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:
+    """The compiled decoder; raises ConfigError where there is none."""
+    try:
+        return CompiledDecoder(config, weights, precision, threads)
+    except NoKernel as problem:
+        raise ConfigError(
+            f"--engine compiled: {problem}", kept="nothing was written", hint="use --engine numpy"
+        ) from problem
+
+
+def _data(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _padded(units: int) -> int:
+    return -(-units // _WIDTH) * _WIDTH

@@ -1,0 +1,23 @@
+"""Which decoder runs a model."""
+
+from __future__ import annotations
+
+from charlm.config import ENGINES, ModelConfig
+from charlm.generation.compiled import CompiledDecoder, NoKernel
+from charlm.generation.decoder import Decoder, NumpyDecoder, Weights
+
+
+def open_decoder(
+    config: ModelConfig, weights: Weights, *, engine: str = "auto", precision: str = "fp32", threads: int = 0
+) -> Decoder:
+    """A decoder of `charlm.config.ENGINES`; raises ConfigError where the one that is asked for is not available."""
+    decoder: Decoder = ENGINES[engine](config, weights, precision, threads)
+    return decoder
+
+
+def open_fastest(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:
+    """The compiled decoder, or NumPy where there is no compiler or the cell is unknown to it."""
+    try:
+        return CompiledDecoder(config, weights, precision, threads)
+    except NoKernel:
+        return NumpyDecoder(config, weights, precision)

@@ -1,0 +1,451 @@
+/* A recurrent network token by token: what charlm.generation.compiled compiles, loads and feeds.
+
+   Units come in blocks of 16, which are computed side by side, so that no sum runs across a vector. A matrix with 1, 3 or
+   4 gates lies as [blocks][gates][columns][16] in floats, or as [blocks][gates][columns / 4][16][4] in signed bytes
+   with a scale for each row. Units and columns are padded to 16 with zero weights, which keep a padded unit at zero.
+
+   Signed bytes meet hidden states as unsigned ones: h in (-1, 1) is read as (round(127 h) + 128 - 128) / 127, so that
+   a product is a sum of integers, which is exact in any order. Sums of floats have one order for any number of threads.
+
+   Every thread owns a range of blocks, and of the vocabulary's; threads meet after the draw, each layer and the head. */
+
+#define _GNU_SOURCE /* CPU sets */
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__AVX512VNNI__)
+#include <immintrin.h>
+#endif
+
+enum { WIDTH = 16, TOGETHER = 4, MOST_GATES = 4, MOST_THREADS = 64 };
+enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* of a block of floats and of streams: together they fit the nearest cache */
+enum { LSTM, GRU, RNN };
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float Floats __attribute__((vector_size(4 * WIDTH), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(4 * WIDTH), aligned(4)));
+
+typedef struct {
+    const void *weights;
+    const float *scale;   /* [blocks][gates][16], of signed bytes: what one of their sums is worth */
+    const int32_t *excess; /* likewise: 128 times the sum of a row */
+} Matrix;
+
+typedef struct {
+    Matrix input, recurrent;
+    const float *bias;  /* [blocks][gates][16]; the first layer's stands in the table */
+    const float *inner; /* [units], the bias that a GRU's reset gate acts on */
+} Layer;
+
+typedef struct {
+    int32_t cell, gates, layers, units, vocabulary, bytes; /* bytes: whether weights are signed bytes */
+    const float *table;                                    /* [vocabulary + 2][blocks][gates][16] */
+    const Layer *layer;
+    Matrix head; /* one gate; the vocabulary is padded to 16 too */
+    const float *head_bias;
+} Model;
+
+typedef struct {
+    double temperature, top_p, min_p;
+    int64_t top_k;
+} Cut;
+
+typedef struct {
+    const Model *model;
+    int32_t streams, threads;
+    int64_t steps;
+    const int64_t *ids;  /* [steps][streams] to be read; NULL: draw them */
+    const double *draws; /* [steps][streams] in [0, 1) */
+    const Cut *cut;
+    int64_t *drawn;      /* [steps][streams] */
+    float *h, *c;        /* [layers][streams][units], in and out */
+    float *logits;       /* [streams][vocabulary], in and out; with `every`, [steps][streams][vocabulary] */
+    int32_t every;
+} Work;
+
+/* A call's own memory. Units read the whole state of before while others write theirs, so there are two. */
+typedef struct {
+    const Work *work;
+    float *fresh;           /* as h */
+    uint8_t *old, *coming;  /* h and fresh as bytes */
+    int processor;          /* where the first thread runs */
+    atomic_int threads;     /* 0 until all have been started */
+    atomic_int arrived, round;
+} Team;
+
+static void meet(Team *team)
+{
+    int round = atomic_load(&team->round);
+    if (atomic_fetch_add(&team->arrived, 1) + 1 == atomic_load(&team->threads)) {
+        atomic_store(&team->arrived, 0);
+        atomic_store(&team->round, round + 1);
+        return;
+    }
+    for (int tries = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round; tries++)
+        if (tries > 2000)
+            sched_yield(); /* somebody else needs this processor, perhaps the one who is waited for */
+}
+
+/* Linux may leave a new thread beside its maker for milliseconds, longer than most calls take, while others are idle. */
+static void keep_off(int processor)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set))
+        return;
+    CPU_CLR(processor, &set);
+    if (CPU_COUNT(&set))
+        sched_setaffinity(0, sizeof set, &set);
+#endif
+}
+
+/* e^x by 2^n e^r with |r| <= ln 2 / 2; without branches or a library, so that 16 go side by side */
+INLINE float exponential(float x)
+{
+    x = x < -87.0f ? -87.0f : x > 87.0f ? 87.0f : x;
+    union { float number; int32_t bits; } n = {x * 1.44269504f + 12582912.0f}, power;
+    float whole = n.number - 12582912.0f; /* adding 1.5 * 2^23 rounded it, and left it in the low bits */
+    float r = x - whole * 0.693145752f - whole * 1.42860677e-6f;
+    float series = 1 / 120.0f + r * (1 / 720.0f);
+    series = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * series))));
+    power.bits = (int32_t)((uint32_t)n.bits << 23) + 0x3f800000;
+    return series * power.number;
+}
+
+INLINE float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
+INLINE float hyperbolic(float x) { return 1 - 2 / (1 + exponential(2 * x)); } /* tanh */
+
+INLINE uint8_t as_byte(float h) { return (uint8_t)(int)(h * 127 + 128.5f); }
+
+/* sum[row] + x[0] w[row][0] + ... + x[3] w[row][3] */
+INLINE Ints dot4(Ints sum, const uint8_t *x, const int8_t *w)
+{
+#if defined(__AVX512VNNI__)
+    int32_t four;
+    memcpy(&four, x, 4);
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), _mm512_loadu_si512(w));
+#else
+    for (int row = 0; row < WIDTH; row++)
+        for (int k = 0; k < 4; k++)
+            sum[row] += (int32_t)x[k] * w[4 * row + k];
+    return sum;
+#endif
+}
+
+typedef Floats Sums[MOST_GATES][TOGETHER]; /* for each gate and stream */
+
+/* Where sums are few there are several parts of each: one would wait for itself. */
+#define PARTS(gates, streams) ((gates) * (streams) >= 8 ? 1 : (gates) * (streams) >= 4 ? 2 : 4)
+
+/* y += the columns `from` to `to` of a block times x */
+INLINE void product_floats(const Matrix *m, int block, const float *x, int columns, int from, int to, const int gates,
+                           const int streams, Sums y)
+{
+    const int parts = PARTS(gates, streams);
+    const float *weights = (const float *)m->weights + (size_t)block * gates * columns * WIDTH;
+    Sums sum[4] = {0};
+    for (int k = from; k < to; k += parts)
+        for (int p = 0; p < parts; p++)
+            for (int g = 0; g < gates; g++) {
+                Floats w = *(const Floats *)(weights + ((size_t)g * columns + k + p) * WIDTH);
+                for (int s = 0; s < streams; s++)
+                    sum[p][g][s] += w * x[(size_t)s * columns + k + p];
+            }
+    for (int g = 0; g < gates; g++)
+        for (int s = 0; s < streams; s++)
+            for (int p = 0; p < parts; p++)
+                y[g][s] += sum[p][g][s];
+}
+
+/* y = a block times x */
+INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int columns, const int gates, const int streams,
+                          Sums y)
+{
+    const int parts = PARTS(gates, streams);
+    const int8_t *weights = (const int8_t *)m->weights + (size_t)block * gates * columns * WIDTH;
+    Ints sum[4][MOST_GATES][TOGETHER] = {0};
+    for (int k = 0; k < columns; k += 4 * parts)
+        for (int p = 0; p < parts; p++)
+            for (int g = 0; g < gates; g++)
+                for (int s = 0; s < streams; s++)
+                    sum[p][g][s] = dot4(sum[p][g][s], x + (size_t)s * columns + k + 4 * p,
+                                        weights + ((size_t)g * columns + k + 4 * p) * WIDTH);
+    for (int g = 0; g < gates; g++) {
+        size_t row = ((size_t)block * gates + g) * WIDTH;
+        for (int s = 0; s < streams; s++) {
+            Ints total = sum[0][g][s] - *(const Ints *)(m->excess + row);
+            for (int p = 1; p < parts; p++)
+                total += sum[p][g][s];
+            y[g][s] = __builtin_convertvector(total, Floats) * *(const Floats *)(m->scale + row);
+        }
+    }
+}
+
+/* y[n] = a block of `m` times the states of a layer, as they were or as they are `now`, in the n-th group of `streams`
+   from the first on. A block of floats outgrows the nearest cache: some of its columns meet all groups, then the next. */
+INLINE void product(const Team *team, const Matrix *m, int block, int layer, int first, int now, const int gates,
+                    const int streams, const int groups, Sums *y)
+{
+    const Work *work = team->work;
+    int units = work->model->units;
+    size_t at = ((size_t)layer * work->streams + first) * units, group = (size_t)streams * units;
+    if (work->model->bytes) {
+        const uint8_t *x = (now ? team->coming : team->old) + at;
+        for (int n = 0; n < groups; n++)
+            product_bytes(m, block, x + n * group, units, gates, streams, y[n]);
+        return;
+    }
+    const float *x = (now ? team->fresh : work->h) + at;
+    memset(y, 0, groups * sizeof *y);
+    for (int from = 0, to; from < units; from = to) {
+        to = groups > 1 && from + COLUMNS < units ? from + COLUMNS : units;
+        for (int n = 0; n < groups; n++)
+            product_floats(m, block, x + n * group, units, from, to, gates, streams, y[n]);
+    }
+}
+
+/* The cells, of 16 units: x comes from below, r from before, h is the new state. docs/mathematics.md has the equations. */
+typedef float Row[WIDTH];
+
+INLINE void lstm(const Row *x, const Row *r, float *c, float *h)
+{
+    for (int i = 0; i < WIDTH; i++) {
+        float input = sigmoid(x[0][i] + r[0][i]), forget = sigmoid(x[1][i] + r[1][i]);
+        c[i] = forget * c[i] + input * hyperbolic(x[2][i] + r[2][i]);
+        h[i] = sigmoid(x[3][i] + r[3][i]) * hyperbolic(c[i]);
+    }
+}
+
+INLINE void gru(const Row *x, const Row *r, const float *inner, const float *before, float *h)
+{
+    for (int i = 0; i < WIDTH; i++) {
+        float reset = sigmoid(x[0][i] + r[0][i]), keep = sigmoid(x[1][i] + r[1][i]);
+        float candidate = hyperbolic(x[2][i] + reset * (r[2][i] + inner[i]));
+        h[i] = candidate + keep * (before[i] - candidate);
+    }
+}
+
+INLINE void rnn(const Row *x, const Row *r, float *h)
+{
+    for (int i = 0; i < WIDTH; i++)
+        h[i] = hyperbolic(x[0][i] + r[0][i]);
+}
+
+/* One block of a layer in groups of `streams` streams, a step on; `cell`, `gates` and `streams` are constants where it is
+   called. */
+INLINE void advance(Team *team, int number, int block, int first, const int64_t *ids, const int cell, const int gates,
+                    const int streams, const int groups)
+{
+    const Work *work = team->work;
+    const Model *model = work->model;
+    const Layer *layer = &model->layer[number];
+    size_t rows = (size_t)gates * WIDTH, all = (size_t)gates * model->units;
+    Sums x[MOST_GROUPS], r[MOST_GROUPS];
+    product(team, &layer->recurrent, block, number, first, 0, gates, streams, groups, r);
+    if (number)
+        product(team, &layer->input, block, number - 1, first, 1, gates, streams, groups, x);
+    for (int s = 0; s < groups * streams; s++) {
+        const float *known = number ? layer->bias + block * rows : model->table + ids[first + s] * all + block * rows;
+        Row below[MOST_GATES], before[MOST_GATES];
+        for (int g = 0; g < gates; g++) {
+            Floats sum = *(const Floats *)(known + g * WIDTH);
+            if (number)
+                sum += x[s / streams][g][s % streams];
+            memcpy(below[g], &sum, sizeof sum);
+            memcpy(before[g], &r[s / streams][g][s % streams], sizeof sum);
+        }
+        size_t at = ((size_t)number * work->streams + first + s) * model->units + (size_t)block * WIDTH;
+        if (cell == LSTM)
+            lstm(below, before, work->c + at, team->fresh + at);
+        else if (cell == GRU)
+            gru(below, before, layer->inner + block * WIDTH, work->h + at, team->fresh + at);
+        else
+            rnn(below, before, team->fresh + at);
+        for (int i = 0; i < WIDTH && model->bytes; i++)
+            team->coming[at + i] = as_byte(team->fresh[at + i]);
+    }
+}
+
+INLINE void advance_all(Team *team, int number, int from, int to, const int64_t *ids, const int cell, const int gates)
+{
+    int streams = team->work->streams;
+    for (int block = from; block < to; block++) {
+        int first = 0;
+        for (int groups; (groups = (streams - first) / TOGETHER); first += groups * TOGETHER) {
+            groups = groups < MOST_GROUPS ? groups : MOST_GROUPS;
+            advance(team, number, block, first, ids, cell, gates, TOGETHER, groups);
+        }
+        for (; first < streams; first++)
+            advance(team, number, block, first, ids, cell, gates, 1, 1);
+    }
+}
+
+INLINE void predict(const Team *team, int block, int first, float *logits, const int streams)
+{
+    const Model *model = team->work->model;
+    int row = block * WIDTH, left = model->vocabulary - row;
+    Sums y;
+    product(team, &model->head, block, model->layers - 1, first, 1, 1, streams, 1, &y);
+    for (int s = 0; s < streams; s++) {
+        y[0][s] += *(const Floats *)(model->head_bias + row);
+        memcpy(logits + (size_t)(first + s) * model->vocabulary + row, &y[0][s],
+               (left < WIDTH ? left : WIDTH) * sizeof(float));
+    }
+}
+
+/* The draw: charlm.generation.sampling in C, and its twin in every rule. */
+
+typedef struct {
+    double p;
+    int id;
+} Candidate;
+
+static int likelier(const void *a, const void *b)
+{
+    const Candidate *x = a, *y = b;
+    return x->p > y->p ? -1 : x->p < y->p ? 1 : x->id - y->id;
+}
+
+/* How many of the likeliest stay; `candidates` are sorted. */
+static int kept(const Candidate *candidates, int n, const Cut *cut)
+{
+    int keep = cut->top_k && cut->top_k < n ? (int)cut->top_k : n, size = 0;
+    if (cut->top_p < 1) {
+        double within = 0, sum = 0;
+        for (int i = 0; i < keep; i++)
+            within += candidates[i].p;
+        while (size < keep - 1 && (sum += candidates[size].p / within) < cut->top_p)
+            size++;
+        keep = size + 1;
+    }
+    for (size = 0; size < keep && candidates[size].p >= cut->min_p * candidates[0].p;)
+        size++;
+    return size;
+}
+
+/* The token that u in [0, 1) selects; p and candidates are room for n each. */
+static int choose(const float *logits, int n, double u, const Cut *cut, double *p, Candidate *candidates)
+{
+    int best = 0, last = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    if (cut->temperature == 0)
+        return best;
+    for (int i = 0; i < n; i++)
+        p[i] = exp(((double)logits[i] - logits[best]) / cut->temperature);
+    if (cut->top_k || cut->top_p < 1 || cut->min_p > 0) {
+        for (int i = 0; i < n; i++)
+            candidates[i] = (Candidate){p[i], i};
+        qsort(candidates, n, sizeof *candidates, likelier);
+        for (int i = kept(candidates, n, cut); i < n; i++)
+            p[candidates[i].id] = 0;
+    }
+    double total = 0, sum = 0;
+    for (int i = 0; i < n; i++)
+        total += p[i];
+    for (int i = 0; i < n && (i == 0 || sum <= u * total); i++)
+        if (p[i] > 0) {
+            sum += p[i];
+            last = i;
+        }
+    return last;
+}
+
+typedef struct {
+    Team *team;
+    int number;
+    double *p;             /* [vocabulary] */
+    Candidate *candidates; /* likewise */
+} Member;
+
+static void *take_part(void *argument)
+{
+    const Member *me = argument;
+    Team *team = me->team;
+    const Work *work = team->work;
+    const Model *model = work->model;
+    if (me->number)
+        keep_off(team->processor);
+    while (!atomic_load(&team->threads))
+        sched_yield();
+    int threads = atomic_load(&team->threads), streams = work->streams, vocabulary = model->vocabulary;
+#define MINE(n, end) ((int)((int64_t)(n) * (me->number + (end)) / threads))
+    int blocks = model->units / WIDTH, rows = (vocabulary + WIDTH - 1) / WIDTH;
+    int from = MINE(blocks, 0), to = MINE(blocks, 1);
+    for (int64_t step = 0; step < work->steps; step++) {
+        const int64_t *ids = (work->ids ? work->ids : work->drawn) + step * streams;
+        if (!work->ids) {
+            for (int s = MINE(streams, 0); s < MINE(streams, 1); s++)
+                work->drawn[step * streams + s] = choose(work->logits + (size_t)s * vocabulary, vocabulary,
+                                                         work->draws[step * streams + s], work->cut, me->p, me->candidates);
+            meet(team);
+        }
+        for (int number = 0; number < model->layers; number++) {
+            if (model->cell == LSTM)
+                advance_all(team, number, from, to, ids, LSTM, 4);
+            else if (model->cell == GRU)
+                advance_all(team, number, from, to, ids, GRU, 3);
+            else
+                advance_all(team, number, from, to, ids, RNN, 1);
+            meet(team);
+        }
+        float *logits = work->logits + (work->every ? (size_t)step * streams * vocabulary : 0);
+        for (int block = MINE(rows, 0); block < MINE(rows, 1); block++) {
+            int first = 0;
+            for (; first + TOGETHER <= streams; first += TOGETHER)
+                predict(team, block, first, logits, TOGETHER);
+            for (; first < streams; first++)
+                predict(team, block, first, logits, 1);
+        }
+        for (int row = 0; row < model->layers * streams; row++) { /* what was coming is there; each copies its own units */
+            size_t at = (size_t)row * model->units + (size_t)from * WIDTH, size = (size_t)(to - from) * WIDTH;
+            memcpy(work->h + at, team->fresh + at, size * sizeof(float));
+            if (model->bytes)
+                memcpy(team->old + at, team->coming + at, size);
+        }
+        meet(team);
+    }
+    return NULL;
+}
+
+/* All steps of `work`. Returns 0, or -1 if there was no memory, and then nothing has changed. */
+int charlm_run(const Work *work)
+{
+    const Model *model = work->model;
+    size_t state = (size_t)model->layers * work->streams * model->units, vocabulary = model->vocabulary;
+    int wanted = work->threads < MOST_THREADS ? work->threads : MOST_THREADS, started = 1;
+    float *fresh = malloc(state * sizeof *fresh);
+    uint8_t *bytes = malloc(2 * state);
+    double *p = malloc(wanted * vocabulary * sizeof *p);
+    Candidate *candidates = malloc(wanted * vocabulary * sizeof *candidates);
+    int done = fresh && bytes && p && candidates;
+    if (done) {
+        Team team = {.work = work, .fresh = fresh, .old = bytes, .coming = bytes + state};
+#if defined(__linux__)
+        team.processor = sched_getcpu();
+#endif
+        Member members[MOST_THREADS];
+        pthread_t others[MOST_THREADS];
+        for (size_t i = 0; i < state; i++)
+            bytes[i] = as_byte(work->h[i]);
+        for (int t = 0; t < wanted; t++)
+            members[t] = (Member){&team, t, p + t * vocabulary, candidates + t * vocabulary};
+        while (started < wanted && !pthread_create(&others[started], NULL, take_part, &members[started]))
+            started++; /* where no more can be had, fewer share the work */
+        atomic_store(&team.threads, started);
+        take_part(&members[0]);
+        for (int t = 1; t < started; t++)
+            pthread_join(others[t], NULL);
+    }
+    free(candidates);
+    free(p);
+    free(bytes);
+    free(fresh);
+    return done ? 0 : -1;
+}

@@ -1,0 +1,145 @@
+"""Recurrent cells, each once: its gates and states, the shapes of its weights, its step, and the layer that trains it.
+
+No torch is needed to know a cell: a layer for training is named by its place and imported when a network is built.
+A new cell is an object like those at the end of this module, and a line in `charlm.config.CELLS`.
+
+A layer computes W_i x + b_i for all gates at once, and W_h h + b_h likewise; blocks of H rows, one for each gate, lie
+in the order of `gates`, which for these cells is PyTorch's. docs/mathematics.md has the equations.
+
+Legend: B sequences side by side, E input width, H hidden units, G gates, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import CELLS, ModelConfig
+from charlm.options import resolve
+
+Floats = NDArray[np.float32]
+Shapes = dict[str, tuple[int, ...]]
+# From W_i x + biases [B, G H], W_h h [B, G H], the states [B, H] and the biases kept inside [inner H] to new states.
+Step = Callable[[Floats, Floats, tuple[Floats, ...], Floats], tuple[Floats, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """A recurrent cell.
+
+    gates     the blocks of its matrices, in their order; one called "f" is a forget gate, with a bias of its own
+    states    what is carried from step to step, the output h first
+    step      one step in NumPy, float32
+    layer     a torch module class for a chunk, called like torch.nn.LSTM(E, H) and with its parameters: inputs
+              [T, B, E] and states [1, B, H] each to outputs [T, B, H] and states
+    torch     one step as a torch function, called like torch.lstm_cell; without one, `layer` takes single steps
+    inner     of how many of the last gates b_h is not added to b_i, since it stands inside a product with another gate
+    compiled  the cell's number in kernel.c, if that knows it
+    """
+
+    gates: tuple[str, ...]
+    states: tuple[str, ...] = ("h",)
+    step: Step
+    layer: str | Callable[..., Any]
+    torch: str | Callable[..., Any] | None = None
+    inner: int = 0
+    compiled: int | None = None
+
+    def load_layer(self) -> Callable[..., Any]:
+        """The class of the layer that trains it; imports torch."""
+        return resolve(self.layer)  # type: ignore[no-any-return]
+
+    def load_torch(self) -> Callable[..., Any] | None:
+        """Its step as a torch function, or None; imports torch."""
+        return resolve(self.torch) if self.torch else None
+
+    def shapes(self, width: int, hidden: int) -> Shapes:
+        """Name and shape of each weight of a layer with inputs of this width."""
+        rows = len(self.gates) * hidden
+        return {"weight_ih": (rows, width), "weight_hh": (rows, hidden), "bias_ih": (rows,), "bias_hh": (rows,)}
+
+    def joined_bias(self, bias_ih: Floats, bias_hh: Floats) -> tuple[Floats, Floats]:
+        """What can be added up beforehand [G H], and the part of b_h that stands inside a product [inner H]."""
+        outside = len(bias_hh) // len(self.gates) * (len(self.gates) - self.inner)
+        bias = bias_ih.copy()
+        bias[:outside] += bias_hh[:outside]
+        return bias, bias_hh[outside:]
+
+
+def cell_of(config: ModelConfig) -> Cell:
+    """The cell of a network."""
+    cell: Cell = CELLS[config.cell]
+    return cell
+
+
+def weight_shapes(config: ModelConfig, vocabulary: int) -> Shapes:
+    """Name and shape of every weight of a network (docs/checkpoint.md)."""
+    shapes: Shapes = {"embedding.weight": (vocabulary + 1, config.embedding)} if config.embedding else {}
+    for layer in range(config.layers):
+        width = config.hidden if layer else (config.embedding or vocabulary)
+        own = cell_of(config).shapes(width, config.hidden)
+        shapes |= {f"rnn.{layer}.{name}": shape for name, shape in own.items()}
+    return shapes | {"head.weight": (vocabulary, config.hidden), "head.bias": (vocabulary,)}
+
+
+def state_shapes(config: ModelConfig, lanes: int) -> Shapes:
+    """Name and shape of every carried state of so many lanes."""
+    return {
+        f"state.{layer}.{name}": (lanes, config.hidden)
+        for layer in range(config.layers)
+        for name in cell_of(config).states
+    }
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + e^-x), by way of tanh, which cannot overflow."""
+    half = np.float32(0.5)
+    y: Floats = half * np.tanh(half * x) + half
+    return y
+
+
+def _lstm(x: Floats, product: Floats, state: tuple[Floats, ...], _: Floats) -> tuple[Floats, ...]:
+    h, c = state
+    gates = product + x
+    width = h.shape[1]
+    i, f, o = sigmoid(gates[:, :width]), sigmoid(gates[:, width : 2 * width]), sigmoid(gates[:, 3 * width :])
+    c = f * c + i * np.tanh(gates[:, 2 * width : 3 * width])
+    return o * np.tanh(c), c
+
+
+def _gru(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:
+    (h,) = state
+    width = h.shape[1]
+    gates = sigmoid(x[:, : 2 * width] + product[:, : 2 * width])
+    r, z = gates[:, :width], gates[:, width:]
+    n = np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + inner))
+    return (n + z * (h - n),)
+
+
+def _rnn(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:  # noqa: ARG001
+    return (np.tanh(x + product),)
+
+
+LSTM: Final = Cell(
+    gates=("i", "f", "g", "o"),
+    states=("h", "c"),
+    step=_lstm,
+    layer="torch.nn:LSTM",
+    torch="torch:lstm_cell",
+    compiled=0,
+)
+GRU: Final = Cell(
+    gates=("r", "z", "n"),
+    step=_gru,
+    layer="charlm.models.recurrence:GRU",
+    torch="torch:gru_cell",
+    inner=1,
+    compiled=1,
+)
+RNN: Final = Cell(
+    gates=("h",), step=_rnn, layer="charlm.models.recurrence:RNN", torch="torch:rnn_tanh_cell", compiled=2
+)

@@ -1,0 +1,226 @@
+"""The description in a checkpoint: all that is no tensor, as one JSON text; docs/checkpoint.md lists its fields.
+
+Whoever wants to can make a file with the right hash, so a text that is read here is trusted in nothing: not in its size
+once parsed, and not in holding what the rest of charlm takes for granted. `_REQUIRED` says what that is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, Final
+
+from charlm.errors import CheckpointError
+from charlm.options import FORMS
+
+FORMAT: Final = 1
+Kind = Callable[[Any], bool]
+
+# Parsed JSON can take a hundred times the memory of its text. The worst within these limits takes 235 MB, and what a
+# text in 100,000 files needs lies within them.
+_LARGEST: Final = 22 * 2**20
+_MOST_ENTRIES: Final = 620_000
+_DEEPEST: Final = 32
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Canonical JSON: sorted names, no spaces, ASCII; a number that is not finite is a bug of ours."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def too_large(text: str) -> bool:
+    """Whether parsing this JSON could take more memory than a checkpoint may."""
+    return len(text) > _LARGEST or sum(map(text.count, "[{,")) > _MOST_ENTRIES
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The description as a table in which everything that is read anywhere is there and of the right kind.
+
+    Raises CheckpointError for every other text.
+    """
+    if too_large(text):
+        raise CheckpointError("its description is too large")
+    try:
+        table: Any = json.loads(text, parse_float=_finite, parse_constant=_finite) if text.isascii() else None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("its description cannot be read") from error
+    if not isinstance(table, dict) or _deeper(table, _DEEPEST):
+        raise CheckpointError("its description cannot be read")
+    if (found := table.get("format")) != FORMAT or not _count(found):
+        raise CheckpointError(f"it has format {reprlib.repr(found)}; this charlm reads format {FORMAT}")
+    training = table.get("training")
+    whole = isinstance(training, dict) and "plan" in training
+    fault = _fault(table, {**_REQUIRED, "training": _TRAINING if whole else _MODEL_ALONE})
+    if fault is not None:
+        raise CheckpointError(f"its description is not complete: {fault[1:]} is missing or of another kind")
+    return table
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(digits)
+    return number
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """Whether tables and lists stand in each other more than so many levels deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(not levels or _deeper(part, levels - 1) for part in inner if isinstance(part, (dict, list)))
+
+
+def _fault(value: Any, shape: Any) -> str | None:
+    """Where a value departs from a shape of `_REQUIRED`, as .name.name[0], or None.
+
+    >>> _fault({"seconds": 1, "inexact": ["cpu", 3]}, _REQUIRED["bookkeeping"])
+    '.metrics_length'
+    >>> _fault({"seconds": 1, "metrics_length": 9, "inexact": ["cpu", 3]}, _REQUIRED["bookkeeping"])
+    '.inexact[1]'
+    """
+    match shape:
+        case tuple():
+            faults = [_fault(value, each) for each in shape]
+            return None if None in faults else faults[-1]
+        case dict() if isinstance(value, dict):
+            for name, inner in shape.items():
+                key = name.removesuffix("?")
+                if key not in value:
+                    if key == name:
+                        return f".{key}"
+                elif (fault := _fault(value[key], inner)) is not None:
+                    return f".{key}{fault}"
+            return None
+        case [inner] if isinstance(value, list):
+            return next((f"[{i}]{f}" for i, part in enumerate(value) if (f := _fault(part, inner)) is not None), None)
+    return None if callable(shape) and shape(value) else ""
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _several(value: object) -> bool:
+    return _count(value) and value != 0
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _seconds(value: Any) -> bool:
+    return _number(value) and 0 <= value < 1e12
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _none(value: object) -> bool:
+    return value is None
+
+
+def _zero(value: object) -> bool:
+    return _count(value) and value == 0
+
+
+def _nothing(value: object) -> bool:
+    return value == {}
+
+
+def _device(value: object) -> bool:
+    return isinstance(value, str) and FORMS["device"].pattern.fullmatch(value) is not None
+
+
+def _precision(value: object) -> bool:
+    return isinstance(value, str) and value in ("fp32", "tf32", "bf16", "fp16")
+
+
+def _position(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {"epoch", "shift", "offset"} and all(map(_count, value.values()))
+
+
+def _pairs(value: object, first: Kind, second: Kind) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and first(pair[0]) and second(pair[1]) for pair in value
+    )
+
+
+def _rollbacks(value: object) -> bool:
+    """The step that diverged, the one gone back to."""
+    return _pairs(value, _count, _count)
+
+
+def _step_losses(value: object) -> bool:
+    """Nats and tokens of the last steps."""
+    return _pairs(value, _number, _several)
+
+
+def _some_step_losses(value: object) -> bool:
+    return value != [] and _step_losses(value)
+
+
+def _plan(value: Any) -> bool:
+    """Knots (step, progress) from (0, 0) to (total, 1); only the last may be at the step of the one before."""
+    if not _pairs(value, _count, _number) or len(value) < 2 or value[0] != [0, 0] or value[-1][1] != 1:
+        return False
+    rising = all(a[0] < b[0] and a[1] <= b[1] <= 1 for a, b in pairwise(value[:-1]))
+    return rising and bool(value[-2][0] <= value[-1][0])
+
+
+# What a description holds at least. {..} is a table with these names, of which those with ? may be missing; [x] a list
+# of x; (x, y) is x or y; a function says yes or no. Other names are kept, and nothing here looks at them.
+_LOSS: Final = (_none, _number)
+_RESULT: Final = {
+    **dict.fromkeys(("steps", "characters_seen"), _count),
+    "train_loss": _number,
+    "seconds": _seconds,
+    "best_val_loss": _LOSS,
+    "stopped": _flag,
+}
+_REQUIRED: Final[Mapping[str, Any]] = {
+    "config": {"model": {}, "data": {}, "optim": {}, "train": {}},
+    "tokenizer": {"kind": _text},
+    "bookkeeping": {"seconds": _seconds, "metrics_length": _count, "inexact?": [_text]},
+    "history": [{"step": _count, "train_loss": _number, "val_loss": _number, "seconds": _seconds}],
+    "corpus": {
+        "fingerprint": _text,
+        "train_characters": _count,
+        "val_characters": _count,
+        "sources": [{"path": _text, "bytes": _count, "characters": _count, "sha256": _text, "held_out": _flag}],
+    },
+    "environment": {
+        **dict.fromkeys(("python", "torch", "reason"), _text),
+        "device": _device,
+        "threads": _several,
+        "precision": _precision,
+    },
+    "result": (
+        _nothing,
+        {**_RESULT, "val_loss": _none},
+        {**_RESULT, "val_loss": _number, "val_bits_per_character": _number, "val_perplexity": _LOSS},
+    ),
+}
+_MODEL_ALONE: Final = {"step": _count, "best": _LOSS}
+_STATE: Final = {
+    "plan": _plan,
+    "position": _position,
+    **dict.fromkeys(("checks", "tokens_seen", "best_step", "bad_checks", "good_steps"), _count),
+    "best": _LOSS,
+    "loss_scale": _positive,
+    "stopped": _flag,
+    "rollbacks?": _rollbacks,
+}
+_TRAINING: Final = (
+    {**_STATE, "step": _zero, "recent": _step_losses},
+    {**_STATE, "step": _several, "recent": _some_step_losses},
+)

@@ -1,0 +1,138 @@
+"""SentencePiece as a tokenizer that gives every text back."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.text.pieces import check_model
+from charlm.text.tokenizer import NOTHING, Encoded, Tokenizer, TokenizerState, utf8
+
+_SPACE_MARK: Final = re.compile("(\u2581+)")
+_UNSAFE: Final = re.compile("[\u2581\0]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Pieces of a SentencePiece model (Kudo and Richardson 2018), made lossless.
+
+    The model is trained without normalisation, with white space kept and bytes to fall back on, and reads one line
+    at a time; a line end is always the byte piece <0x0A>. SentencePiece writes a space as U+2581, so that character
+    itself goes in as bytes. Whatever a piece sequence would not reproduce exactly goes in as bytes too.
+    """
+
+    kind = "sentencepiece"
+    options = ("vocab_size", "sentencepiece")
+
+    def __init__(self, model: bytes) -> None:
+        check_model(model)  # before the library, which trusts it, comes to see it
+        from sentencepiece import SentencePieceProcessor
+
+        self._model = model
+        try:
+            self._processor: Any = SentencePieceProcessor(model_proto=model)
+            self.size = int(self._processor.get_piece_size())
+        except RuntimeError as error:
+            raise CheckpointError("the SentencePiece model in the checkpoint cannot be read") from error
+        self._byte_ids = [int(self._processor.piece_to_id(f"<0x{value:02X}>")) for value in range(256)]
+
+    @classmethod
+    def train(
+        cls,
+        text: str,
+        vocab_size: int = 0,
+        sentencepiece: str = "unigram",
+        **options: Any,  # noqa: ARG003
+    ) -> SentencePieceTokenizer:
+        from sentencepiece import SentencePieceTrainer
+
+        if not any(line.strip("\r") for line in _safe_lines(text)):
+            raise DataError(
+                "the text holds nothing that sentencepiece could learn from: line ends alone",
+                kept="nothing was written",
+                hint="use --tokenizer char",
+            )
+        model = io.BytesIO()
+        try:
+            SentencePieceTrainer.train(
+                sentence_iterator=iter(_safe_lines(text)),
+                model_writer=model,
+                model_type=sentencepiece,
+                vocab_size=vocab_size,
+                hard_vocab_limit=False,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                byte_fallback=True,
+                character_coverage=1.0,
+                max_sentence_length=2**30,
+                num_threads=1,
+                unk_id=0,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            if sentencepiece == "unigram" and "no pieces" in str(
+                error
+            ):  # it prunes all it has, as of one character, 8 to 54 times
+                return cls.train(text, vocab_size=vocab_size, sentencepiece="bpe")
+            required = 257 + len(set(text))
+            raise ConfigError(
+                f"--vocab-size {vocab_size} is too small: this text's own characters and the 256 bytes take {required}",
+                kept="nothing was written",
+                hint="leave it out, or give a larger one",
+            ) from error
+        return cls(model.getvalue())
+
+    @cached_property
+    def pieces(self) -> Sequence[bytes]:
+        names = [str(self._processor.id_to_piece(i)) for i in range(self.size)]
+        pieces = [
+            b"" if self._processor.is_control(i) or self._processor.is_unknown(i) else _unspace(names[i])
+            for i in range(self.size)
+        ]
+        for value, token in enumerate(self._byte_ids):
+            pieces[token] = bytes([value])
+        return pieces
+
+    def encode(self, text: str) -> Encoded:
+        ids: list[int] = []
+        lines = text.split("\n")
+        for number, line in enumerate(lines):
+            for part in _SPACE_MARK.split(line):
+                ids += self._encode_part(part)
+            if number < len(lines) - 1:
+                ids.append(self._byte_ids[10])
+        return Encoded(np.array(ids, dtype=np.int32), NOTHING)
+
+    def _encode_part(self, part: str) -> list[int]:
+        raw = utf8(part)
+        if "\u2581" not in part:
+            ids: list[int] = self._processor.encode(part, out_type=int)
+            if b"".join([self.pieces[i] for i in ids]) == raw:
+                return ids
+        return [self._byte_ids[value] for value in raw]
+
+    def state(self) -> TokenizerState:
+        return TokenizerState({"kind": self.kind}, self._model)
+
+    @classmethod
+    def restore(cls, state: TokenizerState) -> SentencePieceTokenizer:
+        return cls(state.model)
+
+
+def _unspace(piece: str) -> bytes:
+    return piece.replace("\u2581", " ").encode()
+
+
+def _safe_lines(text: str) -> Iterable[str]:
+    """What SentencePiece may learn from: lines cut at its own mark for a space, at NUL, which it cannot hold, and
+    within the names of its own pieces, which it would leave out."""
+    return (part for line in text.split("\n") for part in _UNSAFE.split(line) if part)

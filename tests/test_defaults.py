@@ -1,0 +1,161 @@
+"""The recipe completes what a user gives, changes none of it, and says why for all that it chose."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, check_train, options_of
+from charlm.errors import ConfigError
+from charlm.options import Option, Value, seconds
+from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, preset
+
+PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+SPECS = options_of(*TRAIN_SECTIONS)
+ALWAYS = {
+    "optimizer",
+    "lr",
+    "bptt",
+    "batch",
+    "drop_state",
+    "hidden",
+    "embedding",
+    "dropout_input",
+    "dropout_between",
+    "dropout_output",
+    "weight_decay",
+    "average",
+}
+
+
+def values(spec: Option) -> st.SearchStrategy[Value]:
+    if spec.type is int:
+        return st.integers(int(spec.low), int(spec.high))
+    if spec.type is float:
+        return st.floats(spec.low, spec.high, exclude_min=spec.above)
+    texts = {"duration": ("0.1s", "45s", "3m", "10000h"), "every": ("1", "9s"), "device": ("cpu", "cuda:1")}
+    return st.sampled_from(spec.choices or texts.get(spec.form, ("0.1", "later.txt")))
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> dict[str, Value]:
+    """What a user may give: any options, but one length at most."""
+    found = draw(st.fixed_dictionaries({}, optional={name: values(spec) for name, spec in SPECS.items()}))
+    kept = draw(st.sampled_from(LENGTHS))
+    return {name: value for name, value in found.items() if name not in LENGTHS or name == kept}
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> Facts:
+    characters = draw(st.one_of(st.integers(2, 5000), st.integers(2, 10**10)))
+    return Facts(
+        characters,
+        draw(st.integers(max(1, characters // 10), 4 * characters)),
+        draw(st.integers(1, 65536)),
+        draw(st.sampled_from(["cpu", "cuda", "mps"])),
+        draw(st.floats(1e9, 1e15)),
+    )
+
+
+@PROFILE
+@given(choices(), facts())
+def test_what_is_given_is_kept_and_the_rest_is_complete(chosen: dict[str, Value], facts: Facts) -> None:
+    config, _ = choose(chosen, facts)
+    flat = config.flat()
+    assert {name: flat[name] for name in chosen} == chosen
+    assert Config.checked(flat) == config
+    assert sum(bool(flat[name]) for name in LENGTHS) == 1
+
+
+@PROFILE
+@given(choices(), facts())
+def test_reasons_are_given_for_exactly_what_was_chosen(chosen: dict[str, Value], facts: Facts) -> None:
+    config, reasons = choose(chosen, facts)
+    everything = set(choose({}, facts)[1])
+    assert everything - set(LENGTHS) >= ALWAYS
+    if any(name in chosen for name in LENGTHS):
+        everything = everything - set(LENGTHS) | {"patience"}  # a length that was asked for is kept to
+    assert set(reasons) == everything - set(chosen)
+    assert all(len(reason) > 8 for reason in reasons.values())
+    untouched = SPECS.keys() - chosen.keys() - reasons.keys()
+    assert all(config.flat()[name] == Config().flat()[name] for name in untouched)
+
+
+@PROFILE
+@given(choices(), facts())
+def test_choices_are_the_same_for_the_same_facts(chosen: dict[str, Value], facts: Facts) -> None:
+    before = dict(chosen)
+    assert choose(chosen, facts) == choose(dict(reversed(chosen.items())), facts)
+    assert chosen == before
+
+
+@PROFILE
+@given(facts())
+def test_windows_and_lanes_fit_into_the_text(facts: Facts) -> None:
+    train = choose({}, facts)[0].train
+    assert 1 <= train.bptt <= facts.tokens
+    assert 1 <= train.batch <= max(1, facts.tokens // train.bptt)
+
+
+@pytest.mark.parametrize("characters", [50_000, 1_000_000, 10**8])
+def test_without_a_length_a_text_is_read_for_ten_minutes(characters: int) -> None:
+    config, reasons = choose({}, Facts(characters, characters, 80, "cpu", 2e11))
+    assert seconds(config.train.time) == 600
+    assert config.train.patience > 0
+    assert "ten minutes" in reasons["time"]
+
+
+def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
+    def chosen(characters: int, **more: Value) -> Config:
+        return choose(more, Facts(characters, characters, 80, "cpu", 2e11))[0]
+
+    rates = {name: chosen(10**6, optimizer=name).optim.lr for name in ("muon", "adamw", "rmsprop")}
+    assert len(set(rates.values())) == 3
+    updates = [chosen(10**6, steps=steps).optim.lr for steps in (10, 1000, 2000, 4000, 8000, 16000, 10**6)]
+    assert updates == sorted(updates, reverse=True)
+    assert (updates[0], updates[3], updates[-1]) == (0.04, 0.02, 0.01)
+    sizes = [chosen(characters).model.hidden for characters in (500, 20_000, 10**6)]
+    assert sizes == sorted(set(sizes))
+    assert [chosen(10**6, hidden=hidden).model.embedding for hidden in (32, 100, 400)] == [32, 64, 64]
+    many = choose({"hidden": 400}, Facts(10**6, 10**6, 4000, "cpu", 2e11))[0]
+    assert many.model.embedding == 256
+    repeated = [chosen(10**6, epochs=epochs).model.dropout_between for epochs in (1, 10, 30, 1000)]
+    assert repeated == sorted(set(repeated))
+    assert repeated[0] == 0
+    decays = [chosen(10**6, epochs=epochs).optim.weight_decay for epochs in (1, 4, 10, 1000)]
+    assert decays == sorted(decays)
+    assert decays[0] < decays[-1]
+    assert [chosen(10**6, steps=steps).optim.average for steps in (10, 4900, 5100, 10**6)] == [0, 0, 0.05, 0.05]
+
+
+def test_the_preset_is_the_lectures_demo() -> None:
+    josef = preset("josef-k")
+    assert check_train(josef.options) == josef.options
+    config, reasons = choose({**josef.options, "epochs": 1}, Facts(460_000, 460_000, 80, "cpu", 2e11))
+    model, optim = config.model, config.optim
+    assert (model.cell, model.layers, model.hidden, model.embedding) == ("lstm", 2, 512, 0)
+    assert (model.dropout_input, model.dropout_between, model.dropout_output) == (0, 0.5, 0)
+    assert (optim.optimizer, optim.weight_decay, optim.decay, optim.warmup) == ("adamw", 0, "none", 0)  # Adam
+    assert reasons.keys() == {"patience"}
+    departures = " ".join(josef.departures)
+    assert "state is carried" in departures
+    assert "fresh dropout mask" in departures
+
+
+@pytest.mark.parametrize("name", ["", "josef", "Josef-K"])
+def test_an_unknown_preset_is_refused_with_those_that_exist(name: str) -> None:
+    assert (dict(preset(None).options), preset(None).departures) == ({}, ())
+    with pytest.raises(ConfigError, match=rf"--preset must be one of {', '.join(PRESETS)}, not '{name}'"):
+        preset(name)
+
+
+@pytest.mark.parametrize(("length", "pieces"), [(2, 100), (25_000, 100), (25_250, 101), (250_000, 1000), (10**6, 4000)])
+def test_sentencepiece_gets_what_it_needs_and_more_for_a_longer_text(length: int, pieces: int) -> None:
+    """Bytes, unknown, own characters, and a piece for every 250 characters, within bounds."""
+    text = ("ab" * (length // 2))[:length]
+    asked: dict[str, Value] = {"tokenizer": "sentencepiece"}
+    assert choose_vocabulary(asked, text) == {**asked, "vocab_size": 257 + 2 + pieces}
+    assert choose_vocabulary({**asked, "vocab_size": 777}, text) == {**asked, "vocab_size": 777}
+    assert choose_vocabulary({"tokenizer": "char"}, text) == {"tokenizer": "char"}
+    assert check_train(choose_vocabulary(asked, text))["vocab_size"] == 257 + 2 + pieces
