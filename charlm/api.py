@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +29,7 @@ from charlm.errors import ConfigError, DataError
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import Piece, collect, generate
+from charlm.options import Value
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
 from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from charlm.training.events import Emit
 
 PathLike = str | os.PathLike[str]
+Stop = Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,37 @@ class Trained:
     parameters: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRequest:
+    """A training run as a user asked for it, with options that are already checked.
+
+    `options` are those that were given, as `charlm.config.check_train` returns them.
+    """
+
+    corpus: tuple[str, ...] = ()
+    options: Mapping[str, Value] = field(default_factory=dict)
+    name: str | None = None
+    checkpoints: str = DEFAULT_FOLDER
+    preset: str | None = None
+    init_from: str | None = None
+    resume: bool = False
+    force: bool = False
+    allow_data_change: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.force:
+            raise ConfigError("--resume and --force exclude each other", kept="nothing was changed")
+
+    @property
+    def run(self) -> Run:
+        """The run that is meant: by name, by the first corpus's stem, or for a bare `resume` the newest."""
+        if self.name is None and not self.corpus and self.resume:
+            return newest_run(Path(self.checkpoints))
+        first = self.corpus[0] if self.corpus else STDIN
+        stem = "stdin" if first == STDIN else Path(first).resolve().stem
+        return open_run(self.name if self.name is not None else stem, self.checkpoints)
+
+
 def train(
     *corpus: PathLike,
     name: str | None = None,
@@ -70,7 +103,7 @@ def train(
     force: bool = False,
     allow_data_change: bool = False,
     on_event: Emit | None = None,
-    stop: Callable[[], str | None] = lambda: None,
+    stop: Stop = lambda: None,
     **options: object,
 ) -> Trained:
     """Train a run on files, folders or "-"; `options` are those of `charlm train`, with `_` for `-`.
@@ -81,35 +114,44 @@ def train(
     Raises ConfigError, DataError, CheckpointError, DivergedError or StorageError; a run that exists is left as it is
     unless `resume` or `force` says otherwise.
     """
-    given = check_train(options)
-    from charlm.training.defaults import preset as find_preset
+    request = TrainingRequest(
+        corpus=tuple(os.fspath(path) for path in corpus),
+        options=check_train(options),
+        name=name,
+        checkpoints=os.fspath(checkpoints),
+        preset=preset,
+        init_from=os.fspath(init_from) if init_from else None,
+        resume=resume,
+        force=force,
+        allow_data_change=allow_data_change,
+    )
+    return run(request, on_event=on_event, stop=stop)
+
+
+def run(request: TrainingRequest, *, on_event: Emit | None = None, stop: Stop = lambda: None) -> Trained:
+    """`train`, for a request whose options have been checked."""
+    from charlm.training.defaults import preset
     from charlm.training.events import ignore
     from charlm.training.session import Order, new_run, old_run
 
-    if resume and force:
-        raise ConfigError("--resume and --force exclude each other", kept="nothing was changed")
-    paths = tuple(os.fspath(path) for path in corpus)
-    run = _run(paths, name, os.fspath(checkpoints), resume)
-    donor = os.fspath(init_from) if init_from else None
-    order = Order(paths, given, find_preset(preset), donor, force, allow_data_change)
-    emit = on_event or ignore
-    if resume and run.saved:
-        with old_run(run, order, emit, stop) as trainer:
+    folder, emit = request.run, on_event or ignore
+    order = Order(
+        request.corpus,
+        request.options,
+        preset(request.preset),
+        request.init_from,
+        request.force,
+        request.allow_data_change,
+    )
+    if request.resume and folder.saved:
+        with old_run(folder, order, emit, stop) as trainer:
             if isinstance(trainer, Checkpoint):
-                return _trained(run, "patience" if trainer.result["stopped"] else "done")
-            return _trained(run, trainer.train().reason)
-    if not paths:
+                return _trained(folder, "patience" if trainer.result["stopped"] else "done")
+            return _trained(folder, trainer.train().reason)
+    if not request.corpus:
         raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
-    with new_run(run, order, emit, stop) as trainer:
-        return _trained(run, trainer.train().reason)
-
-
-def _run(paths: tuple[str, ...], name: str | None, folder: str, resume: bool) -> Run:
-    """The run that a user means: by name, by the first corpus's stem, or for a bare `--resume` the newest."""
-    if name is None and not paths and resume:
-        return newest_run(Path(folder))
-    first = paths[0] if paths else STDIN
-    return open_run(name if name is not None else ("stdin" if first == STDIN else Path(first).resolve().stem), folder)
+    with new_run(folder, order, emit, stop) as trainer:
+        return _trained(folder, trainer.train().reason)
 
 
 def _trained(run: Run, reason: str) -> Trained:
@@ -125,7 +167,16 @@ def load(
     `options` say where and how to score: `device`, `precision`, `threads`, as for `charlm eval`.
     Raises CheckpointError when there is none, or when it is not whole.
     """
-    config = check_eval(options)
+    return open_model(checkpoint, check_eval(options), checkpoints=checkpoints)
+
+
+def open_model(
+    checkpoint: PathLike | None = None,
+    config: EvalConfig = EvalConfig(),  # noqa: B008 - frozen
+    *,
+    checkpoints: PathLike = DEFAULT_FOLDER,
+) -> LanguageModel:
+    """`load`, with options that have been checked."""
     path = find_checkpoint(os.fspath(checkpoint) if checkpoint is not None else None, os.fspath(checkpoints))
     return LanguageModel(path, load_checkpoint(path), config)
 

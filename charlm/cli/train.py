@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
             own = {key: value if value is not None else texts[key] for key, value in own.items()}
             switches = {key: on or bool(_typed(key, table.pop(key, None), bool)) for key, on in switches.items()}
             options = merge(table, options)
-        check_train(options)
+        checked = check_train(options)
 
         from charlm import api
         from charlm.report.progress import Progress
@@ -81,17 +81,16 @@ def register(app: typer.Typer) -> None:
                 if isinstance(event, Saved):
                     stop.saved(one_line(f"step {event.step:,} is saved in {event.path}"), _again(event.path.parent))
 
-            trained = api.train(
-                *(corpus or ()),
+            request = api.TrainingRequest(
+                corpus=tuple(corpus or ()),
+                options=checked,
                 name=own["name"],
                 checkpoints=own["checkpoints"] or _FOLDER,
                 preset=own["preset"],
                 init_from=own["init_from"],
                 **switches,
-                on_event=follow,
-                stop=stop,
-                **options,  # type: ignore[arg-type]
             )
+            trained = api.run(request, on_event=follow, stop=stop)
         _report(screen, trained, as_json)
 
 
