@@ -16,7 +16,7 @@ from bench.stepping import EMBEDDING, HIDDEN, WINDOW, step_times
 from bench.train import VOCABULARY, plain_speed, random_text
 from charlm.config import ModelConfig
 from charlm.generation.cuda import TorchDecoder
-from charlm.generation.sampling import Cut
+from charlm.generation.sampling import SamplingParameters
 from charlm.models.network import Network, export_weights, initialise
 
 BATCH, STEPS, WARM, PAIRS = 256, 40, 10, 3
@@ -52,12 +52,12 @@ def _decoded() -> float:
     initialise(network, 0)
     decoder = TorchDecoder(network.config, export_weights(network), torch.device("cuda"))
     logits, state = decoder.step([0], decoder.init_state(1))
-    draws, times = np.random.default_rng(0).random((64, 1)), []
+    uniforms, times = np.random.default_rng(0).random((64, 1)), []
     for _ in range(51):
         began = time.perf_counter()
-        _, logits, state = decoder.draw(logits, state, draws, Cut(0.8))
+        _, logits, state = decoder.sample(logits, state, uniforms, SamplingParameters(0.8))
         times.append(time.perf_counter() - began)
-    return len(draws) / median(times[1:])
+    return len(uniforms) / median(times[1:])
 
 
 def _ours(text: Path) -> float:

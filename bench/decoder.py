@@ -22,7 +22,7 @@ import charlm
 from bench.rows import Row, bounded, compared
 from charlm.config import ModelConfig
 from charlm.generation.engine import open_decoder
-from charlm.generation.sampling import Cut
+from charlm.generation.sampling import SamplingParameters
 from charlm.models.network import Network, export_weights, initialise
 from charlm.text.known import python_docs
 
@@ -93,7 +93,7 @@ def ours(config: ModelConfig, weights: Weights, streams: int, precision: str) ->
 
     def write(count: int) -> None:
         nonlocal logits, state
-        _, logits, state = decoder.draw(logits, state, random.random((count, streams)), Cut())
+        _, logits, state = decoder.sample(logits, state, random.random((count, streams)), SamplingParameters())
 
     return write
 

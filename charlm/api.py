@@ -293,7 +293,7 @@ class LanguageModel:
 
     @cached_property
     def _scorer(self) -> tuple[Runtime, Scorable]:
-        from charlm.evaluation.score import Stepwise
+        from charlm.evaluation.score import ScorableDecoder
         from charlm.models.network import Network, import_weights
         from charlm.runtime.device import choose_device, choose_runtime, set_threads
 
@@ -301,7 +301,7 @@ class LanguageModel:
         threads = set_threads(config.threads, at_most=int(self.checkpoint.environment["threads"]))
         if config.engine == "decoder":
             decoder = self._decoder("auto", config.precision, threads)
-            return choose_runtime(choose_device("cpu"), "fp32", threads), Stepwise(decoder)
+            return choose_runtime(choose_device("cpu"), "fp32", threads), ScorableDecoder(decoder)
         runtime = choose_runtime(choose_device(config.device), config.precision, threads)
         network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)

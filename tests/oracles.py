@@ -1,6 +1,6 @@
 """The textbook's equations, written out one character, one layer and one gate at a time, and other shared helpers.
 
-The equations use neither torch.nn nor the code under test. Legend: T window, B lanes, H hidden units, V vocabulary.
+The equations use neither torch.nn nor the code under test. Legend: T chunk, B lanes, H hidden units, V vocabulary.
 """
 
 from __future__ import annotations

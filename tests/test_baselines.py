@@ -16,7 +16,7 @@ import pytest
 from oracles import synthetic_text
 
 from charlm.config import DataConfig
-from charlm.evaluation.baselines import Baseline, baselines, code_lengths, counted
+from charlm.evaluation.baselines import Baseline, baselines, code_lengths, score_ngrams
 from charlm.evaluation.score import Score
 from charlm.models.ngram import AddDelta, Backoff, Counts, KneserNey, NGram, WittenBell
 from charlm.text.tokenizer import SCALARS, ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
@@ -26,7 +26,7 @@ ALL: dict[type[NGram], list[int]] = {AddDelta: [2], Backoff: [1, 3], WittenBell:
 
 
 def rows(tokenizer: Tokenizer, train: str, text: str) -> list[Baseline]:
-    return list(counted(tokenizer.encode(train).ids, tokenizer, tokenize(tokenizer, text), ALL))
+    return list(score_ngrams(tokenizer.encode(train).ids, tokenizer, tokenize(tokenizer, text), ALL))
 
 
 @pytest.fixture(scope="module", params=["char", "byte", "sentencepiece"])
@@ -87,7 +87,7 @@ def test_order_one_by_hand() -> None:
     """Counted on aab: add-delta with 1/2 each, and the escape of one character seen once among three."""
     tokenizer = CharTokenizer.train("aab")
     ids, tokens = tokenizer.encode("aab").ids, tokenize(tokenizer, "ab☃")
-    (row,) = counted(ids, tokenizer, tokens, {AddDelta: [1]})
+    (row,) = score_ngrams(ids, tokenizer, tokens, {AddDelta: [1]})
     e = (1 + 0.5) / (3 + 1)
     p = (1 - e) * (2 + 0.5) / 4 * (1 - e) * (1 + 0.5) / 4 * e / (1_112_064 - 2)
     assert (row.model, row.kind) == ("add-delta 1", "counts")
@@ -99,7 +99,7 @@ def test_order_one_costs_bytes_their_frequencies() -> None:
     """And is divided by characters, of which there are fewer."""
     tokenizer = ByteTokenizer()
     text = "é" * 50
-    (row,) = counted(tokenizer.encode(text * 100).ids, tokenizer, tokenize(tokenizer, text), {KneserNey: [1]})
+    (row,) = score_ngrams(tokenizer.encode(text * 100).ids, tokenizer, tokenize(tokenizer, text), {KneserNey: [1]})
     assert row.score.bits_per_character == pytest.approx(2, abs=1e-3)
     assert row.score.bits_per_byte == pytest.approx(1, abs=1e-3)
 

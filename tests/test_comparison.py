@@ -22,15 +22,15 @@ from charlm.config import DataConfig
 from charlm.errors import ConfigError
 from charlm.evaluation.baselines import baselines, charged
 from charlm.evaluation.bootstrap import interval, resampled_means
-from charlm.evaluation.comparison import Appraisal, Asked, Kind, Row, appraise, character_nats, ranked
+from charlm.evaluation.comparison import Comparison, ComparisonOptions, Kind, Row, character_nats, compare, rank
 from charlm.evaluation.dynamic import dynamic_nats
-from charlm.evaluation.mixture import mixed_nats
+from charlm.evaluation.mixture import mix
 from charlm.evaluation.score import Score, exact_nats
 from charlm.evaluation.surprisal import surprisal
 from charlm.models.network import Network, import_weights
 from charlm.models.ngram import Counts, KneserNey
 from charlm.report.console import console
-from charlm.report.evaluation import appraisal_report, standing_in_words
+from charlm.report.evaluation import comparison_report, describe_ranking
 from charlm.text.tokenizer import Tokenizer, tokenize, train_tokenizer
 
 FIRST = synthetic_text(12_000, seed=7)
@@ -41,7 +41,7 @@ ODD = FIRST[:50] + "Ωé☃ naïve 🙂\n"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two texts, two runs of the first, of characters and of bytes, one of the second, and two texts of either kind."""
-    folder = tmp_path_factory.mktemp("appraisal")
+    folder = tmp_path_factory.mktemp("comparison")
     for name, text in {"first.txt": FIRST, "second.txt": SECOND}.items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "x.txt").write_text(synthetic_text(13_500, seed=7)[12_000:], encoding="utf-8")
@@ -116,8 +116,8 @@ class _Given:
 def test_every_row_is_what_its_definition_gives(place: Path, name: str) -> None:
     (model,) = loaded(place, name)
     text = ODD * 30
-    asked = Asked(exact=True, dynamic=True, mix=True, baselines=True)
-    rows = {row.model: row for row in appraise([model], [("odd", text)], asked=asked).rows}
+    options = ComparisonOptions(exact=True, dynamic=True, mix=True, baselines=True)
+    rows = {row.model: row for row in compare([model], [("odd", text)], options=options).rows}
     tokenizer, tokens = model.tokenizer, tokenize(model.tokenizer, text)
     train = FIRST[: len(FIRST) - len(model.held_out())]
 
@@ -130,8 +130,8 @@ def test_every_row_is_what_its_definition_gives(place: Path, name: str) -> None:
     wanted: dict[str, NDArray[Any]] = {
         "lstm": static,
         "lstm, dynamic": dynamic,
-        "lstm + kneser-ney 8": mixed_nats([static, counted], tokens.ids),
-        "lstm, dynamic + kneser-ney 8": mixed_nats([dynamic, counted], tokens.ids),
+        "lstm + kneser-ney 8": mix([static, counted], tokens.ids),
+        "lstm, dynamic + kneser-ney 8": mix([dynamic, counted], tokens.ids),
         "kneser-ney 8": counted,
     }
     for called, nats in wanted.items():
@@ -166,7 +166,7 @@ def test_a_network_reads_the_same_before_and_after_it_learned(place: Path) -> No
 
 def test_models_of_one_training_text_are_judged_against_the_same_rows_once(place: Path) -> None:
     models = loaded(place, "first", "again", "bytes", "second")
-    found = appraise(models, texts(place, "x.txt"), asked=Asked(baselines=True))
+    found = compare(models, texts(place, "x.txt"), options=ComparisonOptions(baselines=True))
     counted = [row for row in found.rows if row.kind == "counts"]
     owners = [Path(row.checkpoint).parent.name for row in counted if row.model == "kneser-ney 3"]
     assert owners == ["first", "bytes", "second"]
@@ -176,7 +176,7 @@ def test_models_of_one_training_text_are_judged_against_the_same_rows_once(place
         beside = found.beside(network)
         assert {Path(row.checkpoint).parent.name for row in beside if row.kind == "counts"} == {owner}
     assert found.verbatim == frozenset()
-    inside = appraise(loaded(place, "first"), [("part", FIRST[500:900])], asked=Asked(mix=True))
+    inside = compare(loaded(place, "first"), [("part", FIRST[500:900])], options=ComparisonOptions(mix=True))
     assert inside.verbatim == {(0, inside.rows[0].checkpoint)}
 
 
@@ -187,10 +187,10 @@ def test_who_wrote_this(place: Path) -> None:
     """A matrix of models of two tokenizers and texts of two kinds; all of it again from the single figures."""
     models = loaded(place, "first", "bytes", "second")
     named = texts(place, "x.txt", "y.txt")
-    found = appraise(models, named)
+    found = compare(models, named)
     assert [row.text for row in found.rows] == ["x.txt", "y.txt"] * 3
     assert [row.checkpoint for row in found.rows[::2]] == [str(model.path) for model in models]
-    pairs = found.comparisons()
+    pairs = found.network_pairs()
     for (name, text), pair in zip(named, pairs, strict=True):
         figures = {str(model.path): model.score(text).bits_per_character for model in models}
         best, other = sorted(figures, key=lambda path: figures[path])[:2]
@@ -212,28 +212,28 @@ def test_who_wrote_this(place: Path) -> None:
 
 
 def test_held_out_texts_of_different_runs_are_not_compared(place: Path) -> None:
-    found = appraise(loaded(place, "first", "second"))
+    found = compare(loaded(place, "first", "second"))
     assert [row.number for row in found.rows] == [0, 1]
-    assert found.comparisons() == []
-    same = appraise(loaded(place, "first", "again", "bytes"))
+    assert found.network_pairs() == []
+    same = compare(loaded(place, "first", "again", "bytes"))
     assert [row.number for row in same.rows] == [0, 0, 0]
-    assert len(same.comparisons()) == 1
+    assert len(same.network_pairs()) == 1
 
 
 @pytest.mark.parametrize("text", ["", "a", "too short."])
 def test_texts_of_hardly_any_characters(place: Path, text: str) -> None:
-    asked = Asked(dynamic=True, mix=True, baselines=True)
-    found = appraise(loaded(place, "first", "bytes"), [("little", text)], asked=asked)
+    options = ComparisonOptions(dynamic=True, mix=True, baselines=True)
+    found = compare(loaded(place, "first", "bytes"), [("little", text)], options=options)
     assert all(row.interval is None for row in found.rows)
     for row in found.rows:
         parsed(json.dumps(row.record(), allow_nan=False))
         assert (row.record()["bits_per_character"] is None) == (not text)
-    for pair in [*found.comparisons(), *found.standings()]:
+    for pair in [*found.network_pairs(), *found.baseline_pairs()]:
         assert text
         assert not pair.sure
         assert pair.record()["interval"] is None
     stream = io.StringIO()
-    appraisal_report(console(stream, color=False), found)
+    comparison_report(console(stream, color=False), found)
     assert ("nothing to score" if not text else "nobody can say how sure") in stream.getvalue()
     assert "nan" not in stream.getvalue()
 
@@ -263,20 +263,20 @@ OTHERS = [*COUNTS, row("xz", "code length", 2.6), row("gzip", "code length", 3.0
     ],
 )
 def test_where_a_model_stands_in_words(bits: float, words: list[str]) -> None:
-    said = " ".join(standing_in_words(row("lstm", "network", bits), OTHERS, "the lstm"))
+    said = " ".join(describe_ranking(row("lstm", "network", bits), OTHERS, "the lstm"))
     for word in [*words, f"{bits:.4f} bits a character"]:
         assert word in said
 
 
 def test_how_sure_it_is_in_words() -> None:
     network = row("lstm", "network", 2.19, 0.05)
-    assert any("may say the opposite" in line for line in standing_in_words(network, COUNTS, "the lstm"))
+    assert any("may say the opposite" in line for line in describe_ranking(network, COUNTS, "the lstm"))
     network = row("lstm", "network", 2.1)
-    assert any("would say the same" in line for line in standing_in_words(network, COUNTS, "the lstm"))
-    known = standing_in_words(network, COUNTS, "the lstm", known=True)
+    assert any("would say the same" in line for line in describe_ranking(network, COUNTS, "the lstm"))
+    known = describe_ranking(network, COUNTS, "the lstm", known=True)
     assert any("by heart" in line for line in known)
     assert not any("learned" in line for line in known)
-    assert standing_in_words(network, [], "the lstm") == []
+    assert describe_ranking(network, [], "the lstm") == []
 
 
 def test_what_is_made_of_a_network_in_words() -> None:
@@ -286,7 +286,7 @@ def test_what_is_made_of_a_network_in_words() -> None:
         row("lstm + kneser-ney 8", "mixture", 2.1),
         row("lstm, dynamic + kneser-ney 8", "mixture", 2.4),
     ]
-    first, second, third = standing_in_words(network, made, "the lstm")
+    first, second, third = describe_ranking(network, made, "the lstm")
     assert first.startswith("Learning as it reads, the lstm needs 0.1000 bits a character fewer")
     assert second.startswith("Together with kneser-ney 8 the lstm needs 0.2000 bits a character fewer")
     assert third.startswith("Learning as it reads, and together with kneser-ney 8, the lstm needs 0.1000 bits a")
@@ -295,12 +295,12 @@ def test_what_is_made_of_a_network_in_words() -> None:
 
 def test_figures_that_do_not_exist_come_last_and_win_nothing() -> None:
     rows = [row("lstm", "network", math.inf), row("gru", "network", 2.0, checkpoint="b")]
-    assert [each.model for each in ranked(rows)] == ["gru"]
-    found = Appraisal(tuple(rows), {}, frozenset())
-    assert found.comparisons() == []
-    far = Appraisal((row("lstm", "network", 1.0), row("gru", "network", 2000.0)), {}, frozenset())
-    assert far.comparisons()[0].record()["perplexity_factor"] is None
-    even = Appraisal((rows[1], rows[1]), {}, frozenset()).comparisons()[0]
+    assert [each.model for each in rank(rows)] == ["gru"]
+    found = Comparison(tuple(rows), {}, frozenset())
+    assert found.network_pairs() == []
+    far = Comparison((row("lstm", "network", 1.0), row("gru", "network", 2000.0)), {}, frozenset())
+    assert far.network_pairs()[0].record()["perplexity_factor"] is None
+    even = Comparison((rows[1], rows[1]), {}, frozenset()).network_pairs()[0]
     assert (even.difference, even.sure) == (0, False)
 
 
@@ -353,8 +353,8 @@ def test_without_options_it_is_what_it_was(place: Path) -> None:
 def test_tables_and_words(place: Path) -> None:
     stream = io.StringIO()
     named = texts(place, "x.txt", "y.txt")
-    asked = Asked(baselines=True, mix=True)
-    appraisal_report(console(stream, color=False), appraise(loaded(place, "first", "second"), named, asked=asked))
+    options = ComparisonOptions(baselines=True, mix=True)
+    comparison_report(console(stream, color=False), compare(loaded(place, "first", "second"), named, options=options))
     shown = stream.getvalue()
     for words in ("*: the fewest", "predicts it best", "second: kneser-ney 10", "first: lstm + kneser-ney 8", "95 %"):
         assert words in shown
@@ -374,6 +374,6 @@ def test_a_training_text_that_moved(place: Path, tmp_path: Path) -> None:
     text = ["--text", str(place / "y.txt")]
     one_line(run("eval", "own", *text, "--baselines", cwd=tmp_path), 3, "own.txt", "say where it is now")
     (model,) = (charlm.load("own", checkpoints=tmp_path / "checkpoints"),)
-    found = appraise([model], texts(place, "y.txt"), [str(tmp_path / "moved.txt")], Asked(mix=True))
+    found = compare([model], texts(place, "y.txt"), [str(tmp_path / "moved.txt")], ComparisonOptions(mix=True))
     assert [row.kind for row in found.rows] == ["network", "mixture"]
     one_line(run("eval", "own", *text, "--dynamic", "--engine", "decoder", cwd=tmp_path), 2, "--dynamic", "decoder")

@@ -22,7 +22,7 @@ from charlm.cli.main import run
 from charlm.compression import ENGINES, Compressed, compress, decompress
 from charlm.config import Config, DataConfig, ModelConfig
 from charlm.errors import CharlmError, ConfigError, DataError
-from charlm.evaluation.score import Stepwise, exact_nats
+from charlm.evaluation.score import ScorableDecoder, exact_nats
 from charlm.generation.engine import open_decoder
 from charlm.models.network import export_weights
 from charlm.storage.checkpoint import Checkpoint
@@ -110,7 +110,7 @@ def test_the_size_is_what_a_score_with_this_engine_charges(
     done = there_and_back(checkpoint, text, engine)
     decoder = open_decoder(checkpoint.config.model, checkpoint.weights, engine=engine)
     tokenizer = checkpoint.open_tokenizer()
-    scored = exact_nats(Stepwise(decoder), tokenizer, tokenizer.encode(text).ids)
+    scored = exact_nats(ScorableDecoder(decoder), tokenizer, tokenizer.encode(text).ids)
     assert done.nats == pytest.approx(float(scored.sum(dtype=np.float64)), rel=1e-6)
     assert len(done.data) > done.nats / (8 * math.log(2))
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_decoder import CELLS, CUTS, V, decoder_of, log_softmax, random_ids, steady_network
+from test_decoder import CELLS, SETTINGS, V, decoder_of, log_softmax, random_ids, steady_network
 
 import charlm
 from charlm.config import ModelConfig
 from charlm.generation.cuda import TorchDecoder
-from charlm.generation.sampling import Cut
+from charlm.generation.sampling import SamplingParameters
 from charlm.models.network import Network, export_weights, import_weights, initialise
 from charlm.runtime.device import Runtime, choose_device, choose_runtime
 from charlm.storage.checkpoint import load_checkpoint
@@ -39,8 +39,8 @@ def alike() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
-@pytest.mark.parametrize(("hidden", "window", "lanes"), [(64, 9, 4), (256, 64, 64)])
-def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden: int, window: int, lanes: int) -> None:
+@pytest.mark.parametrize(("hidden", "chunk", "lanes"), [(64, 9, 4), (256, 64, 64)])
+def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden: int, chunk: int, lanes: int) -> None:
     """The larger sizes take other kernels, of cuDNN's layers and of the embedding's gradient."""
     config = ModelConfig(cell=cell, hidden=hidden, embedding=32, dropout_input=0.2, dropout_output=0.2)
     found = []
@@ -48,10 +48,10 @@ def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden:
         network = Network(config, V)
         initialise(network, 1)
         network.to_device(GPU).train()
-        compute = Gradient(network, Runtime(GPU, precision, 1, ""), (window, lanes), 2, pytest.fail)
+        compute = Gradient(network, Runtime(GPU, precision, 1, ""), (chunk, lanes), 2, pytest.fail)
         compute.capture = capture
         state, values = network.init_state(lanes), []
-        for step, length in enumerate((window, window, 3, window)):
+        for step, length in enumerate((chunk, chunk, 3, chunk)):
             ids = torch.tensor(random_ids(length, lanes, seed=step), device=GPU)
             loss, state = compute(ids, ids, state, step, 1.0)
             gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
@@ -84,15 +84,15 @@ def test_it_computes_what_a_processor_does(cell: str) -> None:
         )
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_its_decoder_writes_what_a_processor_writes(cell: str, cut: Cut) -> None:
+def test_its_decoder_writes_what_a_processor_writes(cell: str, settings: SamplingParameters) -> None:
     network = steady_network(cell, 2, 7)
     decoder, other = TorchDecoder(network.config, export_weights(network), GPU), decoder_of(network, "numpy")
-    for streams in (1, 3, 1):
-        draws = np.random.default_rng(streams).random((40, streams))
-        start = random_ids(4, streams)
-        mine = decoder.draw(*decoder.after(start, decoder.init_state(streams)), draws, cut)
-        theirs = other.draw(*other.after(start, other.init_state(streams)), draws, cut)
+    for lanes in (1, 3, 1):
+        uniforms = np.random.default_rng(lanes).random((40, lanes))
+        start = random_ids(4, lanes)
+        mine = decoder.sample(*decoder.after(start, decoder.init_state(lanes)), uniforms, settings)
+        theirs = other.sample(*other.after(start, other.init_state(lanes)), uniforms, settings)
         np.testing.assert_array_equal(mine[0], theirs[0])
         torch.testing.assert_close(log_softmax(mine[1]), log_softmax(theirs[1]), rtol=0, atol=1e-4)

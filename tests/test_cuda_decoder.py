@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from played import Replayed
-from test_decoder import CELLS, CUTS, V, decoder_of, log_softmax, random_ids, steady_network
+from test_decoder import CELLS, SETTINGS, V, decoder_of, log_softmax, random_ids, steady_network
 
 from charlm.errors import ConfigError
 from charlm.generation import cuda as module
 from charlm.generation.cuda import TorchDecoder, choose
-from charlm.generation.sampling import Cut, next_token
+from charlm.generation.sampling import SamplingParameters, next_token
 from charlm.models.network import Network, export_weights
 
 CPU = torch.device("cpu")
@@ -40,31 +40,31 @@ def test_it_reads_what_the_other_engines_read(cell: str, layers: int, embedding:
         np.testing.assert_array_equal(logits, whole)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("captured", [False, True])
-def test_it_draws_what_the_other_engines_draw(
-    monkeypatch: pytest.MonkeyPatch, cell: str, cut: Cut, captured: bool
+def test_it_samples_what_the_other_engines_sample(
+    monkeypatch: pytest.MonkeyPatch, cell: str, settings: SamplingParameters, captured: bool
 ) -> None:
-    """Forty tokens are two graphs of sixteen and a rest; then other streams, and the first again."""
+    """Forty tokens are two graphs of sixteen and a rest; then other lanes, and the first again."""
     monkeypatch.setattr(module, "Captured", Replayed)
     network = steady_network(cell, 2, 7)
     decoder, other = torch_decoder(network), decoder_of(network, "numpy")
     if captured:
-        monkeypatch.setattr(TorchDecoder, "_whole", lambda _, draws: len(draws) == 16)
-    for streams, seed in ((3, 1), (2, 2), (3, 3)):
-        ids = random_ids(4, streams)
-        draws = np.random.default_rng(seed).random((40, streams))
-        logits, state = decoder.after(ids, decoder.init_state(streams))
+        monkeypatch.setattr(TorchDecoder, "_whole", lambda _, uniforms: len(uniforms) == 16)
+    for lanes, seed in ((3, 1), (2, 2), (3, 3)):
+        ids = random_ids(4, lanes)
+        uniforms = np.random.default_rng(seed).random((40, lanes))
+        logits, state = decoder.after(ids, decoder.init_state(lanes))
         kept = logits.copy(), np.stack(state)
-        tokens, last, end = decoder.draw(logits, state, draws, cut)
-        expected, *_ = other.draw(*other.after(ids, other.init_state(streams)), draws, cut)
+        tokens, last, end = decoder.sample(logits, state, uniforms, settings)
+        expected, *_ = other.sample(*other.after(ids, other.init_state(lanes)), uniforms, settings)
         np.testing.assert_array_equal(tokens, expected)
         np.testing.assert_array_equal(logits, kept[0])
         np.testing.assert_array_equal(np.stack(state), kept[1])
         again, *_ = decoder.read(tokens, state)
         np.testing.assert_allclose(again[-1], last, rtol=0, atol=1e-6)
-        np.testing.assert_array_equal(decoder.draw(logits, state, draws, cut)[0], tokens)
+        np.testing.assert_array_equal(decoder.sample(logits, state, uniforms, settings)[0], tokens)
         assert not np.array_equal(np.stack(end), kept[1])
 
 
@@ -82,10 +82,10 @@ def test_a_choice_is_that_of_next_token(
 ) -> None:
     """Small whole numbers make many ties."""
     logits = np.array(quarters, dtype=np.float32) / 4
-    cut = Cut(temperature, top_k, top_p, min_p)
+    settings = SamplingParameters(temperature, top_k, top_p, min_p)
     rows = torch.from_numpy(np.stack([logits, logits[::-1]]))
-    found = choose(rows, torch.tensor([u, u], dtype=torch.float64), cut).tolist()
-    assert found == [next_token(row.numpy(), u, **cut._asdict()) for row in rows]
+    found = choose(rows, torch.tensor([u, u], dtype=torch.float64), settings).tolist()
+    assert found == [next_token(row.numpy(), u, **settings._asdict()) for row in rows]
 
 
 def test_without_a_gpu_the_engine_says_so() -> None:

@@ -17,15 +17,22 @@ from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation import compiled
 from charlm.generation.compiled import CompiledDecoder, Pace
-from charlm.generation.decoder import Decoder, NumpyDecoder, rounded
+from charlm.generation.decoder import Decoder, NumpyDecoder, quantize
 from charlm.generation.engine import open_decoder
-from charlm.generation.sampling import Cut, Floats, next_token
+from charlm.generation.sampling import Floats, SamplingParameters, next_token
 from charlm.models.network import Network, export_weights, named_weights
 
 V = 11
 CELLS = ("lstm", "gru", "rnn")
 ENGINES = ("numpy", "compiled")
-CUTS = (Cut(), Cut(0.0), Cut(0.7, top_k=4), Cut(1.3, top_p=0.8), Cut(0.9, min_p=0.2), Cut(1.0, 7, 0.9, 0.05))
+SETTINGS = (
+    SamplingParameters(),
+    SamplingParameters(0.0),
+    SamplingParameters(0.7, top_k=4),
+    SamplingParameters(1.3, top_p=0.8),
+    SamplingParameters(0.9, min_p=0.2),
+    SamplingParameters(1.0, 7, 0.9, 0.05),
+)
 
 
 def steady_network(cell: str, layers: int, embedding: int, hidden: int = 16) -> Network:
@@ -47,8 +54,8 @@ def log_softmax(logits: Floats) -> torch.Tensor:
     return torch.from_numpy(logits).double().log_softmax(-1)
 
 
-def random_ids(steps: int, streams: int, most: int = V, seed: int = 3) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, most, (steps, streams))
+def random_ids(steps: int, lanes: int, most: int = V, seed: int = 3) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, most, (steps, lanes))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -58,7 +65,7 @@ def random_ids(steps: int, streams: int, most: int = V, seed: int = 3) -> NDArra
 def test_decoder_equals_the_network_over_200_steps(engine: str, cell: str, layers: int, embedding: int) -> None:
     """Streams of random ids, each of which begins with the start input and meets unseen characters on its way.
 
-    Seven streams are a block of four and three by themselves; 21 units are a block of 16 and one with room to spare.
+    Seven lanes are a block of four and three by themselves; 21 units are a block of 16 and one with room to spare.
     """
     network = steady_network(cell, layers, embedding, hidden=21)
     decoder = decoder_of(network, engine)
@@ -95,7 +102,7 @@ def test_streams_do_not_hear_each_other(engine: str, precision: str, cell: str) 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_many_streams_are_read_alike_by_both_engines(cell: str) -> None:
-    """71 streams are 16 groups of four, one more and three by themselves; of 70 units 64 meet all groups first."""
+    """71 lanes are 16 groups of four, one more and three by themselves; of 70 units 64 meet all groups first."""
     network = steady_network(cell, 2, 7, hidden=70)
     ids = random_ids(20, 71)
     decoders = [decoder_of(network, engine) for engine in ENGINES]
@@ -114,7 +121,7 @@ def test_a_step_changes_neither_the_state_that_it_is_given_nor_the_weights(engin
     kept, seen = [tuple(part.copy() for part in layer) for layer in state], logits.copy()
     once, _ = decoder.step([1, 2], state)
     twice, _ = decoder.step([1, 2], state)
-    decoder.draw(logits, state, np.full((3, 2), 0.5), Cut())
+    decoder.sample(logits, state, np.full((3, 2), 0.5), SamplingParameters())
     np.testing.assert_array_equal(once, twice)
     np.testing.assert_array_equal(logits, seen)
     for layer, before in zip(state, kept, strict=True):
@@ -137,32 +144,32 @@ def test_saturated_gates_stay_finite(engine: str, precision: str, cell: str) -> 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("cut", CUTS)
-def test_draw_is_next_token_and_a_step_in_turn(engine: str, cut: Cut) -> None:
-    """As many streams as one block and one more; no draw here lies on the boundary between two tokens."""
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_sampling_is_next_token_and_a_step_in_turn(engine: str, settings: SamplingParameters) -> None:
+    """As many lanes as one block and one more; no draw here lies on the boundary between two tokens."""
     decoder = decoder_of(steady_network("gru", 2, 7), engine)
-    draws = np.random.default_rng(7).random((40, 5))
+    uniforms = np.random.default_rng(7).random((40, 5))
     logits, state = decoder.step([V] * 5, decoder.init_state(5))
-    tokens, last, end = decoder.draw(logits, state, draws, cut)
-    for row, chosen in zip(draws, tokens, strict=True):
-        assert [next_token(x, u, **cut._asdict()) for x, u in zip(logits, row, strict=True)] == chosen.tolist()
+    tokens, last, end = decoder.sample(logits, state, uniforms, settings)
+    for row, chosen in zip(uniforms, tokens, strict=True):
+        assert [next_token(x, u, **settings._asdict()) for x, u in zip(logits, row, strict=True)] == chosen.tolist()
         logits, state = decoder.step(chosen, state)
     np.testing.assert_array_equal(last, logits)
     np.testing.assert_array_equal(np.stack(end), np.stack(state))
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_both_engines_draw_alike_from_any_distribution(cut: Cut) -> None:
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_both_engines_sample_alike_from_any_distribution(settings: SamplingParameters) -> None:
     """One draw from each of many random rows, ties among them, and numbers at both ends of the unit interval."""
     network = steady_network("rnn", 1, 7)
     random = np.random.default_rng(11)
     rows = np.round(random.normal(0, 3, (400, V)), random.integers(0, 3)).astype(np.float32)
-    draws = random.random((1, 400))
-    draws[0, :50], draws[0, 50:100] = 0, 1 - 2**-53
+    uniforms = random.random((1, 400))
+    uniforms[0, :50], uniforms[0, 50:100] = 0, 1 - 2**-53
     by_numpy, compiled = (decoder_of(network, engine) for engine in ENGINES)
-    expected, _, _ = by_numpy.draw(rows, by_numpy.init_state(400), draws, cut)
-    drawn, _, _ = compiled.draw(rows, compiled.init_state(400), draws, cut)
-    np.testing.assert_array_equal(drawn, expected)
+    expected, _, _ = by_numpy.sample(rows, by_numpy.init_state(400), uniforms, settings)
+    sampled, _, _ = compiled.sample(rows, compiled.init_state(400), uniforms, settings)
+    np.testing.assert_array_equal(sampled, expected)
 
 
 # eight bits
@@ -171,7 +178,7 @@ def test_both_engines_draw_alike_from_any_distribution(cut: Cut) -> None:
 def test_rounded_rows_are_within_half_a_step_of_the_weights() -> None:
     weight = np.random.default_rng(1).normal(0, 2, (9, 30)).astype(np.float32)
     weight[4] = 0
-    whole, scale = rounded(weight)
+    whole, scale = quantize(weight)
     assert whole.dtype == np.int8
     assert (np.abs(whole).max(axis=1)[[0, 1, 2, 3, 5, 6, 7, 8]] == 127).all()
     assert (np.abs(whole * scale[:, None] - weight) <= scale[:, None] * 0.5001).all()
@@ -201,19 +208,19 @@ def test_eight_bits_are_the_same_in_both_engines_and_near_the_network(cell: str,
 def test_the_number_of_threads_changes_no_bit(precision: str, cell: str) -> None:
     """More threads than blocks, too: some have nothing to do."""
     network = steady_network(cell, 3, 7, hidden=70)
-    ids, draws = random_ids(50, 6), np.random.default_rng(2).random((50, 6))
+    ids, uniforms = random_ids(50, 6), np.random.default_rng(2).random((50, 6))
     ends = []
     for threads in (1, 2, 3, 8):
         decoder = decoder_of(network, "compiled", precision=precision, threads=threads)
         logits, state = decoder.read(ids, decoder.init_state(6))
-        ends.append((logits, *decoder.draw(logits[-1], state, draws, Cut())[:2]))
+        ends.append((logits, *decoder.sample(logits[-1], state, uniforms, SamplingParameters())[:2]))
     for end in ends[1:]:
         for one, other in zip(ends[0], end, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
 def test_eight_bit_sums_do_not_depend_on_how_many_streams_are_read() -> None:
-    """Sums of whole numbers are exact, so that groups of streams and one by itself agree to the bit."""
+    """Sums of whole numbers are exact, so that groups of lanes and one by itself agree to the bit."""
     network = steady_network("lstm", 2, 7, hidden=40)
     decoder = decoder_of(network, "compiled", precision="int8")
     ids = random_ids(30, 71)

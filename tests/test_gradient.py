@@ -1,4 +1,4 @@
-"""A window's gradient, replayed from a graph: the GPU is played here, by running again what a capture recorded."""
+"""A chunk's gradient, replayed from a graph: the GPU is played here, by running again what a capture recorded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def steps(compute: Gradient, net: Network) -> Iterator[list[Tensor]]:
-    """Loss, state and gradients of windows in a row, some of which have another shape; states are looked at late."""
+    """Loss, state and gradients of chunks in a row, some of which have another shape; states are looked at late."""
     state, kept = net.init_state(LANES), []
     for step in range(7):
         generator = torch.Generator().manual_seed(step)

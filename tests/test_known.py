@@ -12,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from charlm.errors import CharlmError, ConfigError
-from charlm.text.known import KNOWN, Known, fetch, known, python_docs
+from charlm.text.known import KNOWN, KnownCorpus, fetch, find_corpus, python_docs
 
 CONTENT = "Served by nobody but this test.\r\n\ufeffé\n".encode()
 ADDRESS = "somebody/something/0123456789abcdef0123456789abcdef01234567/text.txt"
-CORPUS = Known("mine", "a test's own", "MIT", "nowhere", ADDRESS, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+CORPUS = KnownCorpus(
+    "mine", "a test's own", "MIT", "nowhere", ADDRESS, len(CONTENT), hashlib.sha256(CONTENT).hexdigest()
+)
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -114,14 +116,14 @@ def test_a_mirror_that_is_no_web_address_is_not_called_a_wrong_text(
 def test_the_interpreters_own_text_is_long_exact_and_the_same_each_time() -> None:
     content = python_docs()
     assert 400_000 < len(content.decode()) < 600_000  # about 465,000 in Python 3.11
-    assert python_docs() == content == fetch(known("python-docs"))
+    assert python_docs() == content == fetch(find_corpus("python-docs"))
     assert content.endswith(b"\n")
     assert b"\r" not in content
 
 
 @pytest.mark.parametrize("corpus", KNOWN.values(), ids=list(KNOWN))
-def test_every_known_corpus_is_pinned_and_described(corpus: Known) -> None:
-    assert KNOWN[corpus.name] is known(corpus.name) is corpus
+def test_every_known_corpus_is_pinned_and_described(corpus: KnownCorpus) -> None:
+    assert KNOWN[corpus.name] is find_corpus(corpus.name) is corpus
     assert corpus.about
     assert corpus.licence
     assert corpus.source
@@ -136,4 +138,4 @@ def test_every_known_corpus_is_pinned_and_described(corpus: Known) -> None:
 @pytest.mark.parametrize("name", ["", "shakespeare", "Python-Docs", "../names"])
 def test_an_unknown_name_is_refused_with_the_names_that_are_known(name: str) -> None:
     with pytest.raises(ConfigError, match="known: python-docs, tiny-shakespeare, the-trial, der-prozess, names"):
-        known(name)
+        find_corpus(name)

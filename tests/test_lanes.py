@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.text.lanes import IGNORE, Lanes, Position, Window
+from charlm.text.lanes import IGNORE, Chunk, Lanes, Position
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 TOKENS, BATCH, BPTT = st.integers(1, 60), st.integers(1, 12), st.integers(1, 20)
@@ -22,32 +22,32 @@ def stream(tokens: int, batch: int, seed: int = 0) -> Lanes:
     return Lanes(np.arange(tokens, dtype=np.int32), start=START, batch=batch, seed=seed)
 
 
-def epoch(lanes: Lanes, bptt: int, number: int = 0) -> list[Window]:
-    """The windows of one epoch, reached by reading all before it."""
-    return [window for position, window in walk(lanes, bptt, number + 1) if position.epoch == number]
+def epoch(lanes: Lanes, bptt: int, number: int = 0) -> list[Chunk]:
+    """The chunks of one epoch, reached by reading all before it."""
+    return [chunk for position, chunk in walk(lanes, bptt, number + 1) if position.epoch == number]
 
 
-def walk(lanes: Lanes, bptt: int, epochs: int) -> Iterator[tuple[Position, Window]]:
+def walk(lanes: Lanes, bptt: int, epochs: int) -> Iterator[tuple[Position, Chunk]]:
     position = Position()
     while position.epoch < epochs:
-        window = lanes.read(position, bptt)
-        yield position, window
-        position = window.next
+        chunk = lanes.read(position, bptt)
+        yield position, chunk
+        position = chunk.next
 
 
-def rows(windows: list[Window], name: str) -> list[list[int]]:
-    """Each lane of an epoch, its windows joined."""
-    joined = torch.cat([getattr(w, name) for w in windows])
+def rows(chunks: list[Chunk], name: str) -> list[list[int]]:
+    """Each lane of an epoch, its chunks joined."""
+    joined = torch.cat([getattr(w, name) for w in chunks])
     return [lane.tolist() for lane in joined.T]
 
 
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
 def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
-    windows = epoch(stream(tokens, batch, seed), bptt, number)
-    predicted = [target for lane in rows(windows, "targets") for target in lane if target != IGNORE]
+    chunks = epoch(stream(tokens, batch, seed), bptt, number)
+    predicted = [target for lane in rows(chunks, "targets") for target in lane if target != IGNORE]
     assert sorted(predicted) == list(range(tokens))
-    assert sum(window.scored for window in windows) == tokens
+    assert sum(chunk.scored for chunk in chunks) == tokens
 
 
 @PROFILE
@@ -68,8 +68,8 @@ def test_lanes_read_on_through_the_text_and_only_their_ends_are_ignored(
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
 def test_inputs_are_the_targets_of_the_step_before(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
-    windows = epoch(stream(tokens, batch, seed), bptt, number)
-    for inputs, targets in zip(rows(windows, "inputs"), rows(windows, "targets"), strict=True):
+    chunks = epoch(stream(tokens, batch, seed), bptt, number)
+    for inputs, targets in zip(rows(chunks, "inputs"), rows(chunks, "targets"), strict=True):
         scored = len([target for target in targets if target != IGNORE])
         assert inputs[0] == START
         assert inputs[1:scored] == targets[: scored - 1]
@@ -80,9 +80,9 @@ def test_inputs_are_the_targets_of_the_step_before(tokens: int, batch: int, bptt
 @given(TOKENS, BATCH, BPTT, SEED)
 def test_fresh_windows_are_those_that_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: int) -> None:
     before = -1
-    for position, window in walk(stream(tokens, batch, seed), bptt, 3):
-        assert window.fresh == (position.epoch != before) == (window.inputs[0] == START).all()
-        assert (window.inputs[1:] != START).all()
+    for position, chunk in walk(stream(tokens, batch, seed), bptt, 3):
+        assert chunk.fresh == (position.epoch != before) == (chunk.inputs[0] == START).all()
+        assert (chunk.inputs[1:] != START).all()
         before = position.epoch
 
 
@@ -91,11 +91,11 @@ def test_fresh_windows_are_those_that_begin_an_epoch(tokens: int, batch: int, bp
 def test_windows_have_the_asked_length_and_a_short_rest_joins_the_last(tokens: int, batch: int, bptt: int) -> None:
     lanes = min(batch, tokens)
     longest = -(-tokens // lanes)
-    lengths = [window.inputs.shape for window in epoch(stream(tokens, batch), bptt)]
+    lengths = [chunk.inputs.shape for chunk in epoch(stream(tokens, batch), bptt)]
     whole, rest = divmod(longest, bptt)
     expected = [bptt] * (whole - 1) + [bptt + rest] if whole and 2 * rest < bptt else [bptt] * whole + [rest]
     assert lengths == [(length, lanes) for length in expected]
-    assert len(lengths) == stream(tokens, batch).windows(bptt)
+    assert len(lengths) == stream(tokens, batch).chunks(bptt)
 
 
 @PROFILE
@@ -103,17 +103,17 @@ def test_windows_have_the_asked_length_and_a_short_rest_joins_the_last(tokens: i
 def test_a_saved_position_gives_the_same_windows(
     tokens: int, batch: int, bptt: int, seed: int, data: st.DataObject
 ) -> None:
-    windows = list(walk(stream(tokens, batch, seed), bptt, 3))
-    number = data.draw(st.integers(0, len(windows) - 1))
+    chunks = list(walk(stream(tokens, batch, seed), bptt, 3))
+    number = data.draw(st.integers(0, len(chunks) - 1))
     again = stream(tokens, batch, seed)
-    position = Position(**windows[number][0]._asdict())
-    for expected_position, expected in windows[number:]:
-        window = again.read(position, bptt)
+    position = Position(**chunks[number][0]._asdict())
+    for expected_position, expected in chunks[number:]:
+        chunk = again.read(position, bptt)
         assert position == expected_position
-        assert torch.equal(window.inputs, expected.inputs)
-        assert torch.equal(window.targets, expected.targets)
-        assert (window.fresh, window.next) == (expected.fresh, expected.next)
-        position = window.next
+        assert torch.equal(chunk.inputs, expected.inputs)
+        assert torch.equal(chunk.targets, expected.targets)
+        assert (chunk.fresh, chunk.next) == (expected.fresh, expected.next)
+        position = chunk.next
 
 
 def test_epochs_after_the_first_are_cut_elsewhere_by_seed_and_epoch_alone() -> None:
@@ -136,9 +136,9 @@ def test_a_text_that_fits_into_one_window_is_never_shifted(tokens: int, batch: i
     bptt = -(-tokens // min(batch, tokens)) + more
     first, *later = walk(lanes, bptt, 4)
     assert [position for position, _ in later] == [Position(1), Position(2), Position(3)]
-    for _, window in later:
-        assert torch.equal(window.inputs, first[1].inputs)
-        assert torch.equal(window.targets, first[1].targets)
+    for _, chunk in later:
+        assert torch.equal(chunk.inputs, first[1].inputs)
+        assert torch.equal(chunk.targets, first[1].targets)
 
 
 @PROFILE
@@ -146,6 +146,6 @@ def test_a_text_that_fits_into_one_window_is_never_shifted(tokens: int, batch: i
 def test_more_lanes_than_tokens_are_cut_down(tokens: int, more: int) -> None:
     lanes = stream(tokens, tokens + more)
     assert (lanes.batch, lanes.longest) == (tokens, 1)
-    window = lanes.read(Position(), 8)
-    assert window.inputs.tolist() == [[START] * tokens]
-    assert window.targets.tolist() == [list(range(tokens))]
+    chunk = lanes.read(Position(), 8)
+    assert chunk.inputs.tolist() == [[START] * tokens]
+    assert chunk.targets.tolist() == [list(range(tokens))]

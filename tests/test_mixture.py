@@ -16,7 +16,7 @@ from oracles import synthetic_text
 
 import charlm
 from charlm.evaluation.baselines import charged
-from charlm.evaluation.mixture import STEPS, mixed_nats
+from charlm.evaluation.mixture import STEPS, mix
 from charlm.evaluation.score import exact_nats
 from charlm.models.network import Network, import_weights
 from charlm.models.ngram import Counts, KneserNey
@@ -76,7 +76,7 @@ def experts(models: Sequence[Nats], steps: int) -> list[float]:
 @given(texts, st.integers(1, 4), st.integers(0, 3))
 def test_nats_are_those_of_bayes_rule(text: tuple[list[int], list[list[float]]], steps: int, context: int) -> None:
     ids, models = text[0], [np.array(model) for model in text[1]]
-    nats = mixed_nats(models, of(ids), steps=steps, context=context)
+    nats = mix(models, of(ids), steps=steps, context=context)
     np.testing.assert_allclose(nats, step_by_step(models, ids, steps, context), rtol=0, atol=1e-9)
 
 
@@ -84,7 +84,7 @@ def test_a_long_text_is_computed_as_exactly() -> None:
     draw = np.random.default_rng(1)
     ids = draw.integers(0, 4, 4000).tolist()
     models = [draw.exponential(2, 4000), draw.exponential(2, 4000), draw.exponential(4, 4000)]
-    np.testing.assert_allclose(mixed_nats(models, of(ids)), step_by_step(models, ids, STEPS, 3), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(mix(models, of(ids)), step_by_step(models, ids, STEPS, 3), rtol=0, atol=1e-9)
 
 
 @given(texts, st.integers(1, 4), st.integers(0, 3))
@@ -92,7 +92,7 @@ def test_the_best_expert_is_missed_by_no_more_than_promised(
     text: tuple[list[int], list[list[float]]], steps: int, context: int
 ) -> None:
     ids, models = text[0], [np.array(model) for model in text[1]]
-    total = float(mixed_nats(models, of(ids), steps=steps, context=context).sum())
+    total = float(mix(models, of(ids), steps=steps, context=context).sum())
     charges = experts(models, steps)
     assert total <= min(charges) + math.log(2 * len(charges)) + 1e-9
     assert total <= min(float(model.sum()) for model in models) + math.log(2 * len(charges)) + 1e-9
@@ -100,8 +100,8 @@ def test_the_best_expert_is_missed_by_no_more_than_promised(
 
 def test_one_model_alone_and_models_that_agree_are_themselves() -> None:
     model, ids = np.array([0.5, 3.0, 0.0, 700.0, 2000.0]), of([0, 1, 0, 0, 1])
-    np.testing.assert_allclose(mixed_nats([model], ids), model, rtol=1e-12)
-    np.testing.assert_allclose(mixed_nats([model, model, model], ids), model, rtol=1e-12)
+    np.testing.assert_allclose(mix([model], ids), model, rtol=1e-12)
+    np.testing.assert_allclose(mix([model, model, model], ids), model, rtol=1e-12)
 
 
 # a probability model
@@ -124,12 +124,12 @@ def charges_of(seed: int, ids: Sequence[int]) -> Nats:
 def test_probabilities_sum_to_one_over_tokens_and_over_texts(models: int) -> None:
     total = 0.0
     for ids in itertools.product(range(3), repeat=5):
-        nats = mixed_nats([charges_of(seed, ids) for seed in range(models)], of(ids))
+        nats = mix([charges_of(seed, ids) for seed in range(models)], of(ids))
         total += math.exp(-nats.sum())
     assert total == pytest.approx(1, abs=1e-9)
     past = [0, 1, 1, 2, 0, 1]
     ends = [[*past, token] for token in range(3)]
-    p = [math.exp(-mixed_nats([charges_of(seed, ids) for seed in range(models)], of(ids))[-1]) for ids in ends]
+    p = [math.exp(-mix([charges_of(seed, ids) for seed in range(models)], of(ids))[-1]) for ids in ends]
     assert math.fsum(p) == pytest.approx(1, abs=1e-9)
 
 
@@ -141,15 +141,15 @@ def test_weights_depend_on_the_past_alone(
     ids, models = text[0], [np.array(model) for model in text[1]]
     end = np.resize(after[1][0], len(after[0]))
     longer = [np.concatenate([model, end * (k + 1)]) for k, model in enumerate(models)]
-    nats = mixed_nats(longer, of([*ids, *[2 - token for token in after[0]]]))
-    np.testing.assert_allclose(nats[: len(ids)], mixed_nats(models, of(ids)), rtol=0, atol=1e-9)
+    nats = mix(longer, of([*ids, *[2 - token for token in after[0]]]))
+    np.testing.assert_allclose(nats[: len(ids)], mix(models, of(ids)), rtol=0, atol=1e-9)
 
 
 def test_what_every_model_pays_for_a_token_moves_no_weight() -> None:
     """As for an unseen character, or the share of the escape in every known one."""
     draw = np.random.default_rng(2)
     models, ids, price = draw.exponential(2, (2, 50)), of(draw.integers(0, 3, 50).tolist()), draw.exponential(1, 50)
-    np.testing.assert_allclose(mixed_nats(list(models + price), ids), mixed_nats(list(models), ids) + price, atol=1e-9)
+    np.testing.assert_allclose(mix(list(models + price), ids), mix(list(models), ids) + price, atol=1e-9)
 
 
 # what it is for
@@ -159,9 +159,9 @@ def test_models_that_know_different_things_are_better_together() -> None:
     """One is sure after token 0, the other after token 1; which of them to trust has to be learned by context."""
     ids = of([0, 1] * 200)
     early, late = np.where(ids == 1, 0.1, 3.0), np.where(ids == 0, 0.1, 3.0)
-    together = mixed_nats([early, late], ids)
+    together = mix([early, late], ids)
     assert together[-100:].mean() < 0.15
-    assert mixed_nats([early, late], ids, context=0)[-100:].mean() > 0.5
+    assert mix([early, late], ids, context=0)[-100:].mean() > 0.5
 
 
 def test_a_network_and_a_counted_model_are_better_than_either(small_model: charlm.LanguageModel) -> None:
@@ -171,7 +171,7 @@ def test_a_network_and_a_counted_model_are_better_than_either(small_model: charl
     train, ids = (tokenizer.encode(part).ids for part in _split(synthetic_text(60_000, seed=7) + "☃"))
     neural = exact_nats(network, tokenizer, ids)
     counted = charged(KneserNey(Counts(train, tokenizer.size, 6), 6).nats(ids), ids, tokenizer)
-    mixed = mixed_nats([neural, counted], ids)
+    mixed = mix([neural, counted], ids)
     assert mixed.mean() < min(neural.mean(dtype=np.float64), counted.mean()) - 0.005
     assert mixed[-1] == pytest.approx(tokenizer.unseen_nats)
 
@@ -184,8 +184,8 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def test_an_empty_text_and_arrays_that_do_not_fit() -> None:
-    assert mixed_nats([np.zeros(0), np.zeros(0)], of([])).shape == (0,)
+    assert mix([np.zeros(0), np.zeros(0)], of([])).shape == (0,)
     with pytest.raises(ValueError, match="nats of 2 tokens"):
-        mixed_nats([np.zeros(2), np.zeros(3)], of([0, 1]))
+        mix([np.zeros(2), np.zeros(3)], of([0, 1]))
     with pytest.raises(ValueError, match="one model"):
-        mixed_nats([], of([0, 1]))
+        mix([], of([0, 1]))

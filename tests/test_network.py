@@ -48,16 +48,16 @@ def flat(state: tuple[Parts, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("layers", [2, 3])
 @pytest.mark.parametrize("embedding", [0, 3])
 def test_stack_and_its_gradients_equal_the_textbook_loop(cell: str, layers: int, embedding: int) -> None:
-    """Two windows in float64: the second starts from the state of the first, whose gradient flows back into it."""
+    """Two chunks in float64: the second starts from the state of the first, whose gradient flows back into it."""
     network = random_network(small(cell, layers=layers, embedding=embedding), V, seed=layers).double()
     weights: Weights = named_weights(network)
-    windows = some_ids(6, 3, seed=1), some_ids(5, 3, seed=2)
+    chunks = some_ids(6, 3, seed=1), some_ids(5, 3, seed=2)
     probe = torch.Generator().manual_seed(3)
     begin = random_state(network, 3, seed=4)
 
     def losses(ours: bool) -> tuple[list[Tensor], Tensor]:
         state, outputs = begin, []
-        for ids in windows:
+        for ids in chunks:
             logits, state = network(ids, state) if ours else stack(cell, weights, ids, state)
             outputs.append(logits)
         probe.manual_seed(3)

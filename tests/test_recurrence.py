@@ -1,4 +1,4 @@
-"""GRU and tanh layers against PyTorch's own: values, gradients, precisions, windows."""
+"""GRU and tanh layers against PyTorch's own: values, gradients, precisions, chunks."""
 
 from __future__ import annotations
 

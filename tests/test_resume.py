@@ -240,7 +240,7 @@ def test_the_random_generators_of_torch_and_numpy_play_no_part(corpus: Path) -> 
 
 @pytest.mark.fault(19)
 def test_going_on_from_any_step_ends_the_same(corpus: Path, tries: Tries, many: Callable[[int, int], int]) -> None:
-    """Over the end of an epoch, which has 45 windows, and of lanes, of which one is a token longer."""
+    """Over the end of an epoch, which has 45 chunks, and of lanes, of which one is a token longer."""
     whole = outcome(train(corpus, "whole", **OPTIONS))
     for step in range(0, 61, many(7, 1)):
         train(corpus, f"run-{step}", **OPTIONS, stop=after(step))

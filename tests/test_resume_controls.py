@@ -24,7 +24,7 @@ from charlm.training import optim, trainer
 from charlm.training.state import TrainState
 
 __all__ = ["corpus"]
-STOP = 31  # in the second of three epochs, of 27 windows each
+STOP = 31  # in the second of three epochs, of 27 chunks each
 CHOICES: dict[str, dict[str, Any]] = {
     "muon": {},
     "adamw": {"optimizer": "adamw", "cell": "gru"},

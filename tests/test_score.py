@@ -145,7 +145,7 @@ def test_score_is_the_sum_over_the_networks_own_steps(network: Network, tokenize
 def test_exact_loss_does_not_move_with_the_window(network: Network, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(with_strangers(1500)).ids
     losses = [
-        exact_nats(network, tokenizer, ids, window=window).mean(dtype=np.float64) for window in (1, 7, 64, 256, 10**6)
+        exact_nats(network, tokenizer, ids, chunk=chunk).mean(dtype=np.float64) for chunk in (1, 7, 64, 256, 10**6)
     ]
     assert max(losses) - min(losses) < 1e-6
 
@@ -188,10 +188,10 @@ def test_a_model_that_remembers_for_very_long_is_read_with_a_longer_context(
 
 
 @given(st.integers(1, 400), st.integers(1, 70), st.integers(1, 60), st.integers(1, 50))
-def test_each_token_is_scored_once_after_its_context(length: int, lanes: int, context: int, window: int) -> None:
+def test_each_token_is_scored_once_after_its_context(length: int, lanes: int, context: int, chunk: int) -> None:
     tokenizer = CharTokenizer("".join(chr(0x4E00 + k) for k in range(length + 1)), once=0, total=10**9)
     ids = np.arange(length, dtype=np.int32)
-    nats, _ = token_nats(Counting(length + 1), tokenizer, ids, lanes=lanes, context=context, window=window)
+    nats, _ = token_nats(Counting(length + 1), tokenizer, ids, lanes=lanes, context=context, chunk=chunk)
     before = np.rint((nats - 1) * 1000).astype(int)  # tokens that the lane had read before this one's predecessor
     np.testing.assert_allclose(nats, 1 + before / 1000, rtol=0, atol=1e-5)
     place = np.arange(length)

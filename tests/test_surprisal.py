@@ -22,7 +22,7 @@ from processes import charlm as process
 import charlm
 from charlm.cli.main import run
 from charlm.config import DataConfig, ModelConfig
-from charlm.evaluation.score import Stepwise, exact_nats, score
+from charlm.evaluation.score import ScorableDecoder, exact_nats, score
 from charlm.evaluation.surprisal import Surprisal, position_losses, surprisal
 from charlm.models.network import Network
 from charlm.report.console import console
@@ -151,7 +151,7 @@ def test_alternatives_cross_windows_and_end_where_told(pairs: dict[str, Pair]) -
 
 def test_no_more_alternatives_than_there_are_and_the_rest_is_the_escape() -> None:
     tokenizer = CharTokenizer.train("aabbc")
-    found = surprisal(Stepwise(memoryless_decoder([0.5, 0.3, 0.2])), tokenizer, "ab☃", likeliest=10)
+    found = surprisal(ScorableDecoder(memoryless_decoder([0.5, 0.3, 0.2])), tokenizer, "ab☃", likeliest=10)
     assert found.likeliest is not None
     assert tokenizer.escape == 0.25
     np.testing.assert_allclose(found.likeliest.probabilities, [[0.375, 0.225, 0.15]] * 3, rtol=1e-6)
@@ -188,7 +188,7 @@ def test_lines_and_words_are_what_counting_anew_gives(pair: Pair) -> None:
 
 
 def test_of_equal_words_those_with_more_bits_come_first() -> None:
-    model = Stepwise(memoryless_decoder([0.25] * 4))
+    model = ScorableDecoder(memoryless_decoder([0.25] * 4))
     found = surprisal(model, CharTokenizer(" abc", once=0, total=10**9), "a bb c c c ab")
     assert [word.text for word in found.worst_words(5)] == ["c", "ab", "bb", "a"]
 
@@ -204,7 +204,9 @@ def test_an_empty_text_has_nothing_of_anything(pair: Pair) -> None:
 
 
 def test_a_record_holds_null_where_a_figure_is_none() -> None:
-    found = surprisal(Stepwise(memoryless_decoder([math.nan, 0.5])), CharTokenizer("ab", once=0, total=9), "ab\nb")
+    found = surprisal(
+        ScorableDecoder(memoryless_decoder([math.nan, 0.5])), CharTokenizer("ab", once=0, total=9), "ab\nb"
+    )
     record = json.loads(json.dumps(found.record(), allow_nan=False))
     assert record["nats"] is None
     assert record["tokens"][0] == ["a", None]

@@ -175,17 +175,17 @@ def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus:
 
 @pytest.mark.parametrize(("cell", "chance"), [("lstm", 0.25), ("gru", 0.25), ("rnn", 0.25), ("lstm", 0), ("lstm", 1)])
 def test_dropped_states_are_zero_and_the_others_are_carried(corpus: Path, cell: str, chance: float) -> None:
-    """After two windows at a rate of nothing, each lane's state is that of both windows, or of the second by itself."""
+    """After two chunks at a rate of nothing, each lane's state is that of both chunks, or of the second by itself."""
     found = last(run(corpus, steps=2, drop_state=chance, lr=1e-12, cell=cell, batch=16, bptt=8))
     network = Network(found.config.model, found.open_tokenizer().size)
     import_weights(network, found.weights)
     ids = torch.tensor(tokenize(found.open_tokenizer(), TEXT[: int(len(TEXT) * 0.9)]).ids.astype(np.int64))
     firsts = torch.tensor([len(ids) * lane // 16 for lane in range(16)])
-    windows = [ids[firsts + place] for place in range(16)]
-    start = torch.full_like(windows[0], found.open_tokenizer().start)
+    chunks = [ids[firsts + place] for place in range(16)]
+    start = torch.full_like(chunks[0], found.open_tokenizer().start)
     with torch.no_grad():
-        _, whole = network(torch.stack([start, *windows[:15]]), network.init_state(16))
-        _, second = network(torch.stack(windows[7:15]), network.init_state(16))
+        _, whole = network(torch.stack([start, *chunks[:15]]), network.init_state(16))
+        _, second = network(torch.stack(chunks[7:15]), network.init_state(16))
     ours, carried, alone = (
         np.concatenate(list(export_state(state, network.config).values()), 1)
         for state in (import_state(found.tensors, found.config.model, torch.device("cpu")), whole, second)

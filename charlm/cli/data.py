@@ -54,9 +54,9 @@ def register(app: typer.Typer) -> None:
 
         from charlm.errors import StorageError
         from charlm.storage.durable import make_folder, write_durably
-        from charlm.text.known import fetch, known
+        from charlm.text.known import fetch, find_corpus
 
-        corpus = known(name)
+        corpus = find_corpus(name)
         path = Path(to) / f"{corpus.name}.txt"
         with signals.scratch():
             content = fetch(corpus)

@@ -63,23 +63,23 @@ def evaluate(
     if not checkpoint:
         screen.note_newest(models[0].path)
 
-    from charlm.evaluation.comparison import Asked, appraise
+    from charlm.evaluation.comparison import ComparisonOptions, compare
 
-    asked = Asked(exact=exact, dynamic=dynamic, mix=mix, baselines=baselines)
-    appraisal = appraise(models, texts, corpus or (), asked)
+    wanted = ComparisonOptions(exact=exact, dynamic=dynamic, mix=mix, baselines=baselines)
+    comparison = compare(models, texts, corpus or (), wanted)
     for model in models:
         for name in (name for name, content in texts if model.was_trained_on(content)):
             screen.note(
                 f"{name} is a text that {model.path} was trained on: this figure says how well it is known by heart"
             )
     if as_json:
-        more = {"comparisons": [pair.record() for pair in appraisal.comparisons()]} if len(models) > 1 else {}
+        more = {"comparisons": [pair.record() for pair in comparison.network_pairs()]} if len(models) > 1 else {}
         if baselines:
-            more["standings"] = [pair.record() for pair in appraisal.standings()]
-        screen.json("eval", exact=exact, results=[row.record() for row in appraisal.rows], **more)
+            more["standings"] = [pair.record() for pair in comparison.baseline_pairs()]
+        screen.json("eval", exact=exact, results=[row.record() for row in comparison.rows], **more)
         return
-    from charlm.report.evaluation import appraisal_report
+    from charlm.report.evaluation import comparison_report
 
-    appraisal_report(screen.out, appraisal)
+    comparison_report(screen.out, comparison)
     how = "in one unbroken pass" if exact else "in lanes, within 0.0005 bits a character of the exact pass (--exact)"
     screen.note(f"scored by the {config.engine} in {config.precision}, {how}")

@@ -39,12 +39,12 @@ MODELS: Final[Mapping[type[NGram], Sequence[int]]] = {  # and their orders; all 
 }
 
 
-def highest(models: Mapping[type[NGram], Sequence[int]]) -> int:
+def highest_order(models: Mapping[type[NGram], Sequence[int]]) -> int:
     """The order up to which is counted, once for all of them."""
     return max(max(orders) for orders in models.values())
 
 
-HIGHEST: Final = highest(MODELS)
+HIGHEST_ORDER: Final = highest_order(MODELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +61,19 @@ class Baseline:
 
 def baselines(train: str, text: str, tokenizer: Tokenizer, tokens: Tokens) -> list[Baseline]:
     """All rows for a text, of which `tokens` are the tokens, after a training text."""
-    return [*counted(tokenizer.encode(train).ids, tokenizer, tokens), *code_lengths(train, text, tokens)]
+    return [*score_ngrams(tokenizer.encode(train).ids, tokenizer, tokens), *code_lengths(train, text, tokens)]
 
 
-def counted(
+def score_ngrams(
     train: Ids, tokenizer: Tokenizer, tokens: Tokens, models: Mapping[type[NGram], Sequence[int]] = MODELS
 ) -> Iterator[Baseline]:
     """Counted models of these orders, counted on the ids of a training text [N]."""
-    counts = Counts(train, tokenizer.size, highest(models))
-    for name, nats in counted_nats(counts, tokenizer, tokens.ids, models):
+    counts = Counts(train, tokenizer.size, highest_order(models))
+    for name, nats in ngram_nats(counts, tokenizer, tokens.ids, models):
         yield Baseline(name, "counts", Score.of(float(nats.sum()), tokens))
 
 
-def counted_nats(
+def ngram_nats(
     counts: Counts, tokenizer: Tokenizer, ids: Ids, models: Mapping[type[NGram], Sequence[int]] = MODELS
 ) -> Iterator[tuple[str, Floats]]:
     """Name and nats, with the escape's price, of each token [N] under counted models of these orders."""

@@ -25,9 +25,9 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.evaluation.baselines import HIGHEST, charged, code_lengths, counted_nats
+from charlm.evaluation.baselines import HIGHEST_ORDER, charged, code_lengths, ngram_nats
 from charlm.evaluation.bootstrap import Floats, Interval, difference, interval, resampled_means
-from charlm.evaluation.mixture import mixed_nats
+from charlm.evaluation.mixture import mix
 from charlm.evaluation.score import Score
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
@@ -35,12 +35,12 @@ from charlm.storage.provenance import own_corpus
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
 MIXED_ORDER: Final = 8  # of the counted model in mixtures
-HELD_OUT: Final = "held-out text"
+VALIDATION_TEXT: Final = "held-out text"
 
 Kind = Literal["network", "mixture", "counts", "code length"]
 
 
-class Judge(Protocol):
+class LoadedModel(Protocol):
     """What is needed of a loaded model; `charlm.api.LanguageModel` is one."""
 
     @property
@@ -60,7 +60,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ComparisonOptions:
     """Which rows are wanted beside the networks' own."""
 
     exact: bool = False
@@ -121,7 +121,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
+class Pair:
     """Of two rows of one text the one with fewer bits a character, and the other; of equals, the first."""
 
     winner: Row
@@ -162,16 +162,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Appraisal:
+class Comparison:
     """All rows, in the order of models and texts: a network's own, what is made of it, what it is judged against.
 
-    Networks of one training text and tokenizer are judged against the same rows, which are there once: `taught` says
-    under which checkpoint. `verbatim` has the texts, by number, and the checkpoints in whose training text they stand
-    as a whole; it is known where the training text was needed.
+    Networks with the same training text and tokenizer share their baseline rows, which exist once: `baselines_of` maps
+    each checkpoint to the one that holds them. `verbatim` names texts, by number, that occur as a whole in the
+    training text of a checkpoint; it is known only where the training text was needed.
     """
 
     rows: tuple[Row, ...]
-    taught: Mapping[str, str]
+    baselines_of: Mapping[str, str]
     verbatim: frozenset[tuple[int, str]]
 
     @property
@@ -184,55 +184,55 @@ class Appraisal:
         ordered = sorted(self.rows, key=lambda row: row.number)
         return [list(rows) for _, rows in groupby(ordered, key=lambda row: row.number)]
 
-    def comparisons(self) -> list[Comparison]:
+    def network_pairs(self) -> list[Pair]:
         """For each text that several networks have read, the best of them and the next."""
-        pairs = (compared(row for row in rows if row in self.networks) for rows in self.texts())
+        pairs = (best_two(row for row in rows if row in self.networks) for rows in self.texts())
         return [pair for pair in pairs if pair is not None]
 
-    def standings(self) -> list[Comparison]:
+    def baseline_pairs(self) -> list[Pair]:
         """For each network and text that have counted rows beside them, the network and the best of these."""
         pairs = []
         for network in self.networks:
-            best = ranked(row for row in self.beside(network) if row.kind == "counts")[:1]
-            pairs.append(compared([network, *best]))
+            best = rank(row for row in self.beside(network) if row.kind == "counts")[:1]
+            pairs.append(best_two([network, *best]))
         return [pair for pair in pairs if pair is not None]
 
     def beside(self, network: Row) -> list[Row]:
         """The other rows of its text that are made of a network, or that it is judged against."""
         owners = dict.fromkeys(("network", "mixture"), network.checkpoint)
-        teacher = self.taught.get(network.checkpoint)
+        teacher = self.baselines_of.get(network.checkpoint)
         rows = (row for row in self.rows if row.number == network.number and row is not network)
         return [row for row in rows if row.checkpoint == owners.get(row.kind, teacher)]
 
 
-def ranked(rows: Iterable[Row]) -> list[Row]:
+def rank(rows: Iterable[Row]) -> list[Row]:
     """Rows that have a figure, from the fewest bits a character to the most."""
     figures = (row for row in rows if math.isfinite(row.bits_per_character))
     return sorted(figures, key=lambda row: row.bits_per_character)
 
 
-def compared(rows: Iterable[Row]) -> Comparison | None:
+def best_two(rows: Iterable[Row]) -> Pair | None:
     """The best two; None where fewer have a figure."""
-    best = ranked(rows)[:2]
-    return Comparison(*best) if len(best) == 2 else None
+    best = rank(rows)[:2]
+    return Pair(*best) if len(best) == 2 else None
 
 
-def appraise(
-    models: Sequence[Judge],
+def compare(
+    models: Sequence[LoadedModel],
     texts: Sequence[tuple[str, str]] = (),
     corpus: Sequence[str] = (),
-    asked: Asked | None = None,
-) -> Appraisal:
+    options: ComparisonOptions | None = None,
+) -> Comparison:
     """Rows for each model and each text, given by name and content; without texts, what each model held out.
 
     `corpus` says where the models' own texts are now. Raises DataError when such a text is needed and missing, or has
     another fingerprint, before anything is scored; ConfigError when a model cannot learn as it reads.
     """
-    asked = asked or Asked()
-    read = [list(texts) or [(HELD_OUT, model.held_out(corpus))] for model in models]
-    training = [_Training.of(model, corpus) for model in models] if asked.counts else []
+    options = options or ComparisonOptions()
+    read = [list(texts) or [(VALIDATION_TEXT, model.held_out(corpus))] for model in models]
+    training = [_Training.of(model, corpus) for model in models] if options.counts else []
     first = [training.index(one) for one in training]  # of equal ones the first serves
-    taught = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}
+    baselines_of = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}
     numbers: dict[tuple[str, str], int] = {}
     verbatim = set()
     rows: list[Row] = []
@@ -241,14 +241,14 @@ def appraise(
         for name, text in named:
             number = numbers.setdefault((name, text), len(numbers))
             reading = _Reading(model, name, text, number)
-            rows += _made(reading, train, asked)
+            rows += _network_rows(reading, train, options)
             if train is None:
                 continue
             if text and text in train.text:
                 verbatim.add((number, str(model.path)))
-            if asked.baselines and first[place] == place:
-                rows += _judged_against(reading, train)
-    return Appraisal(tuple(rows), taught, frozenset(verbatim))
+            if options.baselines and first[place] == place:
+                rows += _baseline_rows(reading, train)
+    return Comparison(tuple(rows), baselines_of, frozenset(verbatim))
 
 
 _DYNAMIC: Final = ", dynamic"
@@ -257,7 +257,7 @@ _DYNAMIC: Final = ", dynamic"
 class _Reading:
     """One text under one model."""
 
-    def __init__(self, model: Judge, name: str, text: str, number: int) -> None:
+    def __init__(self, model: LoadedModel, name: str, text: str, number: int) -> None:
         self.model, self.name, self.text, self.number = model, name, text, number
         self.cell = model.checkpoint.config.model.cell
 
@@ -294,7 +294,7 @@ class _Training:
     _counts: Counts | None = field(default=None, compare=False)
 
     @staticmethod
-    def of(model: Judge, corpus: Sequence[str]) -> _Training:
+    def of(model: LoadedModel, corpus: Sequence[str]) -> _Training:
         found = own_corpus(model.checkpoint, model.path, corpus)
         tokenizer = model.tokenizer
         ids = tokenizer.encode(found.train).ids
@@ -306,36 +306,36 @@ class _Training:
         return self._counts
 
 
-def _made(reading: _Reading, train: _Training | None, asked: Asked) -> Iterator[Row]:
+def _network_rows(reading: _Reading, train: _Training | None, options: ComparisonOptions) -> Iterator[Row]:
     """The network, and what is made of it."""
     model, text, cell = reading.model, reading.text, reading.cell
-    read = {cell: reading.timed(lambda: model.nats(text, exact=asked.exact))}
-    if asked.dynamic:
+    read = {cell: reading.timed(lambda: model.nats(text, exact=options.exact))}
+    if options.dynamic:
         read[cell + _DYNAMIC] = reading.timed(lambda: model.nats(text, dynamic=True))
     for name, (nats, seconds) in read.items():
         yield reading.row(name, "network", nats, seconds)
-    if train is None or not asked.mix:
+    if train is None or not options.mix:
         return
     ids = reading.tokens.ids
-    counted = KneserNey(train.counts(_highest(asked)), MIXED_ORDER)
+    counted = KneserNey(train.counts(_highest(options)), MIXED_ORDER)
     other = charged(counted.nats(ids), ids, model.tokenizer)
     for name, (nats, _) in read.items():
-        mixed = mixed_nats([nats, other], ids) if len(ids) else nats
+        mixed = mix([nats, other], ids) if len(ids) else nats
         yield reading.row(f"{name} + {counted.name}", "mixture", mixed)
 
 
-def _judged_against(reading: _Reading, train: _Training) -> Iterator[Row]:
+def _baseline_rows(reading: _Reading, train: _Training) -> Iterator[Row]:
     """The rows of `charlm.evaluation.baselines.baselines`, with the nats of each token kept for their intervals."""
     ids = reading.tokens.ids
-    for name, nats in counted_nats(train.counts(HIGHEST), reading.model.tokenizer, ids):
+    for name, nats in ngram_nats(train.counts(HIGHEST_ORDER), reading.model.tokenizer, ids):
         yield reading.row(name, "counts", nats)
     for baseline in code_lengths(train.text, reading.text, reading.tokens):
         yield reading.coded(baseline.model, baseline.score)
 
 
-def _highest(asked: Asked) -> int:
-    """The order up to which is counted: once, for all that is asked."""
-    return HIGHEST if asked.baselines else MIXED_ORDER
+def _highest(options: ComparisonOptions) -> int:
+    """The order up to which is counted: once, for all that the options ask for."""
+    return HIGHEST_ORDER if options.baselines else MIXED_ORDER
 
 
 def character_nats(tokenizer: Tokenizer, ids: Ids, text: str, nats: NDArray[np.floating[Any]]) -> Floats:

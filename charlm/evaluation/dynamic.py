@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.evaluation.score import charged
-from charlm.models.network import Network, detach
+from charlm.models.network import Network, detach_state
 from charlm.text.tokenizer import Ids, Tokenizer
 
 Tensors = list[Tensor] | tuple[Tensor, ...]  # one for each parameter of a network, in their order
@@ -114,7 +114,7 @@ def _read(
     for at in range(0, len(ids), segment):
         inputs, targets = stream[:-1][at : at + segment, None], stream[1:][at : at + segment, None]
         logits, after = network(inputs, state)
-        state = detach(after)
+        state = detach_state(after)
         charge = charged(logits, targets, tokenizer)[:, 0]
         nats.append(charge.detach())
         learn(torch.autograd.grad(charge.mean(), weights))

@@ -39,16 +39,14 @@ Nats = NDArray[np.float64]
 Keys = NDArray[np.int64]
 
 
-def mixed_nats(
-    models: Sequence[NDArray[np.floating[Any]]], ids: Ids, *, steps: int = STEPS, context: int = CONTEXT
-) -> Nats:
+def mix(models: Sequence[NDArray[np.floating[Any]]], ids: Ids, *, steps: int = STEPS, context: int = CONTEXT) -> Nats:
     """-ln P of each token [N] under the mixture, from the finite nats [N] that each model charges for these ids [N].
 
     Two models make steps + 1 experts, M of them (steps + M - 1)! / (steps! (M - 1)!). Memory is that of a dozen arrays
     of N numbers, whatever the number of experts; time is proportional to it.
 
     >>> wrong, right = np.full(4, 7.0), np.zeros(4)
-    >>> np.exp(-mixed_nats([wrong, right], np.arange(4), steps=1, context=0)).round(4).tolist()
+    >>> np.exp(-mix([wrong, right], np.arange(4), steps=1, context=0)).round(4).tolist()
     [0.5005, 0.9991, 1.0, 1.0]
     """
     charged = [np.asarray(nats, dtype=np.float64) for nats in models]

@@ -29,8 +29,8 @@ from charlm.text.tokenizer import Ids, Tokenizer, Tokens
 CONTEXT: Final = 256  # tokens that each lane reads unscored; docs/log.md has the measurement behind it
 LANES: Final = 64
 _DRIFT: Final = 1e-4  # nats a token at the end of the contexts; a third of what the promise of 0.0005 bpc allows
-_WINDOW: Final = 256
-_LOGITS: Final = 2**24  # numbers of one window's logits: bounds memory for large vocabularies
+_CHUNK: Final = 256
+_LOGITS: Final = 2**24  # numbers of one chunk's logits: bounds memory for large vocabularies
 
 
 class Scorable(Protocol):
@@ -41,7 +41,7 @@ class Scorable(Protocol):
     def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]: ...
 
 
-class Stepwise:
+class ScorableDecoder:
     """A decoder where a network is expected: what sampling writes with, scored like it."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -125,10 +125,10 @@ def score(
 
 
 def exact_nats(
-    model: Scorable, tokenizer: Tokenizer, ids: Ids, *, window: int = _WINDOW, device: torch.device | None = None
+    model: Scorable, tokenizer: Tokenizer, ids: Ids, *, chunk: int = _CHUNK, device: torch.device | None = None
 ) -> NDArray[np.float32]:
     """-ln P of each token [N], read in one pass."""
-    return token_nats(model, tokenizer, ids, lanes=1, context=0, window=window, device=device)[0]
+    return token_nats(model, tokenizer, ids, lanes=1, context=0, chunk=chunk, device=device)[0]
 
 
 def lane_nats(
@@ -154,7 +154,7 @@ def token_nats(
     *,
     lanes: int,
     context: int,
-    window: int = _WINDOW,
+    chunk: int = _CHUNK,
     device: torch.device | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """-ln P of each token [N] in the order of the text, and how far the lanes' beginnings are from true history.
@@ -169,11 +169,11 @@ def token_nats(
     lanes = max(1, min(lanes, len(ids) // (2 * context))) if context else 1
     stride, total = _segments(len(ids), lanes, context)
     begin = np.arange(lanes, dtype=np.int64)[None, :] * stride
-    window = fitting_window(lanes, tokenizer.size, window)
+    chunk = fit_chunk(lanes, tokenizer.size, chunk)
     state = model.init_state(lanes)
     stream = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
-    for at in range(0, total, window):
-        offset = np.arange(at, min(at + window, total))[:, None]
+    for at in range(0, total, chunk):
+        offset = np.arange(at, min(at + chunk, total))[:, None]
         place = begin + offset
         inputs = torch.from_numpy(stream[np.minimum(place, len(ids) - 1)]).to(device)
         targets = torch.from_numpy(stream[np.minimum(place + 1, len(ids))]).to(device)
@@ -188,7 +188,7 @@ def token_nats(
     return nats, float(np.abs(cold - nats)[warmed].mean()) if warmed.any() else 0.0
 
 
-def fitting_window(lanes: int, vocabulary: int, most: int = _WINDOW) -> int:
+def fit_chunk(lanes: int, vocabulary: int, most: int = _CHUNK) -> int:
     """How many tokens of each lane are read at once: `most`, or fewer where their logits would take too much memory."""
     return max(1, min(most, _LOGITS // (lanes * vocabulary)))
 

@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import LANES, Scorable, charged, exact_nats, fitting_window
+from charlm.evaluation.score import LANES, Scorable, charged, exact_nats, fit_chunk
 from charlm.storage.checkpoint import finite
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
@@ -230,7 +230,7 @@ def surprisal(
     """The surprisal of a text, read in one exact pass.
 
     `likeliest` asks for that many alternatives at each token's place, or at the first `within` tokens'; they are
-    gathered window by window, so that the distributions of the whole text [N, V] are never held.
+    gathered chunk by chunk, so that the distributions of the whole text [N, V] are never held.
     """
     encoded = tokenizer.encode(text)
     listener = _Listener(model, tokenizer, likeliest, len(encoded.ids) if within is None else within)
@@ -304,11 +304,11 @@ def _cold_nats(
     for lane, own in enumerate(ids):
         stream[1 : len(own) + 1, lane] = own
     inputs, targets = stream[:-1], np.where(stream[1:] == tokenizer.start, 0, stream[1:])
-    window = fitting_window(len(ids), tokenizer.size)
+    chunk = fit_chunk(len(ids), tokenizer.size)
     nats, state = [], model.init_state(len(ids))
-    for at in range(0, len(inputs), window):
-        logits, state = model(torch.from_numpy(inputs[at : at + window]).to(device), state)
-        wanted = torch.from_numpy(targets[at : at + window]).to(device)
+    for at in range(0, len(inputs), chunk):
+        logits, state = model(torch.from_numpy(inputs[at : at + chunk]).to(device), state)
+        wanted = torch.from_numpy(targets[at : at + chunk]).to(device)
         nats.append(charged(logits, wanted, tokenizer).cpu().numpy())
     return np.concatenate(nats)
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
-from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, joined_bias, rounded
-from charlm.generation.sampling import Cut, Floats
+from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, merge_biases, quantize
+from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.models.cells import cell_of
 from charlm.runtime import processor
 
@@ -102,20 +102,20 @@ class _Model(Structure):
     )
 
 
-class _Cut(Structure):
+class _SamplingParameters(Structure):
     _fields_ = (("temperature", c_double), ("top_p", c_double), ("min_p", c_double), ("top_k", c_int64))
 
 
 class _Work(Structure):
     _fields_ = (
         ("model", POINTER(_Model)),
-        ("streams", c_int32),
+        ("lanes", c_int32),
         ("threads", c_int32),
         ("steps", c_int64),
         ("ids", c_void_p),
-        ("draws", c_void_p),
-        ("cut", POINTER(_Cut)),
-        *((name, c_void_p) for name in ("drawn", "h", "c", "logits")),
+        ("uniforms", c_void_p),
+        ("settings", POINTER(_SamplingParameters)),
+        *((name, c_void_p) for name in ("sampled", "h", "c", "logits")),
         ("every", c_int32),
     )
 
@@ -148,9 +148,9 @@ class Pace:
         self._choices = [fixed] if fixed else doubling
         self._kinds: dict[tuple[int, int], _Tried] = defaultdict(_Tried)
 
-    def threads(self, steps: int, streams: int) -> int:
+    def threads(self, steps: int, lanes: int) -> int:
         """For the next call of so many steps: calls of a kind are compared with each other."""
-        kind = self._kinds[steps, streams]
+        kind = self._kinds[steps, lanes]
         if kind.calls == kind.until:
             kind.calls = 0
         kind.calls += 1
@@ -164,9 +164,9 @@ class Pace:
             kind.until = min(2 * kind.until, _SELDOM)
         return fastest
 
-    def took(self, steps: int, streams: int, threads: int, seconds: float) -> None:
+    def took(self, steps: int, lanes: int, threads: int, seconds: float) -> None:
         """That call took so long."""
-        self._kinds[steps, streams].seconds[threads].append(seconds)
+        self._kinds[steps, lanes].seconds[threads].append(seconds)
 
 
 class CompiledDecoder(Decoder):
@@ -185,7 +185,7 @@ class CompiledDecoder(Decoder):
         gates = len(cell_of(config).gates)
         layers = (_Layer * config.layers)()
         for place, layer in enumerate(layers):
-            bias, inner = joined_bias(config, weights, place)
+            bias, inner = merge_biases(config, weights, place)
             layer.recurrent = self._matrix(weights[f"rnn.{place}.weight_hh"], gates)
             if place:
                 layer.input = self._matrix(weights[f"rnn.{place}.weight_ih"], gates)
@@ -223,7 +223,7 @@ class CompiledDecoder(Decoder):
         """A matrix [gates * units, columns] as [blocks, gates, columns, 16], or in bytes [.., columns / 4, 16, 4]."""
         if not self._int8:
             return _Matrix(self._address(self._columns(weight.astype(np.float32), gates).transpose(1, 2, 0, 3)))
-        whole, scale = rounded(weight)
+        whole, scale = quantize(weight)
         by_four = self._columns(whole, gates)
         by_four = by_four.reshape(-1, 4, *by_four.shape[1:]).transpose(2, 3, 0, 4, 1)
         excess = (STEPS + 1) * whole.sum(axis=1, dtype=np.int32)
@@ -257,14 +257,14 @@ class CompiledDecoder(Decoder):
             raise IndexError(f"ids lie in 0..{self.vocabulary + 1}")
         return np.ascontiguousarray(ids_TB, dtype=np.int64)
 
-    def draw(
-        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    def sample(
+        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
         logits = np.array(logits, dtype=np.float32, order="C")
-        drawn = np.empty(draws_TB.shape, dtype=np.int64)
-        rules = _Cut(cut.temperature, cut.top_p, cut.min_p, cut.top_k)
-        draws = np.ascontiguousarray(draws_TB, dtype=np.float64)
-        return drawn, logits, self._work(logits, state, drawn=drawn, draws=draws, rules=rules)
+        sampled = np.empty(uniforms_TB.shape, dtype=np.int64)
+        structure = _SamplingParameters(settings.temperature, settings.top_p, settings.min_p, settings.top_k)
+        uniforms = np.ascontiguousarray(uniforms_TB, dtype=np.float64)
+        return sampled, logits, self._work(logits, state, sampled=sampled, uniforms=uniforms, structure=structure)
 
     def _work(
         self,
@@ -273,24 +273,24 @@ class CompiledDecoder(Decoder):
         *,
         ids: NDArray[np.int64] | None = None,
         every: bool = False,
-        drawn: NDArray[np.int64] | None = None,
-        draws: NDArray[np.float64] | None = None,
-        rules: _Cut | None = None,
+        sampled: NDArray[np.int64] | None = None,
+        uniforms: NDArray[np.float64] | None = None,
+        structure: _SamplingParameters | None = None,
     ) -> DecoderState:
-        """Read ids or draw them; the state after that, while logits and drawn tokens are written into their arrays."""
+        """Read ids or sample them: returns the state after that, and writes logits and tokens into their arrays."""
         h, *c = (np.stack(parts) for parts in zip(*state, strict=True))
-        steps = sum(len(array) for array in (ids, drawn) if array is not None)
-        streams = h.shape[1]
-        threads = self._pace.threads(steps, streams)
+        steps = sum(len(array) for array in (ids, sampled) if array is not None)
+        lanes = h.shape[1]
+        threads = self._pace.threads(steps, lanes)
         work = _Work(
             model=pointer(self._model),
-            streams=streams,
+            lanes=lanes,
             threads=threads,
             steps=steps,
             ids=_data(ids),
-            draws=_data(draws),
-            cut=pointer(rules) if rules else None,
-            drawn=_data(drawn),
+            uniforms=_data(uniforms),
+            settings=pointer(structure) if structure else None,
+            sampled=_data(sampled),
             h=_data(h),
             c=_data(c[0]) if c else None,
             logits=_data(logits),
@@ -299,7 +299,7 @@ class CompiledDecoder(Decoder):
         began = time.perf_counter()
         if self._run(ctypes.addressof(work)):
             raise MemoryError("no memory for the decoder's state")
-        self._pace.took(steps, streams, threads, time.perf_counter() - began)
+        self._pace.took(steps, lanes, threads, time.perf_counter() - began)
         return list(zip(h, *c, strict=True))
 
 

@@ -4,7 +4,7 @@ A token is some twenty kernels of a few microseconds, which a processor launches
 compute them itself; a graph is launched once. Without CUDA the same lines run on a processor, where tests hold them to
 the other engines.
 
-Legend: T steps, B streams, V vocabulary.
+Legend: T steps, B lanes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation.decoder import Decoder, DecoderState, Weights
-from charlm.generation.sampling import Cut, Floats
+from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.models.cells import cell_of
-from charlm.models.network import Network, State, copied, import_weights, overwrite, run_layer
+from charlm.models.network import Network, State, copy_state, import_weights, overwrite_state, run_layer
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import choose_device, choose_runtime
 
 _CHUNK: Final = 16  # tokens to a graph
-Drawn = tuple[Tensor, Tensor, State]  # tokens [T, B]; logits [B, V] and the state after the last
+Sampled = tuple[Tensor, Tensor, State]  # tokens [T, B]; logits [B, V] and the state after the last
 
 
 class TorchDecoder(Decoder):
@@ -42,7 +42,7 @@ class TorchDecoder(Decoder):
         self._network.to_device(device).eval()
         with torch.no_grad():
             self._table: Tensor = self._network.embedding(torch.arange(self.vocabulary + 2, device=device))
-        self._graph: tuple[tuple[int, Cut], _Graph] | None = None
+        self._graph: tuple[tuple[int, SamplingParameters], _Graph] | None = None
 
     @torch.no_grad()
     def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
@@ -60,30 +60,32 @@ class TorchDecoder(Decoder):
         return at.cpu().numpy(), _arrays(inner)
 
     @torch.no_grad()
-    def draw(
-        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    def sample(
+        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
-        at, inner, draws, drawn = self._tensor(logits), self._state(state), self._tensor(draws_TB), []
-        for chunk in torch.split(draws, _CHUNK):
-            run = self._captured(cut, at, inner, chunk) if self._whole(chunk) else self._run
-            tokens, at, inner = run(at, inner, chunk, cut)
-            drawn.append(tokens)
-        return torch.cat(drawn).cpu().numpy(), at.cpu().numpy(), _arrays(inner)
+        at, inner, uniforms, sampled = self._tensor(logits), self._state(state), self._tensor(uniforms_TB), []
+        for chunk in torch.split(uniforms, _CHUNK):
+            run = self._captured(settings, at, inner, chunk) if self._whole(chunk) else self._run
+            tokens, at, inner = run(at, inner, chunk, settings)
+            sampled.append(tokens)
+        return torch.cat(sampled).cpu().numpy(), at.cpu().numpy(), _arrays(inner)
 
-    def _whole(self, draws_TB: Tensor) -> bool:
-        return self._device.type == "cuda" and len(draws_TB) == _CHUNK
+    def _whole(self, uniforms_TB: Tensor) -> bool:
+        return self._device.type == "cuda" and len(uniforms_TB) == _CHUNK
 
-    def _captured(self, cut: Cut, logits: Tensor, state: State, draws_TB: Tensor) -> Callable[..., Drawn]:
-        """The graph for so many streams and this cut; the last one is kept."""
-        key = draws_TB.shape[1], cut
+    def _captured(
+        self, settings: SamplingParameters, logits: Tensor, state: State, uniforms_TB: Tensor
+    ) -> Callable[..., Sampled]:
+        """The graph for so many lanes and this settings; the last one is kept."""
+        key = uniforms_TB.shape[1], settings
         if self._graph is None or self._graph[0] != key:
-            self._graph = key, _Graph(self._run, self._device, logits, state, draws_TB, cut)
+            self._graph = key, _Graph(self._run, self._device, logits, state, uniforms_TB, settings)
         return self._graph[1]
 
-    def _run(self, logits: Tensor, state: State, draws_TB: Tensor, cut: Cut) -> Drawn:
+    def _run(self, logits: Tensor, state: State, uniforms_TB: Tensor, settings: SamplingParameters) -> Sampled:
         tokens = []
-        for draws in draws_TB:
-            tokens.append(choose(logits, draws, cut))
+        for uniforms in uniforms_TB:
+            tokens.append(choose(logits, uniforms, settings))
             logits, state = self._step(tokens[-1], state)
         return torch.stack(tokens), logits, state
 
@@ -116,43 +118,49 @@ class _Graph:
     """`run` on tensors of its own, recorded."""
 
     def __init__(
-        self, run: Callable[..., Drawn], device: torch.device, logits: Tensor, state: State, draws_TB: Tensor, cut: Cut
+        self,
+        run: Callable[..., Sampled],
+        device: torch.device,
+        logits: Tensor,
+        state: State,
+        uniforms_TB: Tensor,
+        settings: SamplingParameters,
     ) -> None:
-        self._logits, self._state, self._draws = logits.clone(), copied(state), draws_TB.clone()
-        self._captured = Captured(lambda: run(self._logits, self._state, self._draws, cut), device)
+        self._logits, self._state, self._uniforms = logits.clone(), copy_state(state), uniforms_TB.clone()
+        self._captured = Captured(lambda: run(self._logits, self._state, self._uniforms, settings), device)
 
-    def __call__(self, logits: Tensor, state: State, draws_TB: Tensor, _: Cut) -> Drawn:
+    def __call__(self, logits: Tensor, state: State, uniforms_TB: Tensor, _: SamplingParameters) -> Sampled:
         self._logits.copy_(logits)
-        overwrite(self._state, state)
-        self._draws.copy_(draws_TB)
+        overwrite_state(self._state, state)
+        self._uniforms.copy_(uniforms_TB)
         tokens, at, after = self._captured.replay()
-        return tokens.clone(), at.clone(), copied(after)  # the next replay writes over the graph's own
+        return tokens.clone(), at.clone(), copy_state(after)  # the next replay writes over the graph's own
 
 
-def choose(logits_BV: Tensor, draws_B: Tensor, cut: Cut) -> Tensor:
-    """`charlm.generation.sampling.next_token` for each of B streams [B], without a word to the processor."""
+def choose(logits_BV: Tensor, uniforms_B: Tensor, settings: SamplingParameters) -> Tensor:
+    """`charlm.generation.sampling.next_token` for each of B lanes [B], without a word to the processor."""
     place = torch.arange(logits_BV.shape[1], device=logits_BV.device)
     most = logits_BV.amax(dim=1, keepdim=True)
-    if cut.temperature == 0:
+    if settings.temperature == 0:
         return torch.where(logits_BV == most, place, len(place)).amin(dim=1)
-    p = ((logits_BV.double() - most.double()) / cut.temperature).softmax(dim=1)
-    if cut.top_k or cut.top_p < 1 or cut.min_p:
-        p = _cut(p, place, cut)
+    p = ((logits_BV.double() - most.double()) / settings.temperature).softmax(dim=1)
+    if settings.top_k or settings.top_p < 1 or settings.min_p:
+        p = _truncate(p, place, settings)
     cumulative = p.cumsum(dim=1)
-    token = (cumulative <= draws_B[:, None] * cumulative[:, -1:]).sum(dim=1)
+    token = (cumulative <= uniforms_B[:, None] * cumulative[:, -1:]).sum(dim=1)
     return torch.minimum(token, torch.where(p > 0, place, 0).amax(dim=1))
 
 
-def _cut(p: Tensor, place: Tensor, cut: Cut) -> Tensor:
+def _truncate(p: Tensor, place: Tensor, settings: SamplingParameters) -> Tensor:
     """What `charlm.generation.sampling.distribution` keeps, renormalised."""
     ranked, order = p.sort(dim=1, descending=True, stable=True)
-    keep = torch.full_like(order[:, :1], cut.top_k or len(place))
-    if cut.top_p < 1:
+    keep = torch.full_like(order[:, :1], settings.top_k or len(place))
+    if settings.top_p < 1:
         within = torch.where(place < keep, ranked, 0)
         within = within / within.sum(dim=1, keepdim=True)
-        keep = torch.minimum(keep, (within.cumsum(dim=1) < cut.top_p).sum(dim=1, keepdim=True) + 1)
-    if cut.min_p:
-        keep = torch.minimum(keep, (ranked >= cut.min_p * ranked[:, :1]).sum(dim=1, keepdim=True))
+        keep = torch.minimum(keep, (within.cumsum(dim=1) < settings.top_p).sum(dim=1, keepdim=True) + 1)
+    if settings.min_p:
+        keep = torch.minimum(keep, (ranked >= settings.min_p * ranked[:, :1]).sum(dim=1, keepdim=True))
     kept = torch.where(place < keep, ranked, 0)
     result = torch.zeros_like(p).scatter(1, order, kept)
     return result / result.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""One token at a time, for several streams at once: what a decoder does, and how it is done in NumPy.
+"""One token at a time, for several lanes at once: what a decoder does, and how it is done in NumPy.
 
 No torch is needed, and no weights are repacked at each step. The first layer's input product is a table, looked up by
 id: (embedding row) W_ih^T + b_ih (+ b_hh), computed once. The equations are those of docs/mathematics.md in PyTorch's
@@ -7,7 +7,7 @@ form; tests hold this engine to the training network, and the compiled one of `c
 With 8-bit weights each row of a matrix is w = scale * q with whole numbers q from -127 to 127, and the hidden state
 that it meets is read in steps of 1/127.
 
-Legend: T steps, B streams, H hidden units, G gates, V vocabulary. Arithmetic is float32.
+Legend: T steps, B lanes, H hidden units, G gates, V vocabulary. Arithmetic is float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
-from charlm.generation.sampling import Cut, Floats, next_token
+from charlm.generation.sampling import Floats, SamplingParameters, next_token
 from charlm.models.cells import cell_of
 
 STEPS: Final = 127  # of a hidden state's byte, from 0 to 1
@@ -36,12 +36,12 @@ class Decoder(ABC):
     vocabulary: int
     width: int  # of a state's rows: H, or more where an engine pads it
 
-    def init_state(self, streams: int) -> DecoderState:
-        zero = np.zeros((streams, self.width), dtype=np.float32)
+    def init_state(self, lanes: int) -> DecoderState:
+        zero = np.zeros((lanes, self.width), dtype=np.float32)
         return [(zero,) * len(cell_of(self.config).states) for _ in range(self.config.layers)]
 
     def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
-        """Logits [B, V] after reading one id in each of B streams, and the state then."""
+        """Logits [B, V] after reading one id in each of B lanes, and the state then."""
         return self.after(np.asarray(ids)[None, :], state)
 
     def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
@@ -54,10 +54,10 @@ class Decoder(ABC):
         """Logits [T, B, V] after reading each of T ids, and the state in the end."""
 
     @abstractmethod
-    def draw(
-        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    def sample(
+        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
-        """T tokens in a row [T, B], each drawn from the logits [B, V] by a number in [0, 1) and then read.
+        """T tokens in a row [T, B], each sampled from the logits [B, V] by a number in [0, 1) and then read.
 
         Returns the logits and the state after the last of them, too.
         """
@@ -74,13 +74,13 @@ class NumpyDecoder(Decoder):
         self._hh = [self._matrix(weights[f"rnn.{i}.weight_hh"]) for i in range(config.layers)]
         self._ih = [self._matrix(weights[f"rnn.{i}.weight_ih"]) for i in range(1, config.layers)]
         self._head, self._head_bias = self._matrix(weights["head.weight"]), weights["head.bias"]
-        biases = [joined_bias(config, weights, layer) for layer in range(config.layers)]
+        biases = [merge_biases(config, weights, layer) for layer in range(config.layers)]
         self._bias, self._inner = [bias for bias, _ in biases[1:]], [inner for _, inner in biases]
         self._table = input_table(config, weights) + biases[0][0]
 
     def _matrix(self, weight: NDArray[Any]) -> Floats:
         if self._int8:
-            rows, scale = rounded(weight)
+            rows, scale = quantize(weight)
             weight = rows * scale[:, None]
         return np.ascontiguousarray(weight.T, dtype=np.float32)
 
@@ -109,26 +109,26 @@ class NumpyDecoder(Decoder):
             logits[t], state = self.step(ids, state)
         return logits, state
 
-    def draw(
-        self, logits: Floats, state: DecoderState, draws_TB: NDArray[np.float64], cut: Cut
+    def sample(
+        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
-        tokens = np.empty(draws_TB.shape, dtype=np.int64)
-        for t, draws in enumerate(draws_TB):
-            tokens[t] = [next_token(row, u, **cut._asdict()) for row, u in zip(logits, draws, strict=True)]
+        tokens = np.empty(uniforms_TB.shape, dtype=np.int64)
+        for t, uniforms in enumerate(uniforms_TB):
+            tokens[t] = [next_token(row, u, **settings._asdict()) for row, u in zip(logits, uniforms, strict=True)]
             logits, state = self.step(tokens[t], state)
         return tokens, logits, state
 
 
-def rounded(weight: NDArray[Any]) -> tuple[NDArray[np.int8], Floats]:
+def quantize(weight: NDArray[Any]) -> tuple[NDArray[np.int8], Floats]:
     """A matrix [rows, columns] as whole numbers from -127 to 127 and each row's scale; ties go to the even number."""
     scale = np.abs(weight).max(axis=1) / np.float32(127)
     scale[scale == 0] = 1
     return np.rint(weight / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
-def joined_bias(config: ModelConfig, weights: Weights, layer: int) -> tuple[Floats, Floats]:
-    """The biases of a layer, as `charlm.models.cells.Cell.joined_bias` adds them up."""
-    return cell_of(config).joined_bias(weights[f"rnn.{layer}.bias_ih"], weights[f"rnn.{layer}.bias_hh"])
+def merge_biases(config: ModelConfig, weights: Weights, layer: int) -> tuple[Floats, Floats]:
+    """The biases of a layer, as `charlm.models.cells.Cell.merge_biases` adds them up."""
+    return cell_of(config).merge_biases(weights[f"rnn.{layer}.bias_ih"], weights[f"rnn.{layer}.bias_hh"])
 
 
 def input_table(config: ModelConfig, weights: Weights) -> Floats:

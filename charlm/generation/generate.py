@@ -1,7 +1,7 @@
 """From a prime to samples of text: the loop around a decoder.
 
-Sample k at position t draws with u(seed, k, t) from the counter-based generator of `charlm.runtime.random`, so
-that a sample depends on nothing that was drawn before. This module knows nothing of training and prints nothing.
+Sample k at position t uniforms with u(seed, k, t) from the counter-based generator of `charlm.runtime.random`, so
+that a sample depends on nothing that was sampled before. This module knows nothing of training and prints nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from charlm.config import SampleConfig
 from charlm.generation.decoder import Decoder
-from charlm.generation.sampling import Cut
+from charlm.generation.sampling import SamplingParameters
 from charlm.runtime.random import Purpose, uniforms
 from charlm.text.tokenizer import Stream, Tokenizer
 
-_MOST: Final = 64  # tokens of each sample that are drawn in one go
+_MOST: Final = 64  # tokens of each sample that are sampled in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Piece:
 def generate(
     decoder: Decoder, tokenizer: Tokenizer, config: SampleConfig, *, prime: str = "", stop: str = ""
 ) -> Iterator[Piece]:
-    """`config.count` samples of `config.length` characters, token by token, as they are drawn.
+    """`config.count` samples of `config.length` characters, token by token, as they are sampled.
 
     The prime is read (its unseen characters as the mean embedding) and not returned. A sample ends before `stop`, if
     given: text that could become the stop text is held back until it is known not to. Tokens that are less than a
@@ -43,15 +43,15 @@ def generate(
     if config.length == 0:
         yield from (Piece(k, "", done=True) for k in range(config.count))
         return
-    cut = Cut(config.temperature, config.top_k, config.top_p, config.min_p)
+    settings = SamplingParameters(config.temperature, config.top_k, config.top_p, config.min_p)
     read = np.concatenate([[tokenizer.start], tokenizer.encode(prime).ids])
     logits, state = decoder.after(read[:, None], decoder.init_state(1))
     logits = np.repeat(logits, config.count, axis=0)
     state = [tuple(np.repeat(part, config.count, axis=0) for part in layer) for layer in state]
     position, steps = 0, 1  # the first character is not kept waiting
     while True:
-        draws = uniforms(config.seed, Purpose.SAMPLE, position, steps, config.count)
-        tokens, logits, state = decoder.draw(logits, state, draws, cut)
+        uniforms_TB = uniforms(config.seed, Purpose.SAMPLE, position, steps, config.count)
+        tokens, logits, state = decoder.sample(logits, state, uniforms_TB, settings)
         for row in tokens.tolist():
             for k, token in enumerate(row):
                 if not texts[k].done:
@@ -72,7 +72,7 @@ class _Sample:
         self.done = False
 
     def push(self, token: int) -> str:
-        """What can be shown now that this token is drawn."""
+        """What can be shown now that this token is sampled."""
         fresh = self._stream.push(token)[: self.left]
         self.left -= len(fresh)
         self._held += fresh

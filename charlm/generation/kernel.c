@@ -22,7 +22,7 @@
 #endif
 
 enum { WIDTH = 16, TOGETHER = 4, MOST_GATES = 4, MOST_THREADS = 64 };
-enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* of a block of floats and of streams: together they fit the nearest cache */
+enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* of a block of floats and of lanes: together they fit the nearest cache */
 enum { LSTM, GRU, RNN };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -53,18 +53,18 @@ typedef struct {
 typedef struct {
     double temperature, top_p, min_p;
     int64_t top_k;
-} Cut;
+} SamplingParameters;
 
 typedef struct {
     const Model *model;
-    int32_t streams, threads;
+    int32_t lanes, threads;
     int64_t steps;
-    const int64_t *ids;  /* [steps][streams] to be read; NULL: draw them */
-    const double *draws; /* [steps][streams] in [0, 1) */
-    const Cut *cut;
-    int64_t *drawn;      /* [steps][streams] */
-    float *h, *c;        /* [layers][streams][units], in and out */
-    float *logits;       /* [streams][vocabulary], in and out; with `every`, [steps][streams][vocabulary] */
+    const int64_t *ids;  /* [steps][lanes] to be read; NULL: draw them */
+    const double *uniforms; /* [steps][lanes] in [0, 1) */
+    const SamplingParameters *settings;
+    int64_t *sampled;      /* [steps][lanes] */
+    float *h, *c;        /* [layers][lanes][units], in and out */
+    float *logits;       /* [lanes][vocabulary], in and out; with `every`, [steps][lanes][vocabulary] */
     int32_t every;
 } Work;
 
@@ -137,47 +137,47 @@ INLINE Ints dot4(Ints sum, const uint8_t *x, const int8_t *w)
 #endif
 }
 
-typedef Floats Sums[MOST_GATES][TOGETHER]; /* for each gate and stream */
+typedef Floats Sums[MOST_GATES][TOGETHER]; /* for each gate and lane */
 
 /* Where sums are few there are several parts of each: one would wait for itself. */
-#define PARTS(gates, streams) ((gates) * (streams) >= 8 ? 1 : (gates) * (streams) >= 4 ? 2 : 4)
+#define PARTS(gates, lanes) ((gates) * (lanes) >= 8 ? 1 : (gates) * (lanes) >= 4 ? 2 : 4)
 
 /* y += the columns `from` to `to` of a block times x */
 INLINE void product_floats(const Matrix *m, int block, const float *x, int columns, int from, int to, const int gates,
-                           const int streams, Sums y)
+                           const int lanes, Sums y)
 {
-    const int parts = PARTS(gates, streams);
+    const int parts = PARTS(gates, lanes);
     const float *weights = (const float *)m->weights + (size_t)block * gates * columns * WIDTH;
     Sums sum[4] = {0};
     for (int k = from; k < to; k += parts)
         for (int p = 0; p < parts; p++)
             for (int g = 0; g < gates; g++) {
                 Floats w = *(const Floats *)(weights + ((size_t)g * columns + k + p) * WIDTH);
-                for (int s = 0; s < streams; s++)
+                for (int s = 0; s < lanes; s++)
                     sum[p][g][s] += w * x[(size_t)s * columns + k + p];
             }
     for (int g = 0; g < gates; g++)
-        for (int s = 0; s < streams; s++)
+        for (int s = 0; s < lanes; s++)
             for (int p = 0; p < parts; p++)
                 y[g][s] += sum[p][g][s];
 }
 
 /* y = a block times x */
-INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int columns, const int gates, const int streams,
+INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int columns, const int gates, const int lanes,
                           Sums y)
 {
-    const int parts = PARTS(gates, streams);
+    const int parts = PARTS(gates, lanes);
     const int8_t *weights = (const int8_t *)m->weights + (size_t)block * gates * columns * WIDTH;
     Ints sum[4][MOST_GATES][TOGETHER] = {0};
     for (int k = 0; k < columns; k += 4 * parts)
         for (int p = 0; p < parts; p++)
             for (int g = 0; g < gates; g++)
-                for (int s = 0; s < streams; s++)
+                for (int s = 0; s < lanes; s++)
                     sum[p][g][s] = dot4(sum[p][g][s], x + (size_t)s * columns + k + 4 * p,
                                         weights + ((size_t)g * columns + k + 4 * p) * WIDTH);
     for (int g = 0; g < gates; g++) {
         size_t row = ((size_t)block * gates + g) * WIDTH;
-        for (int s = 0; s < streams; s++) {
+        for (int s = 0; s < lanes; s++) {
             Ints total = sum[0][g][s] - *(const Ints *)(m->excess + row);
             for (int p = 1; p < parts; p++)
                 total += sum[p][g][s];
@@ -186,18 +186,18 @@ INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int colu
     }
 }
 
-/* y[n] = a block of `m` times the states of a layer, as they were or as they are `now`, in the n-th group of `streams`
+/* y[n] = a block of `m` times the states of a layer, as they were or as they are `now`, in the n-th group of `lanes`
    from the first on. A block of floats outgrows the nearest cache: some of its columns meet all groups, then the next. */
 INLINE void product(const Team *team, const Matrix *m, int block, int layer, int first, int now, const int gates,
-                    const int streams, const int groups, Sums *y)
+                    const int lanes, const int groups, Sums *y)
 {
     const Work *work = team->work;
     int units = work->model->units;
-    size_t at = ((size_t)layer * work->streams + first) * units, group = (size_t)streams * units;
+    size_t at = ((size_t)layer * work->lanes + first) * units, group = (size_t)lanes * units;
     if (work->model->bytes) {
         const uint8_t *x = (now ? team->coming : team->old) + at;
         for (int n = 0; n < groups; n++)
-            product_bytes(m, block, x + n * group, units, gates, streams, y[n]);
+            product_bytes(m, block, x + n * group, units, gates, lanes, y[n]);
         return;
     }
     const float *x = (now ? team->fresh : work->h) + at;
@@ -205,7 +205,7 @@ INLINE void product(const Team *team, const Matrix *m, int block, int layer, int
     for (int from = 0, to; from < units; from = to) {
         to = groups > 1 && from + COLUMNS < units ? from + COLUMNS : units;
         for (int n = 0; n < groups; n++)
-            product_floats(m, block, x + n * group, units, from, to, gates, streams, y[n]);
+            product_floats(m, block, x + n * group, units, from, to, gates, lanes, y[n]);
     }
 }
 
@@ -236,30 +236,30 @@ INLINE void rnn(const Row *x, const Row *r, float *h)
         h[i] = hyperbolic(x[0][i] + r[0][i]);
 }
 
-/* One block of a layer in groups of `streams` streams, a step on; `cell`, `gates` and `streams` are constants where it is
+/* One block of a layer in groups of `lanes` lanes, a step on; `cell`, `gates` and `lanes` are constants where it is
    called. */
 INLINE void advance(Team *team, int number, int block, int first, const int64_t *ids, const int cell, const int gates,
-                    const int streams, const int groups)
+                    const int lanes, const int groups)
 {
     const Work *work = team->work;
     const Model *model = work->model;
     const Layer *layer = &model->layer[number];
     size_t rows = (size_t)gates * WIDTH, all = (size_t)gates * model->units;
     Sums x[MOST_GROUPS], r[MOST_GROUPS];
-    product(team, &layer->recurrent, block, number, first, 0, gates, streams, groups, r);
+    product(team, &layer->recurrent, block, number, first, 0, gates, lanes, groups, r);
     if (number)
-        product(team, &layer->input, block, number - 1, first, 1, gates, streams, groups, x);
-    for (int s = 0; s < groups * streams; s++) {
+        product(team, &layer->input, block, number - 1, first, 1, gates, lanes, groups, x);
+    for (int s = 0; s < groups * lanes; s++) {
         const float *known = number ? layer->bias + block * rows : model->table + ids[first + s] * all + block * rows;
         Row below[MOST_GATES], before[MOST_GATES];
         for (int g = 0; g < gates; g++) {
             Floats sum = *(const Floats *)(known + g * WIDTH);
             if (number)
-                sum += x[s / streams][g][s % streams];
+                sum += x[s / lanes][g][s % lanes];
             memcpy(below[g], &sum, sizeof sum);
-            memcpy(before[g], &r[s / streams][g][s % streams], sizeof sum);
+            memcpy(before[g], &r[s / lanes][g][s % lanes], sizeof sum);
         }
-        size_t at = ((size_t)number * work->streams + first + s) * model->units + (size_t)block * WIDTH;
+        size_t at = ((size_t)number * work->lanes + first + s) * model->units + (size_t)block * WIDTH;
         if (cell == LSTM)
             lstm(below, before, work->c + at, team->fresh + at);
         else if (cell == GRU)
@@ -273,25 +273,25 @@ INLINE void advance(Team *team, int number, int block, int first, const int64_t 
 
 INLINE void advance_all(Team *team, int number, int from, int to, const int64_t *ids, const int cell, const int gates)
 {
-    int streams = team->work->streams;
+    int lanes = team->work->lanes;
     for (int block = from; block < to; block++) {
         int first = 0;
-        for (int groups; (groups = (streams - first) / TOGETHER); first += groups * TOGETHER) {
+        for (int groups; (groups = (lanes - first) / TOGETHER); first += groups * TOGETHER) {
             groups = groups < MOST_GROUPS ? groups : MOST_GROUPS;
             advance(team, number, block, first, ids, cell, gates, TOGETHER, groups);
         }
-        for (; first < streams; first++)
+        for (; first < lanes; first++)
             advance(team, number, block, first, ids, cell, gates, 1, 1);
     }
 }
 
-INLINE void predict(const Team *team, int block, int first, float *logits, const int streams)
+INLINE void predict(const Team *team, int block, int first, float *logits, const int lanes)
 {
     const Model *model = team->work->model;
     int row = block * WIDTH, left = model->vocabulary - row;
     Sums y;
-    product(team, &model->head, block, model->layers - 1, first, 1, 1, streams, 1, &y);
-    for (int s = 0; s < streams; s++) {
+    product(team, &model->head, block, model->layers - 1, first, 1, 1, lanes, 1, &y);
+    for (int s = 0; s < lanes; s++) {
         y[0][s] += *(const Floats *)(model->head_bias + row);
         memcpy(logits + (size_t)(first + s) * model->vocabulary + row, &y[0][s],
                (left < WIDTH ? left : WIDTH) * sizeof(float));
@@ -312,38 +312,38 @@ static int likelier(const void *a, const void *b)
 }
 
 /* How many of the likeliest stay; `candidates` are sorted. */
-static int kept(const Candidate *candidates, int n, const Cut *cut)
+static int kept(const Candidate *candidates, int n, const SamplingParameters *settings)
 {
-    int keep = cut->top_k && cut->top_k < n ? (int)cut->top_k : n, size = 0;
-    if (cut->top_p < 1) {
+    int keep = settings->top_k && settings->top_k < n ? (int)settings->top_k : n, size = 0;
+    if (settings->top_p < 1) {
         double within = 0, sum = 0;
         for (int i = 0; i < keep; i++)
             within += candidates[i].p;
-        while (size < keep - 1 && (sum += candidates[size].p / within) < cut->top_p)
+        while (size < keep - 1 && (sum += candidates[size].p / within) < settings->top_p)
             size++;
         keep = size + 1;
     }
-    for (size = 0; size < keep && candidates[size].p >= cut->min_p * candidates[0].p;)
+    for (size = 0; size < keep && candidates[size].p >= settings->min_p * candidates[0].p;)
         size++;
     return size;
 }
 
 /* The token that u in [0, 1) selects; p and candidates are room for n each. */
-static int choose(const float *logits, int n, double u, const Cut *cut, double *p, Candidate *candidates)
+static int choose(const float *logits, int n, double u, const SamplingParameters *settings, double *p, Candidate *candidates)
 {
     int best = 0, last = 0;
     for (int i = 1; i < n; i++)
         if (logits[i] > logits[best])
             best = i;
-    if (cut->temperature == 0)
+    if (settings->temperature == 0)
         return best;
     for (int i = 0; i < n; i++)
-        p[i] = exp(((double)logits[i] - logits[best]) / cut->temperature);
-    if (cut->top_k || cut->top_p < 1 || cut->min_p > 0) {
+        p[i] = exp(((double)logits[i] - logits[best]) / settings->temperature);
+    if (settings->top_k || settings->top_p < 1 || settings->min_p > 0) {
         for (int i = 0; i < n; i++)
             candidates[i] = (Candidate){p[i], i};
         qsort(candidates, n, sizeof *candidates, likelier);
-        for (int i = kept(candidates, n, cut); i < n; i++)
+        for (int i = kept(candidates, n, settings); i < n; i++)
             p[candidates[i].id] = 0;
     }
     double total = 0, sum = 0;
@@ -374,16 +374,16 @@ static void *take_part(void *argument)
         keep_off(team->processor);
     while (!atomic_load(&team->threads))
         sched_yield();
-    int threads = atomic_load(&team->threads), streams = work->streams, vocabulary = model->vocabulary;
+    int threads = atomic_load(&team->threads), lanes = work->lanes, vocabulary = model->vocabulary;
 #define MINE(n, end) ((int)((int64_t)(n) * (me->number + (end)) / threads))
     int blocks = model->units / WIDTH, rows = (vocabulary + WIDTH - 1) / WIDTH;
     int from = MINE(blocks, 0), to = MINE(blocks, 1);
     for (int64_t step = 0; step < work->steps; step++) {
-        const int64_t *ids = (work->ids ? work->ids : work->drawn) + step * streams;
+        const int64_t *ids = (work->ids ? work->ids : work->sampled) + step * lanes;
         if (!work->ids) {
-            for (int s = MINE(streams, 0); s < MINE(streams, 1); s++)
-                work->drawn[step * streams + s] = choose(work->logits + (size_t)s * vocabulary, vocabulary,
-                                                         work->draws[step * streams + s], work->cut, me->p, me->candidates);
+            for (int s = MINE(lanes, 0); s < MINE(lanes, 1); s++)
+                work->sampled[step * lanes + s] = choose(work->logits + (size_t)s * vocabulary, vocabulary,
+                                                         work->uniforms[step * lanes + s], work->settings, me->p, me->candidates);
             meet(team);
         }
         for (int number = 0; number < model->layers; number++) {
@@ -395,15 +395,15 @@ static void *take_part(void *argument)
                 advance_all(team, number, from, to, ids, RNN, 1);
             meet(team);
         }
-        float *logits = work->logits + (work->every ? (size_t)step * streams * vocabulary : 0);
+        float *logits = work->logits + (work->every ? (size_t)step * lanes * vocabulary : 0);
         for (int block = MINE(rows, 0); block < MINE(rows, 1); block++) {
             int first = 0;
-            for (; first + TOGETHER <= streams; first += TOGETHER)
+            for (; first + TOGETHER <= lanes; first += TOGETHER)
                 predict(team, block, first, logits, TOGETHER);
-            for (; first < streams; first++)
+            for (; first < lanes; first++)
                 predict(team, block, first, logits, 1);
         }
-        for (int row = 0; row < model->layers * streams; row++) { /* what was coming is there; each copies its own units */
+        for (int row = 0; row < model->layers * lanes; row++) { /* what was coming is there; each copies its own units */
             size_t at = (size_t)row * model->units + (size_t)from * WIDTH, size = (size_t)(to - from) * WIDTH;
             memcpy(work->h + at, team->fresh + at, size * sizeof(float));
             if (model->bytes)
@@ -418,7 +418,7 @@ static void *take_part(void *argument)
 int charlm_run(const Work *work)
 {
     const Model *model = work->model;
-    size_t state = (size_t)model->layers * work->streams * model->units, vocabulary = model->vocabulary;
+    size_t state = (size_t)model->layers * work->lanes * model->units, vocabulary = model->vocabulary;
     int wanted = work->threads < MOST_THREADS ? work->threads : MOST_THREADS, started = 1;
     float *fresh = malloc(state * sizeof *fresh);
     uint8_t *bytes = malloc(2 * state);

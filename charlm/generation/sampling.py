@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-class Cut(NamedTuple):
+class SamplingParameters(NamedTuple):
     """How a distribution is tempered and cut before a token is drawn from it: see `distribution`."""
 
     temperature: float = 1.0

@@ -62,7 +62,7 @@ class Cell:
         rows = len(self.gates) * hidden
         return {"weight_ih": (rows, width), "weight_hh": (rows, hidden), "bias_ih": (rows,), "bias_hh": (rows,)}
 
-    def joined_bias(self, bias_ih: Floats, bias_hh: Floats) -> tuple[Floats, Floats]:
+    def merge_biases(self, bias_ih: Floats, bias_hh: Floats) -> tuple[Floats, Floats]:
         """What can be added up beforehand [G H], and the part of b_h that stands inside a product [inner H]."""
         outside = len(bias_hh) // len(self.gates) * (len(self.gates) - self.inner)
         bias = bias_ih.copy()

@@ -1,6 +1,6 @@
 """The network: embedding, recurrent stack, head. docs/mathematics.md has its equations.
 
-Legend: T window, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ...].
+Legend: T chunk, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ...].
 
 Dropout acts on non-recurrent connections only (Zaremba, Sutskever, Vinyals 2014, "Recurrent neural network
 regularization"): on the embedding's output, between layers and before the head; h(t-1) -> h(t) is never masked.
@@ -178,23 +178,23 @@ def import_weights(network: Network, weights: Mapping[str, NDArray[np.float32]])
             weight.copy_(torch.from_numpy(weights[name].copy()))  # what was loaded is read-only
 
 
-def detach(state: State) -> State:
+def detach_state(state: State) -> State:
     """The same values without their history: where truncated backpropagation stops."""
     return tuple(tuple(part.detach() for part in layer) for layer in state)
 
 
-def zeroed(state: State, lanes_B: NDArray[np.bool_]) -> State:
+def zero_lanes(state: State, lanes_B: NDArray[np.bool_]) -> State:
     """The same values, but zeros in these lanes."""
     drop_B1 = torch.from_numpy(lanes_B).unsqueeze(1).to(state[0][0].device)
     return tuple(tuple(part.masked_fill(drop_B1, 0.0) for part in layer) for layer in state)
 
 
-def copied(state: State) -> State:
+def copy_state(state: State) -> State:
     """The same values in memory of their own."""
     return tuple(tuple(part.clone() for part in layer) for layer in state)
 
 
-def overwrite(state: State, values: State) -> None:
+def overwrite_state(state: State, values: State) -> None:
     """Put these values where the state's are."""
     for layer, new in zip(state, values, strict=True):
         for part, value in zip(layer, new, strict=True):

@@ -1,6 +1,6 @@
-"""GRU and tanh layers that read a window fast on a processor; on other devices they are PyTorch's own.
+"""GRU and tanh layers that read a chunk fast on a processor; on other devices they are PyTorch's own.
 
-PyTorch fuses its LSTM on processors, but not these two. Here what a window's inputs feed is one matrix product, as is
+PyTorch fuses its LSTM on processors, but not these two. Here what a chunk's inputs feed is one matrix product, as is
 the gradient of each matrix, and a step is one product and a few element-wise operations in place.
 
 The GRU is that of Cho et al. (2014), "Learning phrase representations using RNN encoder-decoder", in PyTorch's form:
@@ -10,7 +10,7 @@ The GRU is that of Cho et al. (2014), "Learning phrase representations using RNN
 
 A tanh layer has h' = n = tanh(W_i x + b_i + W_h h + b_h).
 
-Legend: T window, B lanes, E input width, H hidden units, G blocks: n r z u, or n alone; K of them, 3 or 1, have rows in
+Legend: T chunk, B lanes, E input width, H hidden units, G blocks: n r z u, or n alone; K of them, 3 or 1, have rows in
 a matrix. In this order what x feeds (n r z) lies together, as does what h feeds (r z u); PyTorch's matrices have r z n.
 """
 
@@ -48,11 +48,11 @@ def _read(layer: nn.RNNBase, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tens
     apart = H if len(w_hh) > H else 0  # n and u of a GRU: fed by x alone and by h alone
     bias = F.pad(b_ih.roll(H), (0, apart)) + F.pad(b_hh, (apart, 0))
     factors = x_TBE.reshape(T * B, E).to(dtype), w_ih.roll(H, 0).to(dtype), w_hh.to(dtype)
-    y_TBH: Tensor = _Window.apply(h_1BH[0], bias, *factors)  # type: ignore[no-untyped-call]
-    return y_TBH, y_TBH[-1:].clone()  # a view would keep the whole window in memory for as long as its state
+    y_TBH: Tensor = _Chunk.apply(h_1BH[0], bias, *factors)  # type: ignore[no-untyped-call]
+    return y_TBH, y_TBH[-1:].clone()  # a view would keep the whole chunk in memory for as long as its state
 
 
-class _Window(torch.autograd.Function):
+class _Chunk(torch.autograd.Function):
     """From h [B, H], bias [GH], x [TB, E], w_ih [KH, E] with blocks n r z, and w_hh [KH, H] to the states [T, B, H]."""
 
     @staticmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.evaluation.bootstrap import Interval
-from charlm.evaluation.comparison import Appraisal, Comparison, Row, ranked
+from charlm.evaluation.comparison import Comparison, Pair, Row, rank
 from charlm.report.console import Console, paragraphs, table
 from charlm.report.words import figure, one_line
 
@@ -25,13 +25,13 @@ _BY_HEART = (
 )
 
 
-def appraisal_report(out: Console, appraisal: Appraisal) -> None:
+def comparison_report(out: Console, comparison: Comparison) -> None:
     """The networks' figures; then what was asked for beside them, as tables and in words."""
-    networks = appraisal.networks
+    networks = comparison.networks
     score_table(out, [row.record() for row in networks])
-    names = _names(appraisal.rows)
-    comparisons = appraisal.comparisons()
-    for rows in appraisal.texts():
+    names = _names(comparison.rows)
+    comparisons = comparison.network_pairs()
+    for rows in comparison.texts():
         if any(row not in networks for row in rows):
             paragraphs(out, [""])
             _ranking(out, rows, names if len(names) > 1 else {})
@@ -41,13 +41,13 @@ def appraisal_report(out: Console, appraisal: Appraisal) -> None:
     lines = [_compared_in_words(pair, names) for pair in comparisons]
     for network in networks:
         called = f"{names[network.checkpoint]} ({network.model})" if len(names) > 1 else f"the {network.model}"
-        known = (network.number, network.checkpoint) in appraisal.verbatim
-        lines += standing_in_words(network, appraisal.beside(network), called, known=known)
+        known = (network.number, network.checkpoint) in comparison.verbatim
+        lines += describe_ranking(network, comparison.beside(network), called, known=known)
     if not lines and len(networks) == 1:
         lines = [meaning(networks[0].record()["perplexity"])]
     elif lines:
         paragraphs(out, [""])
-        if any(row.interval for row in appraisal.rows):
+        if any(row.interval for row in comparison.rows):
             lines.append(_INTERVALS)
     paragraphs(out, lines)
 
@@ -61,7 +61,7 @@ def _ranking(out: Console, rows: Sequence[Row], names: dict[str, str]) -> None:
     network = next(row for row in rows if row.kind == "network")
     own = network.bits_per_character
     lines = []
-    for row in [*ranked(rows), *(row for row in rows if row not in ranked(rows))]:
+    for row in [*rank(rows), *(row for row in rows if row not in rank(rows))]:
         bits = row.bits_per_character
         than = "" if row is network else f"{bits - own:+.4f}" if math.isfinite(bits - own) else "-"
         whose = f"{names[row.checkpoint]}: " if names and (taught or row.kind in ("network", "mixture")) else ""
@@ -75,7 +75,7 @@ def _ranking(out: Console, rows: Sequence[Row], names: dict[str, str]) -> None:
 def _matrix(out: Console, networks: Sequence[Row], names: dict[str, str]) -> None:
     """Bits per character of each model on each text."""
     texts = {row.number: row.text for row in networks}
-    best = {number: ranked(row for row in networks if row.number == number)[:1] for number in texts}
+    best = {number: rank(row for row in networks if row.number == number)[:1] for number in texts}
     lines = []
     for checkpoint in dict.fromkeys(row.checkpoint for row in networks):
         own = {row.number: row for row in networks if row.checkpoint == checkpoint}
@@ -89,7 +89,7 @@ def _matrix(out: Console, networks: Sequence[Row], names: dict[str, str]) -> Non
     table(out, "bits per character (*: the fewest)", ["", *(f"{text}  " for text in texts.values())], lines)
 
 
-def _compared_in_words(pair: Comparison, names: dict[str, str]) -> str:
+def _compared_in_words(pair: Pair, names: dict[str, str]) -> str:
     winner, other = names[pair.winner.checkpoint], names[pair.runner_up.checkpoint]
     if not pair.difference:
         return f"{pair.winner.text}: {winner} and {other} predict it equally well."
@@ -99,7 +99,7 @@ def _compared_in_words(pair: Comparison, names: dict[str, str]) -> str:
     )
 
 
-def _more(pair: Comparison) -> str:
+def _more(pair: Pair) -> str:
     """How much a runner-up needs more, and how sure that is."""
     factor = f"{figure(pair.difference)} more, a perplexity {figure(pair.factor, 3)} times as high"
     if pair.interval is None:
@@ -110,15 +110,15 @@ def _more(pair: Comparison) -> str:
     return f"{factor} (95 %: {figure(low)} to {figure(high)}, so other passages of the kind may say the opposite)"
 
 
-def standing_in_words(network: Row, beside: Sequence[Row], called: str, *, known: bool = False) -> list[str]:
+def describe_ranking(network: Row, beside: Sequence[Row], called: str, *, known: bool = False) -> list[str]:
     """Where a network, `called` so, stands among the rows beside it; a sentence a line, none where there are no rows.
 
     `known` says that the training text has all of this text in it.
     """
-    counts = ranked(row for row in beside if row.kind == "counts")
-    codes = ranked(row for row in beside if row.kind == "code length")
+    counts = rank(row for row in beside if row.kind == "counts")
+    codes = rank(row for row in beside if row.kind == "code length")
     made = [row for row in beside if row.kind in ("network", "mixture")]
-    if not ranked([network]):
+    if not rank([network]):
         return [meaning(None)] if beside else []
     lines = []
     if counts:
@@ -131,8 +131,8 @@ def standing_in_words(network: Row, beside: Sequence[Row], called: str, *, known
 
 
 def _between(network: Row, called: str, others: Sequence[Row]) -> str:
-    better = [row for row in ranked(others) if row.bits_per_character < network.bits_per_character]
-    worse = [row for row in ranked(others) if row not in better]
+    better = [row for row in rank(others) if row.bits_per_character < network.bits_per_character]
+    worse = [row for row in rank(others) if row not in better]
     stands = f"On {network.text} {called} needs {figure(network.bits_per_character)} bits a character"
     if network.interval:
         stands += f" (95 %: {_span(network.interval)})"
@@ -146,9 +146,9 @@ def _between(network: Row, called: str, others: Sequence[Row]) -> str:
 
 def _against_counts(network: Row, best: Row) -> str:
     if best.bits_per_character >= network.bits_per_character:
-        pair = Comparison(network, best)
+        pair = Pair(network, best)
         return f"The best counted model, {best.model}, needs {_more(pair)}."
-    return f"Against the best counted model, {best.model}, it needs {_more(Comparison(best, network))}."
+    return f"Against the best counted model, {best.model}, it needs {_more(Pair(best, network))}."
 
 
 def _as_counting(network: Row, counts: Sequence[Row]) -> str:
@@ -185,10 +185,10 @@ def _against_codes(network: Row, best: Row) -> str:
 
 def _made_in_words(network: Row, row: Row, called: str) -> str:
     """What a row that is made of the network gains or loses against it."""
-    if not ranked([row]):
+    if not rank([row]):
         return f"{row.model}: there is no figure."
     gains = row.bits_per_character <= network.bits_per_character
-    pair = Comparison(row, network) if gains else Comparison(network, row)
+    pair = Pair(row, network) if gains else Pair(network, row)
     name = row.model.removeprefix(network.model).removeprefix(", ").removeprefix(" + ")
     what = "Learning as it reads," if name == "dynamic" else f"Together with {name}"
     if name.startswith("dynamic + "):

@@ -14,7 +14,7 @@ from charlm.errors import DataError, StorageError
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.durable import write_durably
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, cut, load_corpus, read_bytes
+from charlm.text.corpus import STDIN, Corpus, load_corpus, read_bytes, split_point
 from charlm.text.overlap import TrainingIndex
 
 _HINT = "bring the text back, or say where it is now"
@@ -97,7 +97,7 @@ def training_files(corpus: Corpus, val: str) -> list[tuple[str, str]]:
     files = []
     for source in corpus.sources:
         if not source.held_out:
-            end = begin + cut(source.characters, share)
+            end = begin + split_point(source.characters, share)
             files.append((source.path, corpus.train[begin:end]))
             begin = end
     return files

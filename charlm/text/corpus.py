@@ -151,7 +151,7 @@ def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
             sources.append(_source(name, text))
             remarks += _remarks(name, text)
             stdin = text if sources[-1].path == STDIN else stdin
-            end = cut(len(text), share or 0.0)
+            end = split_point(len(text), share or 0.0)
             train.append(text[:end])
             held.append(text[end:])
     if share is None:
@@ -165,10 +165,10 @@ def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
     return Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
 
 
-def cut(characters: int, share: float) -> int:
+def split_point(characters: int, share: float) -> int:
     """How many characters are before the held-out share, which is meant as the decimal number that a user reads.
 
-    >>> cut(10, 0.9), int(10 * (1 - 0.9))
+    >>> split_point(10, 0.9), int(10 * (1 - 0.9))
     (1, 0)
     """
     return int(characters * (1 - Fraction(str(share))))

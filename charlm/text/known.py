@@ -18,7 +18,7 @@ from charlm.errors import CharlmError, ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownCorpus:
     """`address` is the path on the host, pinned to a commit; empty for the text that every Python carries."""
 
     name: str
@@ -35,13 +35,13 @@ _HOST: Final = "https://raw.githubusercontent.com"
 KNOWN: Final = {
     corpus.name: corpus
     for corpus in (
-        Known(
+        KnownCorpus(
             "python-docs",
             "Python's language reference, as help() shows it; no download",
             "PSF-2.0",
             "pydoc_data.topics of the running interpreter",
         ),
-        Known(
+        KnownCorpus(
             "tiny-shakespeare",
             "40,000 lines of Shakespeare; the usual benchmark of small models",
             "public domain",
@@ -50,7 +50,7 @@ KNOWN: Final = {
             1_115_394,
             "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
         ),
-        Known(
+        KnownCorpus(
             "the-trial",
             "Kafka, The Trial, in David Wyllie's English; the text of the Josef K. demo",
             "free to read, but copyrighted by the translator",
@@ -59,7 +59,7 @@ KNOWN: Final = {
             462_379,
             "a2a947417afdf245261ab77fcfc9335a7a11df6fd1e97498e48187a2fc343f31",
         ),
-        Known(
+        KnownCorpus(
             "der-prozess",
             "Kafka, Der Prozess, in German",
             "public domain",
@@ -68,7 +68,7 @@ KNOWN: Final = {
             460_869,
             "2146c4c25a872918df9dd905752271608d628da5d3ddf5b0449edd51f19407fd",
         ),
-        Known(
+        KnownCorpus(
             "names",
             "32,033 first names, one a line",
             "MIT",
@@ -81,13 +81,13 @@ KNOWN: Final = {
 }
 
 
-def known(name: str) -> Known:
+def find_corpus(name: str) -> KnownCorpus:
     if name not in KNOWN:
         raise ConfigError(f"there is no corpus {name!r}", kept="nothing was fetched", hint=f"known: {', '.join(KNOWN)}")
     return KNOWN[name]
 
 
-def fetch(corpus: Known) -> bytes:
+def fetch(corpus: KnownCorpus) -> bytes:
     """The corpus's exact bytes, from the interpreter or over the network, checked by their SHA-256."""
     return _download(corpus) if corpus.address else python_docs()
 
@@ -99,7 +99,7 @@ def python_docs() -> bytes:
     return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).encode() + b"\n"
 
 
-def _download(corpus: Known) -> bytes:
+def _download(corpus: KnownCorpus) -> bytes:
     from pooch.core import retrieve
     from pooch.utils import get_logger
 

@@ -1,18 +1,18 @@
-"""A token stream as B parallel lanes, read window by window; where reading stands is a value that can be saved.
+"""A token stream as B parallel lanes, read chunk by chunk; where reading stands is a value that can be saved.
 
 The stream is rotated by the epoch's shift and cut into B contiguous lanes whose lengths differ by one at most, so
-that an epoch predicts every token exactly once. Row b of one window continues row b of the window before: the state
+that an epoch predicts every token exactly once. Row b of one chunk continues row b of the chunk before: the state
 carried between them is true history. A lane's first input is the start token.
 
-    stream "abcdefgh", 2 lanes, windows of 2 (^ is the start token)
+    stream "abcdefgh", 2 lanes, chunks of 2 (^ is the start token)
 
-        window 1                      window 2
+        chunk 1                      chunk 2
         inputs ^a  targets ab         inputs bc  targets cd
                ^e          ef                fg          gh
 
-The stream lies on the device that will read it, so that nothing waits for windows to be copied there.
+The stream lies on the device that will read it, so that nothing waits for chunks to be copied there.
 
-Legend: T window, B lanes. This module knows nothing of models.
+Legend: T chunk, B lanes. This module knows nothing of models.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Chunk:
     """Inputs and targets [T, B], of which `scored` are no `IGNORE`.
 
-    `fresh` windows begin an epoch, so from the zero state; `next` is where to go on.
+    `fresh` chunks begin an epoch, so from the zero state; `next` is where to go on.
     """
 
     inputs: Tensor
@@ -54,10 +54,10 @@ class Window:
 class Lanes:
     """
     >>> lanes = Lanes(torch.arange(8).numpy(), start=8, batch=2, seed=0)
-    >>> window = lanes.read(Position(), 2)
-    >>> window.inputs.T.tolist(), window.targets.T.tolist()
+    >>> chunk = lanes.read(Position(), 2)
+    >>> chunk.inputs.T.tolist(), chunk.targets.T.tolist()
     ([[8, 0], [8, 4]], [[0, 1], [4, 5]])
-    >>> lanes.read(window.next, 2).inputs.T.tolist()
+    >>> lanes.read(chunk.next, 2).inputs.T.tolist()
     [[1, 2], [5, 6]]
     """
 
@@ -69,9 +69,9 @@ class Lanes:
         self.longest = -(-len(ids) // batch)
         self._shorter = -len(ids) % batch  # lanes that end a token before the others
 
-    def read(self, position: Position, bptt: int) -> Window:
-        """The window at `position`, of `bptt` tokens a lane; what is left of an epoch and is less than half of that is
-        read with the window before it, so that no update follows from a handful of tokens."""
+    def read(self, position: Position, bptt: int) -> Chunk:
+        """The chunk at `position`, of `bptt` tokens a lane; what is left of an epoch and is less than half of that is
+        read with the chunk before it, so that no update follows from a handful of tokens."""
         epoch, shift, offset = position
         last = self.longest - offset - bptt < bptt / 2
         stop = self.longest if last else offset + bptt
@@ -83,15 +83,15 @@ class Lanes:
         if last:
             targets[place[1:] >= self._length] = IGNORE
         following = self._epoch(epoch + 1, bptt) if last else Position(epoch, shift, stop)
-        return Window(inputs, targets, targets.numel() - last * self._shorter, offset == 0, following)
+        return Chunk(inputs, targets, targets.numel() - last * self._shorter, offset == 0, following)
 
-    def windows(self, bptt: int) -> int:
-        """How many windows an epoch has."""
+    def chunks(self, bptt: int) -> int:
+        """How many chunks an epoch has."""
         whole, rest = divmod(self.longest, bptt)
         return max(1, whole + (rest >= bptt / 2))
 
     def _epoch(self, number: int, bptt: int) -> Position:
-        """Each epoch after the first cuts the text elsewhere; a text that fits into one window is left whole."""
+        """Each epoch after the first cuts the text elsewhere; a text that fits into one chunk is left whole."""
         if self.longest <= bptt:
             return Position(number)
         return Position(number, int(uniform(self._seed, Purpose.SHIFT, number) * len(self._ids)))

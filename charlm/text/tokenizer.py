@@ -103,7 +103,7 @@ class Tokenizer(ABC):
     def restore(cls, state: TokenizerState) -> Tokenizer:
         """The inverse of `state`; raises CheckpointError for whatever `state` could not have given."""
 
-    def adapted(self, text: str) -> Tokenizer:  # noqa: ARG002 - most vocabularies cover every text
+    def adapt(self, text: str) -> Tokenizer:  # noqa: ARG002 - most vocabularies cover every text
         """The tokenizer of a model that is trained further on this text."""
         return self
 
@@ -207,7 +207,7 @@ class CharTokenizer(Tokenizer):
                 return _restore_characters(vocabulary, once, total)
         raise CheckpointError("the checkpoint's vocabulary or its counts are missing")
 
-    def adapted(self, text: str) -> CharTokenizer:
+    def adapt(self, text: str) -> CharTokenizer:
         return self.train(text)
 
 

@@ -1,6 +1,6 @@
-"""What a step begins with: a window's loss, and its gradient in the weights.
+"""What a step begins with: a chunk's loss, and its gradient in the weights.
 
-On a CUDA GPU that is one graph, launched as a whole: a window is hundreds of small kernels, which a processor cannot
+On a CUDA GPU that is one graph, launched as a whole: a chunk is hundreds of small kernels, which a processor cannot
 launch as fast as the GPU runs them.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.models.network import Network, State, copied, detach, overwrite
+from charlm.models.network import Network, State, copy_state, detach_state, overwrite_state
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import Runtime
 from charlm.text.lanes import IGNORE
@@ -26,7 +26,7 @@ def gradient(
     before: State,
     scale: float | Tensor = 1.0,
 ) -> tuple[Tensor, State]:
-    """Mean loss over the targets (nats a token) and the state after the window.
+    """Mean loss over the targets (nats a token) and the state after the chunk.
 
     The gradient of `scale` times that loss is in the weights afterwards, in place of any before.
     """
@@ -36,13 +36,13 @@ def gradient(
         loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
         network.zero_grad(set_to_none=True)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), detach(after)
+    return loss.detach(), detach_state(after)
 
 
 class Gradient:
-    """`gradient` for one network, most of whose windows have one shape [T, B].
+    """`gradient` for one network, most of whose chunks have one shape [T, B].
 
-    Dropout masks follow from (seed, step) alone. With `capture`, as on a GPU, windows of that shape replay a graph,
+    Dropout masks follow from (seed, step) alone. With `capture`, as on a GPU, chunks of that shape replay a graph,
     made at the first of them; where none can be made, `tell` hears of it, and they are computed like the others.
     """
 
@@ -83,7 +83,7 @@ class _Graph:
     def __init__(
         self, network: Network, runtime: Runtime, inputs_TB: Tensor, targets_TB: Tensor, before: State
     ) -> None:
-        self._inputs, self._targets, self._before = inputs_TB.clone(), targets_TB.clone(), copied(before)
+        self._inputs, self._targets, self._before = inputs_TB.clone(), targets_TB.clone(), copy_state(before)
         self._scale = torch.ones((), device=runtime.device)
         self._captured = Captured(
             lambda: gradient(network, runtime, self._inputs, self._targets, self._before, self._scale),
@@ -96,9 +96,9 @@ class _Graph:
     def __call__(self, inputs_TB: Tensor, targets_TB: Tensor, before: State, scale: float) -> tuple[Tensor, State]:
         self._inputs.copy_(inputs_TB)
         self._targets.copy_(targets_TB)
-        overwrite(self._before, before)
+        overwrite_state(self._before, before)
         self._scale.fill_(scale)
         loss, after = self._captured.replay()
         for weight, own in zip(self._weights, self._gradients, strict=True):
-            weight.grad = own  # a window of another shape has put its own there
-        return loss.clone(), copied(after)  # the next replay writes over the graph's own
+            weight.grad = own  # a chunk of another shape has put its own there
+        return loss.clone(), copy_state(after)  # the next replay writes over the graph's own

@@ -76,7 +76,7 @@ def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]
     corpus = load_corpus(order.corpus, str(given.get("val", DataConfig().val)))
     given = choose_vocabulary(given, corpus.train)
     tokenizer = (
-        donor.open_tokenizer().adapted(corpus.train)
+        donor.open_tokenizer().adapt(corpus.train)
         if donor is not None
         else train_tokenizer(section(DataConfig, given), corpus.train)
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from charlm.text.lanes import Position
 from charlm.training.schedule import UNKNOWN, Plan
 
-RECENT: Final = 100  # step losses that are remembered, for figures that a single window would make jump
+RECENT: Final = 100  # step losses that are remembered, for figures that a single chunk would make jump
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class TrainState:
         return self.stopped or self.step >= self.plan.total
 
     def recent_loss(self, steps: int) -> float:
-        """Nats per token over the last steps, as many as are remembered; windows count by their tokens."""
+        """Nats per token over the last steps, as many as are remembered; chunks count by their tokens."""
         last = self.recent[-min(steps, RECENT) :]
         return sum(nats for nats, _ in last) / sum(tokens for _, tokens in last)
 

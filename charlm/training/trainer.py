@@ -1,6 +1,6 @@
 """The training loop: truncated backpropagation through time over lanes whose state is carried.
 
-It emits events and never prints; what it needs is handed to it. Legend: T window, B lanes, V vocabulary.
+It emits events and never prints; what it needs is handed to it. Legend: T chunk, B lanes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from charlm.models.network import (
     import_state,
     import_weights,
     named_weights,
-    zeroed,
+    zero_lanes,
 )
 from charlm.options import every, seconds
 from charlm.runtime.device import Runtime
 from charlm.runtime.random import Purpose, uniforms
 from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.runs import Run
-from charlm.text.lanes import Lanes, Position, Window
+from charlm.text.lanes import Chunk, Lanes, Position
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.average import Average
 from charlm.training.budget import REVISE, Clock, affordable_checks, checks_of_steps, revise
@@ -93,8 +93,8 @@ class Trainer:
         self.scale = LossScale(runtime.scales_loss)
         self.budget = seconds(config.train.time) if config.train.time else 0.0
         self.state = TrainState(loss_scale=self.scale.scale)
-        window = self.lanes.batch * config.train.bptt
-        self._check_steps = len(task.glance.ids) / window / 2 if task.glance else 0.0  # reading costs half of learning
+        chunk = self.lanes.batch * config.train.bptt
+        self._check_steps = len(task.glance.ids) / chunk / 2 if task.glance else 0.0  # reading costs half of learning
         if not self.budget:
             self.state.plan = Plan.of(self._total_steps())
             self.state.checks = checks_of_steps(self.state.plan.total, self._check_steps, CHECKS) if task.glance else 0
@@ -107,7 +107,7 @@ class Trainer:
 
     def _total_steps(self) -> int:
         train = self.task.config.train
-        return train.steps or train.epochs * self.lanes.windows(train.bptt)
+        return train.steps or train.epochs * self.lanes.chunks(train.bptt)
 
     def restore(self, checkpoint: Checkpoint, *, same_text: bool = True) -> None:
         """Go on from this checkpoint of the same run; in another text, at its beginning and with no best yet."""
@@ -169,42 +169,42 @@ class Trainer:
         began = time.perf_counter()
         config, state = self.task.config, self.state
         self._at = state.step
-        window = self.lanes.read(state.position, config.train.bptt)
+        chunk = self.lanes.read(state.position, config.train.bptt)
         share = rate(state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay)
         share *= lowered(state)
         updated = False
         while not updated:  # more than once only after an overflow of fp16, whose loss is then scaled less
-            loss, after = self._backward(window)
+            loss, after = self._backward(chunk)
             weights = list(self.network.parameters())
             self.scale.unscale(weights)
             norm = float(clip(weights, config.optim.clip, config.optim.clip_mode))
             updated = self._update(loss, norm, share)
         self.hidden = after
         state.step += 1
-        state.position = window.next
-        state.tokens_seen += window.scored
-        state.recent = [*state.recent[1 - RECENT :], (loss * window.scored, window.scored)]
+        state.position = chunk.next
+        state.tokens_seen += chunk.scored
+        state.recent = [*state.recent[1 - RECENT :], (loss * chunk.scored, chunk.scored)]
         self._training += time.perf_counter() - began
         return norm, share * config.optim.lr
 
-    def _backward(self, window: Window) -> tuple[float, State]:
-        """Mean loss over the window's targets (nats per token) and the state after it; gradients are in the weights."""
-        before = self._before(window)
-        loss, after = self.gradient(window.inputs, window.targets, before, self.state.step, self.scale.scale)
+    def _backward(self, chunk: Chunk) -> tuple[float, State]:
+        """Mean loss over the chunk's targets (nats per token) and the state after it; gradients are in the weights."""
+        before = self._before(chunk)
+        loss, after = self.gradient(chunk.inputs, chunk.targets, before, self.state.step, self.scale.scale)
         return loss.item(), after
 
-    def _before(self, window: Window) -> State:
+    def _before(self, chunk: Chunk) -> State:
         """Zeros where an epoch begins; else the carried state, but zeros in lanes that drop it."""
-        if window.fresh:
+        if chunk.fresh:
             return self.network.init_state(self.lanes.batch)
         config = self.task.config.train
         if not config.drop_state:
             return self.hidden
         dropped_B = uniforms(config.seed, Purpose.STATE, self.state.step, 1, self.lanes.batch)[0] < config.drop_state
-        return zeroed(self.hidden, dropped_B) if dropped_B.any() else self.hidden
+        return zero_lanes(self.hidden, dropped_B) if dropped_B.any() else self.hidden
 
     def _update(self, loss: float, norm: float, share: float) -> bool:
-        """Change the weights; False after an overflow of fp16: the window is to be read again."""
+        """Change the weights; False after an overflow of fp16: the chunk is to be read again."""
         good = math.isfinite(loss) and math.isfinite(norm)
         skip = self.scale.update(good)
         self.state.loss_scale, self.state.good_steps = self.scale.scale, self.scale.good
