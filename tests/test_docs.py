@@ -87,10 +87,12 @@ def test_the_readmes_two_commands_are_what_make_offers_and_ci_runs() -> None:
     readme = (ROOT / "README.md").read_text()
     commands = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
     assert commands[:2] == ["make demo", "make test"] or commands.index("make demo") < commands.index("make test")
-    assert "make test" in (ROOT / ".ci/run").read_text()
+    steps = re.findall(r"^make (\w+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert steps == ["test", "lint"]
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(
-        f"make {name}" in listed for name in ("setup", "demo", "test", "check", "faults", "bench", "docs", "clean")
+        f"make {name} " in listed
+        for name in ("setup", "demo", "test", "lint", "check", "faults", "bench", "results", "docs", "clean")
     )
     assert readme.count("## ") >= 3
 
