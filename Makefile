@@ -44,7 +44,7 @@ results: setup  ## train models on the texts in data/ and write docs/results.md 
 	$(BIN)/python -m bench.table
 
 picture: setup  ## train a small model and draw the session of the README (docs/session.svg)
-	$(BIN)/python docs/picture.py
+	$(BIN)/python -m bench.picture
 
 docs: setup  ## generate docs/cli.md from the commands
 	$(BIN)/python docs/generate.py

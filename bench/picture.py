@@ -1,4 +1,4 @@
-"""`make picture`: train a small model, use it, and draw that terminal session as docs/session.svg.
+"""`python -m bench.picture`: train a small model, use it, and draw that terminal session as docs/session.svg.
 
 Everything in the picture is what the commands printed: each runs in a terminal of its own, and what would be scrolled
 over is left out. The same model's sample goes into README.md, between its two comments. The text is Python's own
@@ -30,14 +30,9 @@ ROOT: Final = Path(__file__).parent.parent
 PICTURE, README = ROOT / "docs" / "session.svg", ROOT / "README.md"
 COLUMNS: Final = 96
 PRIME: Final = 'The "for" statement'
-THEME: Final = TerminalTheme(
-    (16, 20, 27),
-    (208, 214, 222),
-    [(16, 20, 27), (235, 100, 105), (126, 200, 120), (225, 185, 100), (105, 165, 235), (200, 140, 225), (90, 195, 200)]
-    + [(208, 214, 222)],
-    [(110, 118, 130), (255, 130, 130), (150, 225, 145), (245, 210, 125), (140, 190, 255), (220, 165, 245)]
-    + [(125, 220, 225), (245, 247, 250)],
-)
+BACKGROUND, FOREGROUND = (16, 20, 27), (208, 214, 222)
+_NORMAL: Final = ["10141b", "eb6469", "7ec878", "e1b964", "69a5eb", "c88ce1", "5ac3c8", "d0d6de"]
+_BRIGHT: Final = ["6e7682", "ff8282", "96e191", "f5d27d", "8cbeff", "dca5f5", "7ddce1", "f5f7fa"]
 # rich's own frame without its web fonts, which a picture in a page may not load
 FRAME: Final = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -58,6 +53,12 @@ FRAME: Final = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmln
 """
 
 
+def theme() -> TerminalTheme:
+    """The sixteen colours of the picture's terminal."""
+    normal, bright = ([(int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in row] for row in (_NORMAL, _BRIGHT))
+    return TerminalTheme(BACKGROUND, FOREGROUND, normal, bright)
+
+
 class Scene(NamedTuple):
     """A command, and how many lines of its output to show from the beginning and from the end."""
 
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--threads", default="", help="processor threads")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        text = run("charlm data get python-docs", folder)  # not shown
+        run("charlm data get python-docs", folder)  # not shown
         threads = f" --threads {asked.threads}" if asked.threads else ""
         scenes = [
             Scene(f"charlm train data/python-docs.txt --name demo --time {asked.time}{threads}", 4, 9),
@@ -80,7 +81,9 @@ def main() -> None:
             Scene("charlm score demo --text question.txt", 12),
             Scene("charlm eval demo --baselines", 14),
         ]
-        Path(folder, "question.txt").write_text("The interpreter evaluates a lemon, then returns the value to the caller.\n")
+        Path(folder, "question.txt").write_text(
+            "The interpreter evaluates a lemon, then returns the value to the caller.\n"
+        )
         draw([(scene, run(scene.command, folder)) for scene in scenes])
         sample = run(f"charlm sample demo --prime '{PRIME}' --length 600 --temperature 0.7 --seed 1", folder)
     fill_in(sample)
@@ -140,7 +143,7 @@ def draw(session: Sequence[tuple[Scene, list[str]]]) -> None:
         for line in shown:
             console.print(Text.from_ansi(line), soft_wrap=False)
         console.print()
-    PICTURE.write_text(console.export_svg(title="charlm", theme=THEME, code_format=FRAME, unique_id="charlm"))
+    PICTURE.write_text(console.export_svg(title="charlm", theme=theme(), code_format=FRAME, unique_id="charlm"))
 
 
 def fill_in(sample: Sequence[str]) -> None:
