@@ -4,7 +4,7 @@
 >>> folder = pathlib.Path(tempfile.mkdtemp())
 >>> _ = (folder / "hello.txt").write_text("hello")
 >>> trained = charlm.train(folder / "hello.txt", checkpoints=folder, val="0", seed=1)
->>> trained.result["train_loss"] < 0.01
+>>> trained.result.train_loss < 0.01
 True
 >>> model = charlm.load(trained.checkpoint)
 >>> model.sample(length=5, temperature=0)
@@ -33,6 +33,7 @@ from charlm.options import Value
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
 from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
+from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.text.corpus import STDIN
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
 
@@ -48,18 +49,6 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Stop = Callable[[], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """How a run ended: `reason` is `done`, `patience`, or what stopped it; `result` holds the closing figures."""
-
-    run: Run
-    reason: str
-    checkpoint: Path
-    result: Mapping[str, Any]
-    history: tuple[Mapping[str, Any], ...]
-    parameters: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +121,10 @@ def run(request: TrainingRequest, *, on_event: Emit | None = None, stop: Stop = 
     """`train`, for a request whose options have been checked."""
     from charlm.training.defaults import preset
     from charlm.training.events import ignore
-    from charlm.training.session import Order, new_run, old_run
+    from charlm.training.session import Request, resume_run, start_run
 
     folder, emit = request.run, on_event or ignore
-    order = Order(
+    order = Request(
         request.corpus,
         request.options,
         preset(request.preset),
@@ -144,19 +133,10 @@ def run(request: TrainingRequest, *, on_event: Emit | None = None, stop: Stop = 
         request.allow_data_change,
     )
     if request.resume and folder.saved:
-        with old_run(folder, order, emit, stop) as trainer:
-            if isinstance(trainer, Checkpoint):
-                return _trained(folder, "patience" if trainer.result["stopped"] else "done")
-            return _trained(folder, trainer.train().reason)
+        return resume_run(folder, order, emit, stop)
     if not request.corpus:
         raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
-    with new_run(folder, order, emit, stop) as trainer:
-        return _trained(folder, trainer.train().reason)
-
-
-def _trained(run: Run, reason: str) -> Trained:
-    last = load_checkpoint(run.last)
-    return Trained(run, reason, run.best if run.best.exists() else run.last, last.result, last.history, last.parameters)
+    return start_run(folder, order, emit, stop)
 
 
 def load(
@@ -205,7 +185,7 @@ class LanguageModel:
     def was_trained_on(self, text: str) -> bool:
         """Whether this is, as a whole, one of the files that the run was given to learn from."""
         digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        return any(s["sha256"] == digest and not s["held_out"] for s in self.checkpoint.corpus["sources"])
+        return any(source.sha256 == digest for source in self.checkpoint.corpus.training_sources)
 
     def sample(self, *, prime: str = "", stop: str = "", **options: object) -> str:
         """A text of `length` characters (default 500), without the prime; options are those of `charlm sample`."""
@@ -298,7 +278,7 @@ class LanguageModel:
         from charlm.runtime.device import choose_device, choose_runtime, set_threads
 
         config = self._config
-        threads = set_threads(config.threads, at_most=int(self.checkpoint.environment["threads"]))
+        threads = set_threads(config.threads, at_most=self.checkpoint.environment.threads)
         if config.engine == "decoder":
             decoder = self._decoder("auto", config.precision, threads)
             return choose_runtime(choose_device("cpu"), "fp32", threads), ScorableDecoder(decoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,7 @@ def examine(train: Train) -> dict[str, Any]:
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
     return {
-        **runtime.environment,
+        **asdict(runtime.environment),
         "charlm": version("charlm"),
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "decoder": _decoder(),

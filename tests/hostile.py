@@ -23,7 +23,9 @@ import pytest
 from charlm.config import Config, DataConfig, ModelConfig
 from charlm.errors import CharlmError
 from charlm.models.cells import weight_shapes
+from charlm.runtime.environment import Environment
 from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.records import Bookkeeping, CorpusRecord, ModelState, Result, TrainState, Validation, picked
 from charlm.text.tokenizer import CharTokenizer, Tokenizer
 
 SMALL = ModelConfig(layers=1, hidden=2, embedding=2)
@@ -94,12 +96,22 @@ def made(model: ModelConfig = SMALL, tokenizer: Tokenizer | None = None, /, **mo
             "stopped": False,
         },
     }
-    return Checkpoint(**{**fields, **more})
+    fields |= more
+    known: dict[str, Callable[[Table], Any]] = {
+        "training": lambda table: TrainState.from_json(table) if "plan" in table else picked(ModelState, table),
+        "bookkeeping": lambda table: picked(Bookkeeping, table),
+        "corpus": CorpusRecord.from_json,
+        "environment": lambda table: picked(Environment, table),
+        "result": lambda table: picked(Result, table) if table else None,
+    }
+    fields |= {name: read(fields[name]) for name, read in known.items() if isinstance(fields[name], dict)}
+    fields["history"] = tuple(picked(Validation, row) if isinstance(row, dict) else row for row in fields["history"])
+    return Checkpoint(**fields)
 
 
 def alone(checkpoint: Checkpoint) -> dict[str, Any]:
     """The fields that make it the model alone, as `best` is."""
-    return {"training": {"step": checkpoint.training["step"], "best": 2.5}, "tensors": {}}
+    return {"training": ModelState(step=checkpoint.training.step, best=2.5), "tensors": {}}
 
 
 def opened(data: bytes) -> tuple[Table, Table, bytes]:

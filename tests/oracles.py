@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import charlm
 from charlm.config import ModelConfig
 from charlm.generation.decoder import Decoder, NumpyDecoder
 from charlm.generation.sampling import Floats
@@ -21,6 +22,12 @@ from charlm.models.network import Network, named_weights
 Weights = Mapping[str, Tensor]
 Parts = tuple[Tensor, ...]  # the state of one layer: h [B, H], and for LSTM c [B, H]
 Step = Callable[[str, Tensor, Parts, Weights, int], Parts]
+
+
+def validation_loss(trained: charlm.Trained) -> float:
+    """The closing validation loss of a run that held text out and went to its end."""
+    assert trained.result.val_loss is not None
+    return trained.result.val_loss
 
 
 def _bf16_lstm_works() -> bool:

@@ -15,7 +15,7 @@ import charlm
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.runs import Run
 from charlm.training import divergence
-from charlm.training.events import Checked, Event
+from charlm.training.events import Event, Validated
 
 __all__ = ["corpus"]
 STEPS = 9
@@ -58,9 +58,9 @@ def test_checks_and_the_closing_score_are_of_the_average(corpus: Path) -> None:
     events: list[Event] = []
     trained = train(corpus, "run", **OPTIONS, average=0.3, on_event=events.append)
     best = charlm.load(trained.run.best)
-    assert best.score(best.held_out()).loss == pytest.approx(trained.result["val_loss"], abs=1e-6)
-    assert best.score(best.held_out()).loss == pytest.approx(trained.result["best_val_loss"], abs=1e-5)  # of a check
-    checks = [event for event in events if isinstance(event, Checked)]
+    assert best.score(best.held_out()).loss == pytest.approx(trained.result.val_loss, abs=1e-6)
+    assert best.score(best.held_out()).loss == pytest.approx(trained.result.best_val_loss, abs=1e-5)  # of a check
+    checks = [event for event in events if isinstance(event, Validated)]
     model = charlm.load(trained.run.last)
     assert checks[-1].step == OPTIONS["steps"]
     assert model.score(model.held_out()).loss == pytest.approx(checks[-1].val_loss, abs=1e-5)
@@ -74,14 +74,14 @@ def test_without_a_reach_nothing_more_is_kept(corpus: Path) -> None:
 def test_before_the_first_step_there_is_nothing_to_average(corpus: Path) -> None:
     stopped = train(corpus, "run", **OPTIONS, average=0.5, stop=after(0))
     assert not any(name.startswith("iterate.") for name in last(stopped).tensors)
-    assert last(train(corpus, "run", resume=True)).training["step"] == OPTIONS["steps"]
+    assert last(train(corpus, "run", resume=True)).state.step == OPTIONS["steps"]
 
 
 def test_a_run_whose_best_model_is_gone_is_judged_by_its_last(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "load_best", lambda *_: None)
     trained = train(corpus, "run", **OPTIONS, average=0.5)
     model = charlm.load(trained.run.last)
-    assert model.score(model.held_out()).loss == pytest.approx(trained.result["val_loss"], abs=1e-6)
+    assert model.score(model.held_out()).loss == pytest.approx(trained.result.val_loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("ruined", [False, True])
@@ -96,7 +96,7 @@ def test_after_going_back_the_average_goes_on_or_begins_anew(
         options = {**OPTIONS, "average": 0.3, "checkpoint_every": "10"}
         halted = train(corpus, "run", **options, stop=after(25))  # calls: 24 steps, and one that went back
     before = last(halted)
-    assert before.training["rollbacks"] == [[25, before.training["step"]]]
+    assert before.state.rollbacks == [(25, before.state.step)]
     assert any(name.startswith("iterate.") for name in before.tensors) == (not ruined)
     done = last(train(corpus, "run", resume=True))
     assert all(not np.array_equal(done.tensors[f"iterate.{n}"], array) for n, array in done.weights.items())

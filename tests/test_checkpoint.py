@@ -23,7 +23,9 @@ import charlm
 from charlm.config import Config, ModelConfig
 from charlm.errors import CheckpointError, StorageError
 from charlm.models.cells import weight_shapes
+from charlm.runtime.environment import Environment
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charlm.storage.records import Bookkeeping, CorpusRecord, Plan
 from charlm.text.sentencepiece import SentencePieceTokenizer
 from charlm.text.tokenizer import ByteTokenizer, Tokenizer
 
@@ -91,8 +93,8 @@ def test_what_training_saves_can_be_loaded(tmp_path: Path, cell: str, optimizer:
 def test_keep_holds_the_checkpoint_before(tmp_path: Path) -> None:
     last, previous = tmp_path / "last", tmp_path / "previous"
     for step in (1, 2):
-        save_checkpoint(last, made(training={**made().training, "step": step}), keep=previous)
-    assert [load_checkpoint(path).training["step"] for path in (previous, last)] == [1, 2]
+        save_checkpoint(last, made(training=replace(made().state, step=step)), keep=previous)
+    assert [load_checkpoint(path).state.step for path in (previous, last)] == [1, 2]
 
 
 def test_the_file_is_plain_safetensors_and_its_hash_is_the_documented_one() -> None:
@@ -355,8 +357,10 @@ def test_headers_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, edit: 
 
 def test_the_state_hash_covers_what_is_computed_and_nothing_else() -> None:
     before = made()
-    for name in ("environment", "corpus", "bookkeeping", "result"):
-        assert made(**{name: {"another": 1}}).state_sha256 == made(history=()).state_sha256 == before.state_sha256
+    others = {"environment": Environment(), "corpus": CorpusRecord(), "bookkeeping": Bookkeeping(), "result": None}
+    for name, other in others.items():
+        assert getattr(before, name) != other
+        assert made(**{name: other}).state_sha256 == made(history=()).state_sha256 == before.state_sha256
     seen = [before.state_sha256]
     for part in ("weights", "tensors"):
         arrays = getattr(before, part)
@@ -367,7 +371,8 @@ def test_the_state_hash_covers_what_is_computed_and_nothing_else() -> None:
                 seen.append(made(**{part: {**arrays, name: changed}}).state_sha256)
             for other in (array[None], array.view("u4" if array.itemsize == 4 else "u8")):
                 seen.append(made(**{part: {**arrays, name: other}}).state_sha256)
-    for name, value in {"step": 4, "recent": [0.1], "plan": [[0, 0.0], [8, 1.0]], "best": 1.0, "stopped": True}.items():
-        seen.append(made(training={**before.training, name: value}).state_sha256)
+    changes = {"step": 4, "recent": [(0.1, 4)], "plan": Plan.of(8), "best": 1.0, "stopped": True, "seed": 7}
+    for name, value in changes.items():
+        seen.append(made(training=replace(before.state, **{name: value})).state_sha256)  # type: ignore[arg-type]
     assert len(seen) > 60
     assert len(set(seen)) == len(seen)

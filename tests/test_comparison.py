@@ -345,7 +345,8 @@ def test_without_options_it_is_what_it_was(place: Path) -> None:
     assert set(report) == {"schema", "exact", "results"}
     (row,) = report["results"]
     (model,) = loaded(place, "first")
-    assert row["loss"] == model.checkpoint.result["val_loss"]
+    assert model.checkpoint.result is not None
+    assert row["loss"] == model.checkpoint.result.val_loss
     assert (row["kind"], row["model"]) == ("network", "lstm")
     assert row["interval"][0] < row["bits_per_character"] < row["interval"][1]
 

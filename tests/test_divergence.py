@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracles import validation_loss
 from test_resume import OPTIONS, after, corpus, outcome, train
 
 import charlm
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.storage.runs import Run
-from charlm.training import trainer
+from charlm.training import step
 from charlm.training.divergence import LOWER, ROLLBACKS
 from charlm.training.events import Event, Remark, Saved, Stepped
-from charlm.training.trainer import Trainer
+from charlm.training.step import Stepper
+from charlm.training.validator import Validator
 
 __all__ = ["corpus"]
 WILD: dict[str, Any] = {
@@ -32,7 +34,7 @@ WILD: dict[str, Any] = {
 
 def damaged(monkeypatch: pytest.MonkeyPatch, where: str, value: float, when: Callable[[int], bool]) -> None:
     """Multiplies the loss, the gradient's norm or the held-out loss of some calls (from 1)."""
-    owner, name = {"loss": (Trainer, "_backward"), "norm": (trainer, "clip"), "check": (Trainer, "_score")}[where]
+    owner, name = {"loss": (Stepper, "_backward"), "norm": (step, "clip"), "check": (Validator, "_score")}[where]
     real, calls = getattr(owner, name), []
 
     def wrapper(*arguments: Any) -> Any:
@@ -56,17 +58,17 @@ def told(events: list[Event]) -> list[str]:
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("where", "call", "step"), [("loss", 25, 25), ("norm", 25, 25), ("check", 3, 30)])
+@pytest.mark.parametrize(("where", "call", "at"), [("loss", 25, 25), ("norm", 25, 25), ("check", 3, 30)])
 def test_what_is_not_finite_is_caught_before_the_update_and_training_goes_back(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int, step: int, value: float
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int, at: int, value: float
 ) -> None:
     damaged(monkeypatch, where, value, lambda number: number == call)
     events: list[Event] = []
     done = train(corpus, "run", **OPTIONS, checkpoint_every="10", on_event=events.append)
-    back = (step - 1) // 10 * 10
-    assert load_checkpoint(done.run.last).training["rollbacks"] == [[step, back]]
+    back = (at - 1) // 10 * 10
+    assert load_checkpoint(done.run.last).state.rollbacks == [(at, back)]
     assert len(told(events)) == 1
-    assert f"diverged at step {step}" in told(events)[0]
+    assert f"diverged at step {at}" in told(events)[0]
     assert f"went back to step {back}" in told(events)[0]
     rates = {event.step: event.lr for event in events if isinstance(event, Stepped)}
     others: list[Event] = []
@@ -74,8 +76,8 @@ def test_what_is_not_finite_is_caught_before_the_update_and_training_goes_back(
     before = {event.step: event.lr for event in others if isinstance(event, Stepped)}
     assert all(rates[k] == before[k] for k in range(1, back + 1))
     assert all(rates[k] == pytest.approx(before[k] * LOWER) for k in range(back + 1, 61))
-    assert done.result["steps"] == plain.result["steps"] == 60
-    rows = [row["step"] for row in done.run.read_metrics()]
+    assert done.result.steps == plain.result.steps == 60
+    rows = [row.step for row in done.run.read_metrics()]
     assert rows == sorted(set(rows))
 
 
@@ -94,8 +96,9 @@ def test_it_gives_up_after_so_many_times_and_names_the_last_good_model(
         saved = load_checkpoint(corpus.parent / "run" / f"{name}.safetensors")
         assert all(np.isfinite(array).all() for array in saved.weights.values())
     best = load_checkpoint(corpus.parent / "run" / "best.safetensors").training
-    assert best["best"] < 5
-    assert best["step"] < 23
+    assert best.best is not None
+    assert best.best < 5
+    assert best.step < 23
 
 
 def test_a_run_that_diverged_can_be_told_to_go_on_and_remembers_how_often(
@@ -106,7 +109,7 @@ def test_a_run_that_diverged_can_be_told_to_go_on_and_remembers_how_often(
         with pytest.raises(charlm.DivergedError):
             train(corpus, "run", **OPTIONS)
     done = train(corpus, "run", resume=True)
-    assert len(load_checkpoint(done.run.last).training["rollbacks"]) == ROLLBACKS
+    assert len(load_checkpoint(done.run.last).state.rollbacks) == ROLLBACKS
 
 
 @pytest.mark.fault(25)
@@ -114,13 +117,13 @@ def test_a_run_that_diverged_can_be_told_to_go_on_and_remembers_how_often(
 def test_a_run_that_diverges_by_itself_ends_the_same_when_it_is_killed(corpus: Path, stops: tuple[int, ...]) -> None:
     options = {**OPTIONS, **WILD, "checkpoint_every": "10", "steps": 150, "patience": 0}
     whole = train(corpus, "whole", **options)
-    assert load_checkpoint(whole.run.last).training["rollbacks"]
+    assert load_checkpoint(whole.run.last).state.rollbacks
     for steps in stops:
         with pytest.raises(_Killed):
             train(corpus, "killed", resume=True, **options, stop=killing(steps))
     killed = train(corpus, "killed", resume=True, **options)
     assert outcome(killed) == outcome(whole)
-    assert math.isfinite(killed.result["val_loss"])  # where a chaotic run ends depends on the processor
+    assert math.isfinite(validation_loss(killed))  # where a chaotic run ends depends on the processor
 
 
 class _Killed(BaseException):
@@ -146,7 +149,7 @@ def test_a_checkpoint_whose_loss_ran_away_is_not_gone_back_to(corpus: Path, monk
         events: list[Event] = []
         done = train(corpus, "run", **OPTIONS, checkpoint_every="10", on_event=events.append)
     assert "went back to the best model, of step" in told(events)[0]
-    assert done.result["val_loss"] < 4
+    assert validation_loss(done) < 4
 
 
 def test_without_a_good_model_it_gives_up_at_once_and_says_so(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +169,7 @@ def test_the_save_after_going_back_leaves_what_was_gone_back_to(corpus: Path, mo
 
     def note(event: Event) -> None:
         if isinstance(event, Saved) and run.previous.exists():
-            steps = [load_checkpoint(path).training["step"] for path in (run.last, run.previous)]
+            steps = [load_checkpoint(path).state.step for path in (run.last, run.previous)]
             saved.append((steps[0], steps[1]))
 
     train(corpus, "run", **OPTIONS, checkpoint_every="10", val="0", on_event=note)
@@ -176,8 +179,8 @@ def test_the_save_after_going_back_leaves_what_was_gone_back_to(corpus: Path, mo
 def test_why_a_run_is_not_exact_outlives_going_back(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = train(corpus, "run", **OPTIONS, stop=after(12))
     checkpoint = load_checkpoint(stopped.run.last)
-    stopped.run.save_last(replace(checkpoint, environment={**checkpoint.environment, "torch": "another"}))
+    stopped.run.save_last(replace(checkpoint, environment=replace(checkpoint.environment, torch="another")))
     damaged(monkeypatch, "norm", math.nan, lambda number: number == 3)
     done = train(corpus, "run", resume=True)
-    assert load_checkpoint(done.run.last).training["rollbacks"] == [[15, 12]]
-    assert len(load_checkpoint(done.run.last).bookkeeping["inexact"]) == 1
+    assert load_checkpoint(done.run.last).state.rollbacks == [(15, 12)]
+    assert len(load_checkpoint(done.run.last).bookkeeping.inexact) == 1

@@ -17,7 +17,7 @@ import charlm
 from charlm.cli.main import run
 from charlm.report.console import console
 from charlm.report.progress import Progress
-from charlm.training import trainer
+from charlm.training import samples
 
 # What rich itself writes: attributes and colours, lines up, erased lines, the cursor shown and hidden.
 DISPLAY: Final = re.compile(r"\x1b\[(?:[0-9;]*m|\d*A|2K|\?25[hl])|\r")
@@ -88,7 +88,7 @@ def test_names_are_shown_wherever_they_are_named(
 
 @pytest.mark.fault(39)
 def test_what_a_model_writes_while_it_learns_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(samples, "EVERY", 0.0)
     monkeypatch.setattr("charlm.report.console._REFRESH", 0.0)
     monkeypatch.setenv("TERM", "xterm-256color")
     screen, name = Terminal(), "\x1b[6n\u202e.txt"

@@ -239,6 +239,6 @@ def test_the_texts_of_a_folder_are_learned_and_the_rest_is_named_a_line_each(tmp
     assert info is not None
     model = charlm.load("all", checkpoints=tmp_path / "checkpoints")
     order = sorted(texts, key=lambda name: str(folder / name))
-    assert model.checkpoint.corpus["train_characters"] == 4 * 120
-    recorded = [source["path"] for source in model.checkpoint.corpus["sources"]]
+    assert model.checkpoint.corpus.train_characters == 4 * 120
+    recorded = [source.path for source in model.checkpoint.corpus.sources]
     assert recorded == [str(folder / name / "text" if name == "deep" else folder / name) for name in order]

@@ -29,7 +29,6 @@ from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.text.corpus import load_corpus
 from charlm.text.sentencepiece import SentencePieceTokenizer
 from charlm.text.tokenizer import TokenizerState, restore_tokenizer
-from charlm.training.state import TrainState
 
 Many = Callable[[int, int], int]
 ROOT = Path(__file__).parent.parent
@@ -118,8 +117,7 @@ def taken(path: Path) -> None:
     model.sample(prime="to é", length=3)
     model.was_trained_on("a text")
     if checkpoint.resumable:
-        training = {"rollbacks": [], **checkpoint.training}
-        state = TrainState.from_json(training, {"inexact": [], **checkpoint.bookkeeping}, [])
+        state = checkpoint.state
         assert 0 <= state.plan.progress(state.step) <= 1
         assert state.step == 0 or state.recent_loss(10) is not None
 

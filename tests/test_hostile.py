@@ -179,12 +179,12 @@ def test_a_run_with_a_corrupt_last_goes_on_from_previous_and_says_so(place: Path
     run.last.write_bytes(run.last.read_bytes()[:-1])
     one_line(run_charlm("info", "checkpoints/torn/last.safetensors", cwd=place), 4, "last.safetensors", "cut short")
     one_line(run_charlm("sample", "checkpoints/torn/last.safetensors", cwd=place), 4, "cut short", "best.safetensors")
-    before = load_checkpoint(run.previous).training["step"]
+    before = load_checkpoint(run.previous).state.step
     done = run_charlm("train", "--resume", "--name", "torn", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "last.safetensors cannot be used; going on from" in done.stderr
     assert f"going on from step {before}" in done.stderr
-    assert load_checkpoint(run.last).training["step"] == 20
+    assert load_checkpoint(run.last).state.step == 20
 
 
 @pytest.mark.fault(32)
@@ -274,7 +274,7 @@ def test_a_run_behind_links_is_a_run_and_what_they_lead_to_is_left_alone(place: 
     charlm.train(name="linked", checkpoints=place / "checkpoints", resume=True)
     assert (tmp_path / "archive.safetensors").read_bytes() == archived
     assert not run.last.is_symlink()
-    assert load_checkpoint(run.last).training["step"] == 20
+    assert load_checkpoint(run.last).state.step == 20
 
 
 @pytest.mark.fault(33)

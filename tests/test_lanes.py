@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.text.lanes import IGNORE, Chunk, Lanes, Position
+from charlm.text.lanes import IGNORE, Chunk, Lanes
+from charlm.text.position import Position
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 TOKENS, BATCH, BPTT = st.integers(1, 60), st.integers(1, 12), st.integers(1, 20)

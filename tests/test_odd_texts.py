@@ -151,10 +151,10 @@ def test_any_text_is_kept_to_the_byte(tmp_path: Path, name: str, kind: str) -> N
     learned = text[: len(text) - len(held)]
     assert len(held) == math.ceil(len(text) / 5)
     assert learned + held == text
-    source, digests = model.checkpoint.corpus["sources"][0], [hashlib.sha256(p.encode()) for p in (learned, held, text)]
-    assert source["sha256"] == digests[2].hexdigest() == hashlib.sha256((tmp_path / "odd.txt").read_bytes()).hexdigest()
+    source, digests = model.checkpoint.corpus.sources[0], [hashlib.sha256(p.encode()) for p in (learned, held, text)]
+    assert source.sha256 == digests[2].hexdigest() == hashlib.sha256((tmp_path / "odd.txt").read_bytes()).hexdigest()
     whole = hashlib.sha256(digests[0].digest() + digests[1].digest()).hexdigest()
-    assert model.checkpoint.corpus["fingerprint"] == whole
+    assert model.checkpoint.corpus.fingerprint == whole
     for part in (text, learned, held, text[::-1]):
         assert model.tokenizer.decode(model.tokenizer.encode(part)) == part
     assert math.isfinite(model.score(text).nats)

@@ -36,4 +36,4 @@ def test_a_run_of_an_earlier_commit_goes_on(name: str, tmp_path: Path) -> None:
     run.mkdir()
     (run / "last.safetensors").write_bytes((DATA / f"{name}.safetensors").read_bytes())
     done = charlm.train(name=name, checkpoints=tmp_path, resume=True)
-    assert (done.reason, done.result["steps"]) == ("done", 300)
+    assert (done.reason, done.result.steps) == ("done", 300)

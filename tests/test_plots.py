@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from charlm.report.plots import curves
+from charlm.storage.records import Metrics
 
-Rows = list[dict[str, Any]]
 
-
-def rows(count: int, **more: Any) -> Rows:
+def rows(count: int, **more: Any) -> list[Metrics]:
     return [
-        {
-            "characters_seen": 1000 * n,
-            "train_loss": 3 / n,
-            "val_loss": 3.5 / n if n % 3 == 0 else None,
-            "grad_norm": 1 / n,
-            "lr": 0.01,
+        replace(
+            Metrics(
+                step=n,
+                characters_seen=1000 * n,
+                train_loss=3 / n,
+                seconds=float(n),
+                characters_per_second=1000,
+                val_loss=3.5 / n if n % 3 == 0 else None,
+                grad_norm=1 / n,
+                lr=0.01,
+            ),
             **more,
-        }
+        )
         for n in range(1, count + 1)
     ]
 
@@ -43,7 +48,7 @@ def test_curves_are_a_png_of_nine_by_six_inches() -> None:
     "some",
     [[], rows(1), rows(3), rows(5, val_loss=None), rows(5, grad_norm=0.0), rows(5, lr=0.0), rows(2, train_loss=0.0)],
 )
-def test_any_numbers_make_a_picture(some: Rows) -> None:
+def test_any_numbers_make_a_picture(some: list[Metrics]) -> None:
     assert size(curves("a run", some))[:2] == (720, 1080)
 
 

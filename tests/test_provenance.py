@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from charlm.errors import DataError
-from charlm.storage.provenance import find_corpus, keep_stdin, record
+from charlm.storage.provenance import find_corpus, keep_stdin
+from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
 from charlm.text.corpus import Corpus, load_corpus
 
@@ -25,10 +27,10 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def kept(corpus: Corpus) -> dict[str, Any]:
+def kept(corpus: Corpus) -> CorpusRecord:
     """A corpus as a checkpoint gives it back."""
-    table: dict[str, Any] = json.loads(json.dumps(record(corpus)))
-    return table
+    table: dict[str, Any] = json.loads(json.dumps(asdict(CorpusRecord.of(corpus))))
+    return CorpusRecord.from_json(table)
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
@@ -42,9 +44,9 @@ def parts(corpus: Corpus) -> tuple[str, str]:
 def test_the_record_says_how_much_there_was_and_where(text: Path) -> None:
     corpus = load_corpus([str(text)], "0.1")
     table = kept(corpus)
-    assert (table["train_characters"], table["val_characters"]) == (len(TEXT) * 9 // 10, -(-len(TEXT) // 10))
-    assert table["fingerprint"] == corpus.fingerprint
-    assert [(source["path"], source["characters"]) for source in table["sources"]] == [(str(text), len(TEXT))]
+    assert (table.train_characters, table.val_characters) == (len(TEXT) * 9 // 10, -(-len(TEXT) // 10))
+    assert table.fingerprint == corpus.fingerprint
+    assert [(source.path, source.characters) for source in table.sources] == [(str(text), len(TEXT))]
 
 
 def test_a_text_is_found_at_its_recorded_path_from_anywhere(

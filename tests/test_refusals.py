@@ -136,7 +136,9 @@ def test_of_trainers_that_start_at_the_same_time_one_trains(place: Path, many: M
         for trainer, (_, err) in zip(trainers, said, strict=True):
             quiet_end(err, lines=int(trainer.returncode == 2))
             assert trainer.returncode == 0 or "is being trained by another process" in err or "exists" in err
-        assert library.load(place / "checkpoints" / f"r{number}").checkpoint.result["steps"] == 2
+        result = library.load(place / "checkpoints" / f"r{number}").checkpoint.result
+        assert result is not None
+        assert result.steps == 2
         tries.survived()
 
 
@@ -153,7 +155,7 @@ def test_a_run_that_is_being_trained_is_neither_replaced_nor_resumed(place: Path
         wait_until(lambda: steps(run) > seen or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 143
-    assert library.load(run / "last.safetensors").checkpoint.training["step"] > 20
+    assert library.load(run / "last.safetensors").checkpoint.state.step > 20
 
 
 COMMANDS: dict[str, dict[str, Option]] = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from charlm.config import Config, ModelConfig, TrainConfig
-from charlm.report.train import verdict
+from charlm.report.train import summarise
+from charlm.storage.records import Result, Validation
+from charlm.storage.runs import Run, Trained
 
 TIMED = Config(model=ModelConfig(hidden=200), train=TrainConfig(time="10m"))
 
@@ -16,28 +18,45 @@ TIMED = Config(model=ModelConfig(hidden=200), train=TrainConfig(time="10m"))
 def said(
     losses: list[float], *, train: float = 1.5, config: Config = TIMED, stopped: bool = False, vocabulary: int = 64
 ) -> str:
-    """The verdict on a run whose checks, 100 steps and 90 seconds apart, found these losses; the best is final."""
-    history = [{"step": 100 * n, "seconds": 90.0 * n, "val_loss": loss} for n, loss in enumerate(losses, 1)]
-    best = min(losses)
-    result: dict[str, Any] = {
-        "val_loss": best,
-        "val_bits_per_character": best / math.log(2),
-        "val_perplexity": math.exp(best),
-        "train_loss": train,
-        "stopped": stopped,
-        "steps": 100 * len(losses),
-    }
-    return "\n".join(verdict(config, result, history, vocabulary))
+    """The summary of a run whose validations, 100 steps and 90 seconds apart, found these losses; the best is final."""
+    history = [Validation(step=100 * n, seconds=90.0 * n, train_loss=1.5, val_loss=x) for n, x in enumerate(losses, 1)]
+    best = min(losses, default=None)
+    result = Result(
+        steps=100 * len(losses),
+        characters_seen=1,
+        train_loss=train,
+        val_loss=best,
+        val_bits_per_character=None if best is None else best / math.log(2),
+        val_perplexity=None if best is None else math.exp(best),
+        best_val_loss=best,
+        seconds=1.0,
+        stopped=stopped,
+    )
+    run = Run(Path("checkpoints/run"))
+    return "\n".join(
+        summarise(
+            Trained(
+                run=run,
+                reason="patience" if stopped else "done",
+                checkpoint=run.best,
+                result=result,
+                history=tuple(history),
+                config=config,
+                parameters=1,
+                vocabulary=vocabulary,
+            )
+        )
+    )
 
 
 def test_the_first_sentence_says_what_the_loss_means() -> None:
     first = said([math.log(8)], vocabulary=64).splitlines()[0]
-    assert "needs 3.00 bits a character" in first
+    assert "needs 3.00 bits per character" in first
     assert "among 8.0 equally likely characters" in first
-    assert "knowing nothing means 64 (6.00 bits)" in first
+    assert "a uniform guess is one among 64 (6.00 bits)" in first
 
 
-def test_a_run_that_still_improves_is_told_to_go_on() -> None:
+def test_a_run_that_still_improves_should_go_on() -> None:
     text = said([2.0, 1.8, 1.7, 1.65])
     assert "still improving: 1.800, 1.700, 1.650 nats" in text
     assert "the same command with --force --time 20m" in text
@@ -51,10 +70,10 @@ def test_more_training_is_asked_for_in_the_runs_own_measure(train: TrainConfig, 
     assert f"the same command with --force {option}." in said([2.0, 1.8, 1.7], config=Config(train=train))
 
 
-def test_a_run_that_improves_but_knows_its_text_too_well_is_told_to_regularise() -> None:
+def test_a_run_that_improves_but_knows_its_text_too_well_should_be_regularised() -> None:
     text = said([2.0, 1.9, 1.8], train=1.2)
     assert "still improving" in text
-    assert "0.60 nats better on what it has read" in text
+    assert "training loss is already 0.60 nats lower" in text
     assert "--dropout 0.15" in text
 
 
@@ -62,9 +81,9 @@ def test_a_run_that_improves_but_knows_its_text_too_well_is_told_to_regularise()
 def test_a_run_that_overfits_is_told_since_when(stopped: bool) -> None:
     text = said([2.0, 1.7, 1.75, 1.9], train=0.8, stopped=stopped)
     assert "overfitting since step 200 (3:00 in)" in text
-    assert "rose from 1.700 to 1.900 while training went on to 0.800" in text
+    assert "rose from 1.700 to 1.900 while the training loss went on to 0.800" in text
     assert "best.safetensors is the model before that" in text
-    assert ("stopped for want of patience" in text) == stopped
+    assert ("stopped early: no improvement in 5 validations" in text) == stopped
     assert "Try --dropout 0.15" in text
 
 
@@ -77,14 +96,14 @@ def test_regularisation_goes_on_from_what_there_is(dropout: float, advice: str) 
     assert f"Try {advice}" in said([2.0, 1.7, 1.9], config=config)
 
 
-def test_a_run_that_is_flat_is_told_to_grow() -> None:
+def test_a_run_that_is_flat_should_grow() -> None:
     text = said([1.9, 1.702, 1.701, 1.7])
-    assert "stopped improving by step 400, at 1.700 nats" in text
+    assert "stopped improving at step 400, at 1.700 nats" in text
     assert "--hidden 300" in text
     assert "improving:" not in text
 
 
-def test_a_run_that_is_flat_and_knows_its_text_too_well_is_told_to_regularise() -> None:
+def test_a_run_that_is_flat_and_knows_its_text_too_well_should_be_regularised() -> None:
     text = said([1.9, 1.702, 1.701, 1.7], train=1.0)
     assert "stopped improving" in text
     assert "--dropout" in text
@@ -95,8 +114,8 @@ def test_a_short_run_is_not_judged() -> None:
         assert "too short to say" in said(losses)
 
 
-def test_without_held_out_text_only_memory_is_reported() -> None:
-    lines = verdict(TIMED, {"val_loss": None, "train_loss": 0.5, "stopped": False}, [], 64)
+def test_without_validation_text_only_memorisation_is_reported() -> None:
+    lines = said([], train=0.5).splitlines()
     assert "Nothing was held out" in lines[0]
     assert "0.5000 nats (0.721 bits)" in lines[0]
     assert "--val 0.1" in lines[1]

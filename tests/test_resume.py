@@ -17,9 +17,10 @@ from oracles import needs_bf16_lstm
 
 import charlm
 from charlm.storage.checkpoint import load_checkpoint
+from charlm.storage.records import TrainState
+from charlm.training.clock import Clock
 from charlm.training.events import Event, Remark, Resumed, Saved
-from charlm.training.schedule import Plan
-from charlm.training.trainer import Trainer
+from charlm.training.plan import Planner
 
 TEXT = "".join(f"{n} and {n * n % 97} make {n + n * n % 97}.\n" for n in range(120))
 OPTIONS: dict[str, Any] = {
@@ -54,10 +55,10 @@ def after(steps: int) -> Callable[[], str | None]:
 def outcome(trained: charlm.Trained) -> tuple[Any, ...]:
     """What must be the same: both states, and the metrics but for times."""
     rows = trained.run.read_metrics()
-    timeless = [{k: v for k, v in row.items() if k not in ("seconds", "characters_per_second")} for row in rows]
+    timeless = [replace(row, seconds=0.0, characters_per_second=0) for row in rows]
     last, best = load_checkpoint(trained.run.last), load_checkpoint(trained.run.best)
-    history = [(row["step"], row["val_loss"]) for row in last.history]
-    return last.state_sha256, best.state_sha256, timeless, history, trained.result["val_loss"]
+    history = [(row.step, row.val_loss) for row in last.history]
+    return last.state_sha256, best.state_sha256, timeless, history, trained.result.val_loss
 
 
 @pytest.mark.fault(20)
@@ -97,7 +98,7 @@ def test_resuming_a_finished_run_changes_nothing(corpus: Path) -> None:
 
 
 def test_resume_without_a_checkpoint_starts(corpus: Path) -> None:
-    assert train(corpus, "new", resume=True, **OPTIONS).result["steps"] == 60
+    assert train(corpus, "new", resume=True, **OPTIONS).result.steps == 60
 
 
 @pytest.mark.fault(11)
@@ -113,7 +114,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(corpus: P
 def test_there_is_something_to_go_on_from_before_the_first_step(corpus: Path) -> None:
     whole = outcome(train(corpus, "whole", **OPTIONS))
     stopped = train(corpus, "run", **OPTIONS, stop=after(0))
-    assert load_checkpoint(stopped.run.last).training["step"] == 0
+    assert load_checkpoint(stopped.run.last).state.step == 0
     assert outcome(train(corpus, "run", resume=True)) == whole
 
 
@@ -200,15 +201,15 @@ def test_a_corrupt_last_falls_back_to_previous_and_says_so(corpus: Path) -> None
 def test_going_on_elsewhere_is_said_to_cost_exactness_and_marks_the_run(corpus: Path, name: str, value: Any) -> None:
     trained = train(corpus, "run", **OPTIONS, stop=after(2))
     checkpoint = load_checkpoint(trained.run.last)
-    assert not checkpoint.bookkeeping["inexact"]
-    trained.run.save_last(replace(checkpoint, environment={**checkpoint.environment, name: value}))
+    assert not checkpoint.bookkeeping.inexact
+    trained.run.save_last(replace(checkpoint, environment=replace(checkpoint.environment, **{name: value})))
     events: list[Event] = []
     train(corpus, "run", resume=True, threads=1, on_event=events.append)
     assert any(isinstance(event, Remark) and "not bit-exact" in event.text for event in events)
     assert [event.exact for event in events if isinstance(event, Resumed)] == [False]
-    marks = load_checkpoint(trained.run.last).bookkeeping["inexact"]
-    now = checkpoint.environment[name]
-    assert marks == [f"{name} was {value} and is {now} from step 2 on"]
+    marks = load_checkpoint(trained.run.last).bookkeeping.inexact
+    now = getattr(checkpoint.environment, name)
+    assert list(marks) == [f"{name} was {value} and is {now} from step 2 on"]
 
 
 @pytest.mark.fault(24)
@@ -273,23 +274,21 @@ def test_a_time_budget_ends_like_an_uninterrupted_run_of_the_same_plans(
 
     def note(event: Event) -> None:
         if isinstance(event, Saved):
-            training = load_checkpoint(event.path).training
-            plans[training["step"]] = training["plan"], training["checks"]
+            state = load_checkpoint(event.path).state
+            plans[state.step] = state.plan, state.checks, state.validation_characters
 
     trained = train(corpus, "timed", **_timed(), stop=after(50), on_event=note)
     while trained.reason == "stop":
         trained = train(corpus, "timed", resume=True, stop=after(400), on_event=note)
-    assert len({len(plan) for plan, _ in plans.values()}) > 1
+    assert len({len(plan.knots) for plan, *_ in plans.values()}) > 1
 
-    def follow(trainer: Trainer) -> bool:
-        state = trainer.state
+    def follow(planner: Planner, state: TrainState, clock: Clock) -> bool:  # noqa: ARG001
         if state.step not in plans:
             return False
-        plan, state.checks = plans[state.step]
-        state.plan = Plan.from_json(plan)
+        state.plan, state.checks, state.validation_characters = plans[state.step]
         return True
 
-    monkeypatch.setattr(Trainer, "_keep_time", follow)
+    monkeypatch.setattr(Planner, "revise", follow)
     assert outcome(train(corpus, "followed", **_timed())) == outcome(trained)
 
 
@@ -297,9 +296,9 @@ def test_a_time_budgets_recorded_plan_is_followed_after_a_stop(corpus: Path) -> 
     stopped = train(corpus, "timed", **_timed(), stop=after(60))
     before = load_checkpoint(stopped.run.last)
     trained = train(corpus, "timed", resume=True)
-    plan = load_checkpoint(trained.run.last).training["plan"]
-    assert plan[: len(before.training["plan"]) - 1] == before.training["plan"][:-1]
-    assert trained.result["seconds"] < 2.2
+    plan = load_checkpoint(trained.run.last).state.plan
+    assert plan.knots[: len(before.state.plan.knots) - 1] == before.state.plan.knots[:-1]
+    assert trained.result.seconds < 2.2
 
 
 def _timed() -> dict[str, Any]:

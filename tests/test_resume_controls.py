@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from test_resume import OPTIONS, after, corpus, outcome, train
 
 import charlm
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.storage.records import Plan, TrainState
 from charlm.storage.runs import Run
-from charlm.training import optim, trainer
-from charlm.training.state import TrainState
+from charlm.training import optim, step
 
 __all__ = ["corpus"]
 STOP = 31  # in the second of three epochs, of 27 chunks each
@@ -32,22 +32,18 @@ CHOICES: dict[str, dict[str, Any]] = {
     "average": {"average": 0.3},
 }
 TELLING: dict[str, dict[str, Any]] = {  # values of training that a plain run has only seldom
-    "plan": {"plan": [[0, 0.0], [25, 0.3], [60, 1.0]]},
+    "plan": {"plan": Plan(((0, 0.0), (25, 0.3), (60, 1.0)))},
     "checks": {"checks": 9},
+    "validation_characters": {"validation_characters": 30},
     "best": {"best": 0.5},
     "best_step": {"best": 0.5, "best_step": 7},
     "bad_checks": {"best": 0.5, "bad_checks": 2},
     "loss_scale": {"loss_scale": 512.0},
     "good_steps": {"good_steps": 1990},
     "stopped": {"stopped": True},
-    "rollbacks": {"rollbacks": [[9, 0]]},
+    "rollbacks": {"rollbacks": [(9, 0)]},
 }
-
-
-def begun(name: str) -> Any:
-    """What a part of the training state is before the first step."""
-    fresh = {**TrainState().to_json(), "plan": [[0, 0.0], [60, 1.0]], "checks": 6, "loss_scale": 65536.0}
-    return fresh[name] if name in fresh else {"epoch": 0, "shift": 0, "offset": 0}[name.removeprefix("position ")]
+FRESH = TrainState(plan=Plan.of(60), checks=6, loss_scale=65536.0)  # what there is before the first step
 
 
 def without_tensors(checkpoint: Checkpoint, start: str) -> Checkpoint:
@@ -67,12 +63,12 @@ def without(part: str, checkpoint: Checkpoint, first: Checkpoint) -> Checkpoint:
         case "tensors":
             return without_tensors(checkpoint, name)
         case "position":
-            position = {**checkpoint.training["position"], name: begun(part)}
-            return replace(checkpoint, training={**checkpoint.training, "position": position})
+            position = checkpoint.state.position._replace(**{name: 0})
+            return replace(checkpoint, training=replace(checkpoint.state, position=position))
         case "training":
-            return replace(checkpoint, training={**checkpoint.training, name: begun(name)})
+            return replace(checkpoint, training=replace(checkpoint.state, **{name: getattr(FRESH, name)}))
         case "metrics_length":
-            return replace(checkpoint, bookkeeping={**checkpoint.bookkeeping, "metrics_length": 0})
+            return replace(checkpoint, bookkeeping=replace(checkpoint.bookkeeping, metrics_length=0))
         case "history":
             return replace(checkpoint, history=())
     config = checkpoint.config
@@ -84,9 +80,9 @@ def parts(checkpoint: Checkpoint) -> Iterator[str]:
     yield from (f"weight {name}" for name in checkpoint.weights)
     yield from sorted({"tensors " + ".".join(name.split(".")[:2]) for name in checkpoint.tensors if "optim" in name})
     yield from (f"tensors {name}" for name in checkpoint.tensors if name.startswith(("state.", "iterate.")))
-    yield from (f"position {name}" for name in checkpoint.training["position"])
+    yield from (f"position {name}" for name in checkpoint.state.position._fields)
     known = {"position", "optimizer", "seed"}  # the last two repeat the configuration, for the hash
-    yield from (f"training {name}" for name in checkpoint.training if name not in known)
+    yield from (f"training {name}" for name in (entry.name for entry in fields(checkpoint.state)) if name not in known)
     yield from ("seed", "metrics_length", "history")
 
 
@@ -109,7 +105,7 @@ def test_a_resume_without_any_part_of_the_state_ends_otherwise(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, tries: Tries, choice: str
 ) -> None:
     # A loss that is scaled, as on a GPU in fp16, so that the scale is a part that counts.
-    monkeypatch.setattr(trainer, "LossScale", lambda _, *given: optim.LossScale(True, *given))
+    monkeypatch.setattr(step, "LossScale", lambda _, *given: optim.LossScale(True, *given))
     options = {**OPTIONS, **CHOICES[choice], "patience": 3, "steps": 60, "batch": 5}
     whole = outcome(train(corpus, "whole", **options))
     first = load_checkpoint(train(corpus, "run", **options, stop=after(0)).run.last)
@@ -119,7 +115,7 @@ def test_a_resume_without_any_part_of_the_state_ends_otherwise(
     ends = {"": whole}
     for part in parts(plain):
         telling = TELLING.get(part.removeprefix("training "), {})
-        intact = replace(plain, training={**plain.training, **telling})
+        intact = replace(plain, training=replace(plain.state, **telling))
         key = repr(telling) if telling else ""
         if key not in ends:
             ends[key] = resumed(trained.run, intact, "intact")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,19 @@ import charlm
 from charlm.config import Config
 from charlm.errors import CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, save_checkpoint
+from charlm.storage.records import Metrics
 from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run, remove_empty
 
-ROW = {"step": 10, "train_loss": 2.5, "val_loss": None}
+ROW = Metrics(
+    step=10,
+    characters_seen=640,
+    train_loss=2.5,
+    seconds=1.0,
+    characters_per_second=640,
+    val_loss=None,
+    grad_norm=0.5,
+    lr=0.01,
+)
 HOLDER = """
 import fcntl, sys
 with open(sys.argv[1], "a") as file:
@@ -29,7 +40,7 @@ with open(sys.argv[1], "a") as file:
 
 
 def checkpoint(step: int) -> Checkpoint:
-    return made(training={**made().training, "step": step})
+    return made(training=replace(made().state, step=step))
 
 
 def saved(folder: Path, *names: str, age: int = 0) -> Run:
@@ -52,7 +63,7 @@ def run(tmp_path: Path) -> Run:
 def step(run: Run) -> tuple[int, Path]:
     found = run.restore()
     assert found is not None
-    return found[0].training["step"], found[1]
+    return found[0].state.step, found[1]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,7 @@ def test_saving_keeps_the_checkpoint_before_and_the_best_apart(run: Run) -> None
     assert step(run) == (3, run.last)
     best = run.load_best(made().config)
     assert best is not None
-    assert best.training["step"] == 2
+    assert best.state.step == 2
     run.last.unlink()
     assert step(run) == (2, run.previous)
 
@@ -244,25 +255,25 @@ def test_other_names_make_one_folder(tmp_path: Path, name: str) -> None:
 
 def test_metrics_grow_row_by_row_and_are_cut_back(run: Run) -> None:
     assert run.read_metrics() == []
-    lengths = [run.append_metrics({**ROW, "step": number}) for number in range(5)]
+    lengths = [run.append_metrics(replace(ROW, step=number)) for number in range(5)]
     assert lengths == sorted(set(lengths))
     assert run.metrics.stat().st_size == lengths[-1]
-    assert run.read_metrics() == [{**ROW, "step": number} for number in range(5)]
+    assert run.read_metrics() == [replace(ROW, step=number) for number in range(5)]
     run.cut_metrics(lengths[2])
-    assert [row["step"] for row in run.read_metrics()] == [0, 1, 2]
-    assert run.append_metrics({**ROW, "step": 3}) == lengths[3]
-    assert [row["step"] for row in run.read_metrics()] == [0, 1, 2, 3]
+    assert [row.step for row in run.read_metrics()] == [0, 1, 2]
+    assert run.append_metrics(replace(ROW, step=3)) == lengths[3]
+    assert [row.step for row in run.read_metrics()] == [0, 1, 2, 3]
     run.cut_metrics(0)
     assert run.read_metrics() == []
 
 
 @pytest.mark.parametrize("lost", [1, 10, 60, 10**6])
 def test_metrics_that_lost_their_end_are_cut_to_whole_rows(run: Run, lost: int) -> None:
-    lengths = [run.append_metrics({**ROW, "step": number}) for number in range(3)]
+    lengths = [run.append_metrics(replace(ROW, step=number)) for number in range(3)]
     left = max(0, lengths[-1] - lost)
     os.truncate(run.metrics, left)
     run.cut_metrics(lengths[-1])
-    assert [row["step"] for row in run.read_metrics()] == [n for n in range(3) if lengths[n] <= left]
+    assert [row.step for row in run.read_metrics()] == [n for n in range(3) if lengths[n] <= left]
 
 
 def test_metrics_without_a_file_need_no_cut(run: Run) -> None:

@@ -55,10 +55,10 @@ def goes_on(run: Path) -> int:
     """Steps that are saved; the run is whole, nothing else is left in it, and its training can go on from there."""
     with Run(run).locked():  # what a save left behind that was killed is swept by whoever holds the run
         assert not list(run.glob(".*.tmp"))
-    saved = library.load(run / "last.safetensors").checkpoint.training["step"]
+    saved = library.load(run / "last.safetensors").checkpoint.state.step
     resumed = library.train(name=run.name, checkpoints=run.parent, resume=True, stop=iter((None, "enough")).__next__)
     assert resumed.reason == "enough"
-    assert int(library.load(run / "last.safetensors").checkpoint.training["step"]) == saved + 1
+    assert int(library.load(run / "last.safetensors").checkpoint.state.step) == saved + 1
     return int(saved)
 
 
@@ -167,7 +167,7 @@ def test_ctrl_c_while_the_trained_model_is_scored_loses_nothing(tmp_path: Path) 
     quiet_end(err)
     assert time.monotonic() - began < 10
     checkpoint = library.load(run / "last.safetensors").checkpoint
-    assert checkpoint.training["step"] == 2
+    assert checkpoint.state.step == 2
     assert not checkpoint.result
 
 
@@ -256,7 +256,9 @@ def test_training_goes_on_without_anybody_to_tell(place: Path, many: Many, tries
         command = f"{CHARLM} train sums.txt --name {name} --steps 40 {' '.join(SMALL)} {streams[name]}"
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=place, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
-        assert library.load(place / "checkpoints" / name).checkpoint.result["steps"] == 40
+        result = library.load(place / "checkpoints" / name).checkpoint.result
+        assert result is not None
+        assert result.steps == 40
         tries.survived()
 
 

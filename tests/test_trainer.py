@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracles import validation_loss
 from torch import Tensor
 
 import charlm
@@ -18,8 +19,8 @@ from charlm.models.network import Network, export_state, import_state, import_we
 from charlm.runtime.random import Purpose, uniform
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.text.tokenizer import tokenize
-from charlm.training import optim, trainer
-from charlm.training.events import Checked, Chosen, Event, Finished, Saved, Stepped, Writing
+from charlm.training import optim, step
+from charlm.training.events import Event, Finished, Saved, Started, Stepped, Validated, Writing
 
 TEXT = "".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400))
 SMALL: dict[str, Any] = {"hidden": 24, "embedding": 8, "batch": 4, "bptt": 16, "precision": "fp32", "threads": 1}
@@ -44,7 +45,7 @@ def test_the_lectures_hello_is_learned_by_heart(tmp_path: Path) -> None:
     path = tmp_path / "hello.txt"
     path.write_text("hello")
     trained = charlm.train(path, checkpoints=tmp_path, val="0", threads=1)
-    assert trained.result["train_loss"] < 0.01
+    assert trained.result.train_loss < 0.01
     assert charlm.load(trained.checkpoint).sample(length=5, temperature=0) == "hello"
 
 
@@ -63,7 +64,7 @@ def test_the_gradient_norm_on_record_is_the_one_before_clipping(corpus: Path, op
     norms = []
     for clip in (0.0, 1e-6):
         trained = run(corpus, steps=1, clip=clip, optimizer=optimizer, force=True)
-        norms.append(trained.run.read_metrics()[0]["grad_norm"])
+        norms.append(trained.run.read_metrics()[0].grad_norm or 0.0)
     assert norms[0] == norms[1] > 1e-3
 
 
@@ -71,8 +72,8 @@ def test_the_gradient_norm_on_record_is_the_one_before_clipping(corpus: Path, op
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "rmsprop"])
 def test_every_cell_learns_with_every_rule(corpus: Path, cell: str, optimizer: str) -> None:
     trained = run(corpus, steps=150, cell=cell, optimizer=optimizer)
-    first = trained.history[0]["val_loss"]
-    assert trained.result["val_loss"] < first - 0.1 < math.log(len(set(TEXT)))
+    first = trained.history[0].val_loss
+    assert validation_loss(trained) < first - 0.1 < math.log(len(set(TEXT)))
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "sentencepiece"])
@@ -80,37 +81,38 @@ def test_other_tokenizers_are_charged_per_character(corpus: Path, tokenizer: str
     trained = run(corpus, steps=40, tokenizer=tokenizer, embedding=0)
     model = charlm.load(trained.checkpoint)
     score = model.score(model.held_out())
-    assert score.loss == pytest.approx(trained.result["val_loss"], abs=1e-6)
+    assert score.loss == pytest.approx(validation_loss(trained), abs=1e-6)
     assert score.characters == len(TEXT) - int(len(TEXT) * 0.9)
-    assert abs(trained.result["train_loss"] - trained.result["val_loss"]) < 0.5  # both are nats per character
+    assert abs(trained.result.train_loss - validation_loss(trained)) < 0.5  # both are nats per character
 
 
 def test_value_clipping_dropout_and_other_splits_run(corpus: Path, tmp_path: Path) -> None:
     later = tmp_path / "later.txt"
     later.write_text("7 times 7 is 49.\n" * 3)
     trained = run(corpus, steps=5, clip=0.1, clip_mode="value", dropout=0.3, val=str(later), decay="cosine")
-    assert last(trained).corpus["val_characters"] == 51
+    assert last(trained).corpus.val_characters == 51
     assert charlm.load(trained.checkpoint).held_out() == later.read_text()
 
 
 def test_metrics_have_a_row_every_ten_steps_and_at_each_check_in_order(corpus: Path) -> None:
     trained = run(corpus, steps=45)
     rows = trained.run.read_metrics()
-    steps = [row["step"] for row in rows]
-    checks = [row["step"] for row in trained.history]
+    steps = [row.step for row in rows]
+    checks = [row.step for row in trained.history]
     assert steps == sorted({1, 10, 20, 30, 40, 45, *checks})
-    assert [row["step"] for row in rows if row["val_loss"] is not None] == checks
-    assert all({"step", "train_loss", "val_loss", "grad_norm", "lr", "seconds"} <= row.keys() for row in rows)
-    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+    assert [row.step for row in rows if row.val_loss is not None] == checks
+    written = [json.loads(line) for line in trained.run.metrics.read_text().splitlines()]
+    assert all({"step", "train_loss", "val_loss", "grad_norm", "lr", "seconds"} <= row.keys() for row in written)
+    assert [row.seconds for row in rows] == sorted(row.seconds for row in rows)
 
 
 def test_events_tell_the_story_in_order(corpus: Path) -> None:
     events: list[Event] = []
     run(corpus, steps=20, on_event=events.append)
-    assert [type(event) for event in events[:4]] == [Writing, Chosen, Writing, Saved]
+    assert [type(event) for event in events[:4]] == [Writing, Started, Writing, Saved]
     assert isinstance(events[-1], Finished)
     assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, 21))
-    assert any(isinstance(e, Checked) for e in events)
+    assert any(isinstance(e, Validated) for e in events)
     assert any(isinstance(e, Saved) for e in events)
 
 
@@ -118,14 +120,14 @@ def test_best_is_the_lowest_check_and_carries_no_optimizer(corpus: Path) -> None
     trained = run(corpus, steps=60)
     best = load_checkpoint(trained.run.best)
     assert not best.tensors
-    assert best.training["best"] == min(row["val_loss"] for row in trained.history) == trained.result["best_val_loss"]
+    assert best.state.best == min(row.val_loss for row in trained.history) == trained.result.best_val_loss
     assert trained.checkpoint == trained.run.best
 
 
 def test_without_held_out_text_best_is_last(corpus: Path) -> None:
     trained = run(corpus, steps=5, val="0")
     assert trained.checkpoint == trained.run.last
-    assert trained.result["val_loss"] is None
+    assert trained.result.val_loss is None
     with pytest.raises(charlm.DataError, match="held no text out"):
         charlm.load(trained.checkpoint).held_out()
 
@@ -136,28 +138,28 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     path.write_text("".join(chr(97 + i) for i in rng.integers(0, 26, 1500)))
     trained = run(path, steps=2000, patience=2, decay="none")
     assert trained.reason == "patience"
-    assert trained.result["steps"] < 2000
-    losses = [row["val_loss"] for row in trained.history]
+    assert trained.result.steps < 2000
+    losses = [row.val_loss for row in trained.history]
     assert min(losses) == losses[-3]
 
 
 def test_a_time_budget_is_kept_and_its_plan_recorded(corpus: Path) -> None:
     trained = run(corpus, time="3s", patience=0)
-    assert 2.4 < trained.result["seconds"] < 3.3
-    plan = last(trained).training["plan"]
-    assert plan[-1] == [trained.result["steps"], 1.0]
-    assert len(plan) >= 2
+    assert 2.4 < trained.result.seconds < 3.3
+    plan = last(trained).state.plan
+    assert plan.knots[-1] == (trained.result.steps, 1.0)
+    assert len(plan.knots) >= 2
 
 
 def test_epochs_count_passes_through_the_text(corpus: Path) -> None:
     trained = run(corpus, epochs=2)
-    assert trained.result["characters_seen"] == 2 * int(len(TEXT) * 0.9)
+    assert trained.result.characters_seen == 2 * int(len(TEXT) * 0.9)
 
 
 def test_the_final_record_is_in_both_checkpoints(corpus: Path) -> None:
     trained = run(corpus, steps=20)
-    assert dict(load_checkpoint(trained.run.best).result) == dict(last(trained).result) == dict(trained.result)
-    assert json.loads(json.dumps(trained.result)) == trained.result
+    assert load_checkpoint(trained.run.best).result == last(trained).result == trained.result
+    assert json.loads(json.dumps(trained.result.figures())) == trained.result.figures()
 
 
 def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus: Path, tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus:
     tuned = charlm.train(
         path, checkpoints=tmp_path, name="tuned", init_from=donor.checkpoint, steps=1, lr=1e-9, batch=4, bptt=16
     )
-    assert tuned.result["val_loss"] < fresh.result["val_loss"] - 0.3
+    assert validation_loss(tuned) < validation_loss(fresh) - 0.3
     with pytest.raises(charlm.ConfigError, match="--hidden 99 contradicts --init-from"):
         charlm.train(path, checkpoints=tmp_path, name="other", init_from=donor.checkpoint, steps=1, hidden=99)
 
@@ -206,11 +208,11 @@ def test_an_overflow_of_fp16_reads_the_window_again_at_a_smaller_scale(
         norms.append(float(optim.clip(weights, threshold, mode)))
         return torch.tensor(norms[-1] if len(norms) > 6 else math.inf)
 
-    monkeypatch.setattr(trainer, "clip", clip)
-    monkeypatch.setattr(trainer, "LossScale", lambda *_: optim.LossScale(enabled=True))
+    monkeypatch.setattr(step, "clip", clip)
+    monkeypatch.setattr(step, "LossScale", lambda *_: optim.LossScale(enabled=True))
     scaled = run(corpus, name="scaled", steps=3)
     assert len(norms) == 6 + 3
-    assert last(scaled).training["loss_scale"] == 65536 / 2**6
-    assert scaled.result["train_loss"] == pytest.approx(plain.result["train_loss"], rel=1e-4)
+    assert last(scaled).state.loss_scale == 65536 / 2**6
+    assert scaled.result.train_loss == pytest.approx(plain.result.train_loss, rel=1e-4)
     rows = [part.run.read_metrics()[0] for part in (plain, scaled)]
-    assert rows[0]["grad_norm"] == pytest.approx(rows[1]["grad_norm"], rel=1e-4)
+    assert rows[0].grad_norm == pytest.approx(rows[1].grad_norm, rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,12 +87,12 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
         "vocabulary": tokenizer.size,
         "tokenizer": {**table, "escape": tokenizer.escape},
         "config": checkpoint.config.flat(),
-        "corpus": checkpoint.corpus,
-        "training": checkpoint.training,
-        "history": checkpoint.history,
-        "environment": checkpoint.environment,
-        "inexact": checkpoint.bookkeeping.get("inexact", []),
-        "result": {name: value for name, value in checkpoint.result.items() if name != "stopped"},
+        "corpus": asdict(checkpoint.corpus),
+        "training": checkpoint.training.to_json(),
+        "history": [asdict(row) for row in checkpoint.history],
+        "environment": asdict(checkpoint.environment),
+        "inexact": list(checkpoint.bookkeeping.inexact),
+        "result": checkpoint.result.figures() if checkpoint.result else {},
     }
 
 
@@ -112,15 +113,13 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ("vocabulary", f"{tokenizer.size:,} ({tokenizer.kind}), escape {tokenizer.escape:.3g}"),
         (
             "text",
-            f"{corpus['train_characters']:,} characters to train on, {corpus['val_characters']:,} held out, "
-            f"SHA-256 {corpus['fingerprint'][:16]}…",
+            f"{corpus.train_characters:,} characters to train on, {corpus.val_characters:,} held out, "
+            f"SHA-256 {corpus.fingerprint[:16]}…",
         ),
     ]
-    lines += [
-        ("", f"{source['path']}{' (held out)' if source['held_out'] else ''}") for source in corpus["sources"][:10]
-    ]
-    if len(corpus["sources"]) > 10:
-        lines.append(("", f"and {len(corpus['sources']) - 10} more"))
+    lines += [("", f"{source.path}{' (held out)' if source.held_out else ''}") for source in corpus.sources[:10]]
+    if len(corpus.sources) > 10:
+        lines.append(("", f"and {len(corpus.sources) - 10} more"))
     lines += [
         (
             "training",
@@ -128,34 +127,32 @@ def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ),
         (
             "progress",
-            f"{checkpoint.training['step']:,} steps, {duration(checkpoint.bookkeeping['seconds'])}, "
+            f"{checkpoint.training.step:,} steps, {duration(checkpoint.bookkeeping.seconds)}, "
             f"{'finished' if result else 'not finished'}",
         ),
     ]
-    if checkpoint.training["best"] is not None:
+    if checkpoint.training.best is not None:
         lines.append(
             (
                 "best check",
-                f"{checkpoint.training['best']:.4f} nats, {bits(checkpoint.training['best']):.4f} bits a character",
+                f"{checkpoint.training.best:.4f} nats, {bits(checkpoint.training.best):.4f} bits a character",
             )
         )
     for number, row in enumerate(checkpoint.history[-5:]):
         name = "last checks" if number == 0 else ""
+        lines.append((name, f"step {row.step:,}: train {row.train_loss:.4f}, held out {row.val_loss:.4f} nats"))
+    if result and result.val_loss is not None:
         lines.append(
-            (name, f"step {row['step']:,}: train {row['train_loss']:.4f}, held out {row['val_loss']:.4f} nats")
-        )
-    if result and result["val_loss"] is not None:
-        lines.append(
-            ("held-out loss", f"{result['val_loss']:.4f} nats, {result['val_bits_per_character']:.4f} bits a character")
+            ("held-out loss", f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits a character")
         )
     lines += [
         (
             "made by",
-            f"charlm's format 1, torch {environment['torch']}, Python {environment['python']}, "
-            f"{environment['device']}, {environment['precision']}",
+            f"charlm's format 1, torch {environment.torch}, Python {environment.python}, "
+            f"{environment.device}, {environment.precision}",
         ),
         ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.resumable else 'the model alone'})"),
     ]
-    lines += [("not exact", reason) for reason in checkpoint.bookkeeping.get("inexact", [])]
+    lines += [("not exact", reason) for reason in checkpoint.bookkeeping.inexact]
     kinds = Counter(name.split(".")[0] for name in {**checkpoint.weights, **checkpoint.tensors})
     return [*lines, ("tensors", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))]

@@ -118,9 +118,8 @@ def scratch() -> Iterator[None]:
 class Stop:
     """What a trainer asks between two steps: the name of the signal that wants it to end, which it does when it saves.
 
-    A signal waits from where the run is first written to (`writing`), or where the trainer first asks, until all is
-    saved. Then nothing would be lost, and it ends the process on the spot: while a text is read, a network is built,
-    or the trained model is scored.
+    A signal waits from where the run is first written to (`writing`), or where the trainer first asks, until training
+    is over (`finish`). While a text is read or a network is built nothing would be lost, and it ends the process.
     """
 
     def __call__(self) -> str | None:
@@ -128,11 +127,16 @@ class Stop:
         return _listener.asked.name if _listener.asked is not None else None
 
     def writing(self) -> None:
+        """From here on signals wait."""
         _listener.waits = True
 
     def saved(self, what: str, how_to_go_on: str) -> None:
-        """Raises StoppedError when a signal has come meanwhile."""
+        """What the line says from here on if the process has to end at once."""
         _listener.kept = f"; {what}; {how_to_go_on}"
+
+    def finish(self, what: str, how_to_go_on: str) -> None:
+        """All is saved; raises StoppedError when a signal has come meanwhile."""
+        self.saved(what, how_to_go_on)
         if (asked := _listener.asked) is not None:
             raise StoppedError(_WORDS[asked], kept=what, hint=how_to_go_on, exit_code=_EXIT_CODES[asked])
         _listener.waits = False

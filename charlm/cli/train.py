@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
                 if isinstance(event, Writing):
                     stop.writing()
                 if isinstance(event, Saved):
-                    stop.saved(one_line(f"step {event.step:,} is saved in {event.path}"), _again(event.path.parent))
+                    stop.saved(*_going_on(event.step, event.path))
 
             request = api.TrainingRequest(
                 corpus=tuple(corpus or ()),
@@ -91,42 +91,46 @@ def register(app: typer.Typer) -> None:
                 **switches,
             )
             trained = api.run(request, on_event=follow, stop=stop)
+            stop.finish(*_going_on(trained.result.steps, trained.run.last))
         _report(screen, trained, as_json)
 
 
 def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
-    """Draw the curves, then the closing record or the verdict in words."""
+    """Draw the curves, then the closing record or a summary in words."""
+    drawn = _draw_curves(screen, trained)
+    if as_json:
+        more = {"parameters": trained.parameters, "checkpoint": str(trained.checkpoint)}
+        screen.json("train", **trained.result.figures(), **more)
+        return
+    from charlm.report.console import facts, paragraphs
+    from charlm.report.train import closing_facts, summarise
+
+    facts(screen.out, closing_facts(trained.result))
+    paragraphs(screen.out, summarise(trained))
+    rows = [("model", str(trained.checkpoint)), ("curves", str(trained.run.curves) if drawn else "not drawn")]
+    facts(screen.out, [*rows, ("next", f"charlm sample {shlex.quote(str(trained.run.folder))}")])
+
+
+def _draw_curves(screen: Screen, trained: Trained) -> bool:
+    """Draw the run's curves into its folder; returns whether that could be done."""
     from charlm.report import plots
-    from charlm.report.train import closing_table, verdict
-    from charlm.storage.checkpoint import load_checkpoint
     from charlm.storage.durable import write_durably
 
     picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
     if picture is None:
         screen.note("no curves.png: matplotlib is not installed (pip install matplotlib)")
-    else:
-        with signals.held():
-            write_durably(trained.run.curves, picture)
-    closing = {name: value for name, value in trained.result.items() if name != "stopped"}
-    if as_json:
-        screen.json("train", **closing, parameters=trained.parameters, checkpoint=str(trained.checkpoint))
-        return
-    from charlm.report.console import facts, paragraphs
-
-    checkpoint = load_checkpoint(trained.checkpoint)
-    closing_table(screen.out, closing)
-    paragraphs(
-        screen.out,
-        verdict(checkpoint.config, trained.result, trained.history, checkpoint.open_tokenizer().size),
-    )
-    rows = [("model", str(trained.checkpoint)), ("curves", str(trained.run.curves) if picture else "not drawn")]
-    facts(screen.out, [*rows, ("next", f"charlm sample {trained.run.folder}")])
+        return False
+    with signals.held():
+        write_durably(trained.run.curves, picture)
+    return True
 
 
-def _again(folder: Path) -> str:
-    """How to go on with a run."""
+def _going_on(step: int, path: Path) -> tuple[str, str]:
+    """What is on the disk, and how to go on from there."""
+    folder = path.parent
     where = "" if str(folder.parent) == _FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
-    return one_line(f"go on with charlm train --resume --name {shlex.quote(folder.name)}{where}")
+    command = f"charlm train --resume --name {shlex.quote(folder.name)}{where}"
+    return one_line(f"step {step:,} is saved in {path}"), one_line(f"go on with {command}")
 
 
 _T = TypeVar("_T")

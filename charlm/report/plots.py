@@ -5,19 +5,20 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from charlm.report.words import bits, one_line
 
 if TYPE_CHECKING:
     from charlm.report.surprisal import Scored
+    from charlm.storage.records import Metrics
 
 _EACH: Final = 5000  # characters up to which each is drawn
 _LEAST: Final = 20  # characters of a stretch
 
 
-def curves(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
+def curves(title: str, rows: Sequence[Metrics]) -> bytes | None:
     """Losses (bits per character), gradient norm and rate against characters seen, as PNG; None without matplotlib.
 
     `rows` are those of metrics.jsonl.
@@ -30,11 +31,11 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
     loss, norm = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    seen = [row["characters_seen"] for row in rows]
-    train = [bits(row["train_loss"]) for row in rows]
+    seen = [row.characters_seen for row in rows]
+    train = [bits(row.train_loss) for row in rows]
     loss.plot(seen, train, color="0.75", linewidth=0.8, label="training, ten steps")
     loss.plot(seen, _smoothed(train), color="tab:blue", label="training, smoothed")
-    checks = [(row["characters_seen"], bits(row["val_loss"])) for row in rows if row["val_loss"] is not None]
+    checks = [(row.characters_seen, bits(row.val_loss)) for row in rows if row.val_loss is not None]
     if checks:
         loss.plot(*zip(*checks, strict=True), "o-", color="tab:orange", label="held out")
         best = min(checks, key=lambda check: check[1])
@@ -45,11 +46,11 @@ def curves(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     loss.set_title(one_line(title), parse_math=False)
     loss.set(ylabel="bits per character")
     loss.legend()
-    norms = [row["grad_norm"] for row in rows]
+    norms = [row.grad_norm for row in rows]
     norm.plot(seen, norms, color="tab:green", linewidth=0.8)
     norm.set(ylabel="gradient norm", yscale="log" if any(norms) else "linear", xlabel="characters seen")
     rate = norm.twinx()
-    rate.plot(seen, [row["lr"] for row in rows], color="tab:red", linewidth=0.8)
+    rate.plot(seen, [row.lr for row in rows], color="tab:red", linewidth=0.8)
     rate.set_ylabel("rate", color="tab:red")
     norm.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     picture = io.BytesIO()

@@ -17,7 +17,18 @@ from charlm.config import DROPOUTS
 from charlm.options import flag
 from charlm.report.console import Console
 from charlm.report.words import bits, duration, one_line, visible
-from charlm.training.events import Checked, Chosen, Event, Finished, Remark, Resumed, Saved, Stepped, Writing, Wrote
+from charlm.training.events import (
+    Event,
+    Finished,
+    Remark,
+    Resumed,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+    Validated,
+    Writing,
+)
 
 _REFRESH: Final = 0.2  # seconds between redraws
 _PLAIN: Final = 10.0  # seconds between lines in a pipe
@@ -53,7 +64,7 @@ class Progress:
         if self._quiet:
             return
         match event:
-            case Chosen():
+            case Started():
                 self._chosen(event)
             case Remark():
                 self._say(Text(f"note: {one_line(event.text)}", style="yellow"))
@@ -62,9 +73,9 @@ class Progress:
                 self._say(Text(f"going on from step {event.step:,}, {how} ({one_line(str(event.path))})"))
             case Stepped():
                 self._step(event)
-            case Checked():
+            case Validated():
                 self._checked(event)
-            case Wrote():
+            case Sampled():
                 self._sample = event.text
             case Finished():
                 self._finished(event)
@@ -74,7 +85,7 @@ class Progress:
     def _say(self, line: Text) -> None:
         self._err.print(line)
 
-    def _chosen(self, event: Chosen) -> None:
+    def _chosen(self, event: Started) -> None:
         model, train, optim = event.config.model, event.config.train, event.config.optim
         length = (
             f"--time {train.time}"
@@ -126,9 +137,9 @@ class Progress:
             parts += [Rule("it writes", style="dim", align="left"), sample]
         return Group(*parts)
 
-    def _checked(self, event: Checked) -> None:
+    def _checked(self, event: Validated) -> None:
         self._told = time.monotonic()
-        loss = "" if event.val_loss is None else f", held out {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
+        loss = f", validation {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
         place = f"step {event.step:,}/{event.total:,}, {duration(event.seconds)}"
         line = Text(f"{place}: train {event.train_loss:.4f}{loss}")
         line.append(", best" if event.best else "", style="green")
@@ -144,7 +155,7 @@ class Progress:
         self._say(Text(f"{how} after {event.steps:,} steps, {duration(event.seconds)}"))
 
 
-def _grouped(event: Chosen) -> list[tuple[str, str]]:
+def _grouped(event: Started) -> list[tuple[str, str]]:
     """Options with the same reason on one line, with their values; three equal dropouts are one."""
     values = event.config.flat()
     left = dict(event.reasons)

@@ -1,84 +1,103 @@
-"""What a finished run's numbers mean, in words: where it stands, how it went, what to try next."""
+"""What a finished run's numbers mean, in words: the closing figures, how training went, what to try next."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from charlm.config import Config
-from charlm.report.console import Console, facts
 from charlm.report.words import bits, duration, figure
+from charlm.storage.records import Result
+from charlm.storage.runs import Trained
 
-_NOISE: Final = 0.004  # nats: checks this close are the same
+_NOISE: Final = 0.004  # nats: validation losses this close are the same
 _SHORT: Final = 100  # steps after which nothing can be said yet
-_GAP: Final = 0.25  # nats between training and held-out loss from which memory outweighs learning
+_GAP: Final = 0.25  # nats between training and validation loss from which memory outweighs learning
 
 
-def verdict(
-    config: Config, result: Mapping[str, Any], history: Sequence[Mapping[str, Any]], vocabulary: int
-) -> list[str]:
-    """One sentence a line; `vocabulary` is the number of different tokens."""
-    if result["val_loss"] is None:
-        return _memorised(result)
-    return [_meaning(config, result, vocabulary), *_course(config, result, history)]
-
-
-def _meaning(config: Config, result: Mapping[str, Any], vocabulary: int) -> str:
-    needs = f"On text it has not seen the model needs {result['val_bits_per_character']:.2f} bits a character"
-    if config.data.tokenizer != "char":
-        return f"{needs}: it is as unsure as if it chose among {figure(result['val_perplexity'], 1)} characters."
-    nothing = math.log2(vocabulary)
-    if result["val_bits_per_character"] > nothing:
-        return (
-            f"{needs}, more than knowing nothing does ({nothing:.2f} bits for {vocabulary} characters): it has learned "
-            "too little yet, or the held-out text is very short or full of characters that training never showed."
+def closing_facts(result: Result) -> list[tuple[str, str]]:
+    """The closing figures, each with its name."""
+    validation = "none (nothing was held out)"
+    if result.val_loss is not None and result.val_bits_per_character is not None:
+        validation = (
+            f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits per character, "
+            f"perplexity {figure(result.val_perplexity, 3)}"
         )
-    return (
-        f"{needs}: it is as unsure as if it chose among {figure(result['val_perplexity'], 1)} equally likely "
-        f"characters, where knowing nothing means {vocabulary:,} ({nothing:.2f} bits)."
-    )
-
-
-def _memorised(result: Mapping[str, Any]) -> list[str]:
-    loss = float(result["train_loss"])
+    trained = f"{result.steps:,} steps, {result.characters_seen:,} characters, {duration(result.seconds)}"
     return [
-        f"Nothing was held out, so only the text itself was measured: {loss:.4f} nats ({bits(loss):.3f} bits) "
-        "a character.",
-        "That says how well it is known by heart, not how well the model would do on other text; --val 0.1 would tell.",
+        ("validation loss", validation),
+        ("training loss", f"{result.train_loss:.4f} nats per character"),
+        ("trained", trained),
     ]
 
 
-def _course(config: Config, result: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[str]:
-    losses = [float(row["val_loss"]) for row in history]
-    if len(losses) < 3 or result["steps"] < _SHORT:
+def summarise(trained: Trained) -> list[str]:
+    """What the figures mean and what to try next; one sentence a line."""
+    bits_needed = trained.result.val_bits_per_character
+    if bits_needed is None:
+        return _memorisation(trained.result.train_loss)
+    return [_meaning(trained, bits_needed), *_course(trained)]
+
+
+def _meaning(trained: Trained, bits_needed: float) -> str:
+    needs = f"On text it has not seen the model needs {bits_needed:.2f} bits per character"
+    perplexity = figure(trained.result.val_perplexity, 1)
+    if trained.config.data.tokenizer != "char":
+        return f"{needs}: it is as uncertain as a choice among {perplexity} characters."
+    uniform = math.log2(trained.vocabulary)
+    if bits_needed > uniform:
+        return (
+            f"{needs}, more than a uniform guess ({uniform:.2f} bits for {trained.vocabulary} characters): it has "
+            "learned too little yet, or the validation text is very short or full of characters not in the vocabulary."
+        )
+    return (
+        f"{needs}: it is as uncertain as a choice among {perplexity} equally likely characters; a uniform guess is one "
+        f"among {trained.vocabulary:,} ({uniform:.2f} bits)."
+    )
+
+
+def _memorisation(train_loss: float) -> list[str]:
+    return [
+        f"Nothing was held out, so only the loss on the training text is known: {train_loss:.4f} nats "
+        f"({bits(train_loss):.3f} bits) per character.",
+        "This measures memorisation, not generalisation; --val 0.1 holds out a validation text.",
+    ]
+
+
+def _course(trained: Trained) -> list[str]:
+    result, config = trained.result, trained.config
+    losses = [row.val_loss for row in trained.history]
+    if len(losses) < 3 or result.steps < _SHORT:
         return ["The run was too short to say whether it was still improving; give it more with --time or --epochs."]
     best = min(range(len(losses)), key=losses.__getitem__)
-    gap = float(result["val_loss"]) - float(result["train_loss"])
+    gap = (result.val_loss or 0.0) - result.train_loss
     if losses[-1] > losses[best] + _NOISE:
-        row = history[best]
-        stop = " and stopped for want of patience" if result["stopped"] else ""
-        return [
-            f"It has been overfitting since step {row['step']:,} ({duration(row['seconds'])} in): the loss on held-out "
-            f"text rose from {losses[best]:.3f} to {losses[-1]:.3f} while training went on to "
-            f"{result['train_loss']:.3f}{stop}. best.safetensors is the model before that.",
-            _more_regularisation(config),
-        ]
-    back = max(2, len(losses) // 4)  # the rate falls to nothing, so the very last checks are always close
+        return _overfitting(trained, best)
+    back = max(2, len(losses) // 4)  # the learning rate falls to 0, so the very last validations are always close
     if losses[-1 - back] - losses[-1] > _NOISE:
-        lines = [
-            f"It was still improving: {losses[-3]:.3f}, {losses[-2]:.3f}, {losses[-1]:.3f} nats "
-            "at its last three checks."
-        ]
+        last = ", ".join(f"{loss:.3f}" for loss in losses[-3:])
+        still = f"It was still improving: {last} nats at its last three validations."
         if gap > _GAP:
             return [
-                *lines,
-                f"But it already does {gap:.2f} nats better on what it has read. {_more_regularisation(config)}",
+                still,
+                f"But its training loss is already {gap:.2f} nats lower than that. {_more_regularisation(config)}",
             ]
-        return [*lines, _more_training(config)]
-    lines = [f"It had stopped improving by step {history[best]['step']:,}, at {losses[best]:.3f} nats."]
-    return [*lines, _more_regularisation(config) if gap > _GAP else _more_capacity(config)]
+        return [still, _more_training(config)]
+    flat = f"It stopped improving at step {trained.history[best].step:,}, at {losses[best]:.3f} nats."
+    return [flat, _more_regularisation(config) if gap > _GAP else _more_capacity(config)]
+
+
+def _overfitting(trained: Trained, best: int) -> list[str]:
+    row, last, result = trained.history[best], trained.history[-1].val_loss, trained.result
+    patience = trained.config.train.patience
+    stop = f" It stopped early: no improvement in {patience} validations." if result.stopped else ""
+    return [
+        f"It has been overfitting since step {row.step:,} ({duration(row.seconds)} in): the validation loss rose from "
+        f"{row.val_loss:.3f} to {last:.3f} while the training loss went on to {result.train_loss:.3f}.{stop} "
+        "best.safetensors is the model before that.",
+        _more_regularisation(trained.config),
+    ]
 
 
 def _more_training(config: Config) -> str:
@@ -99,18 +118,3 @@ def _more_regularisation(config: Config) -> str:
 
 def _more_capacity(config: Config) -> str:
     return f"Try a larger network with more time: --hidden {config.model.hidden * 3 // 2}."
-
-
-def closing_table(out: Console, result: Mapping[str, Any]) -> None:
-    """The closing figures of a run."""
-    held = "nothing held out"
-    if result["val_loss"] is not None:
-        held = (
-            f"{result['val_loss']:.4f} nats, {result['val_bits_per_character']:.4f} bits a character, "
-            f"perplexity {figure(result['val_perplexity'], 3)}"
-        )
-    took = f"{result['steps']:,} steps, {result['characters_seen']:,} characters, {duration(result['seconds'])}"
-    facts(
-        out,
-        [("held-out loss", held), ("training loss", f"{result['train_loss']:.4f} nats a character"), ("trained", took)],
-    )

@@ -14,6 +14,7 @@ import torch
 
 from charlm.errors import ConfigError
 from charlm.runtime import processor
+from charlm.runtime.environment import Environment
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CUDA_ONLY: Final = ("tf32", "fp16")
@@ -60,21 +61,19 @@ class Runtime:
                 switch.allow_tf32 = value
 
     @property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """What a result depends on, for the checkpoint and for `doctor`."""
         cuda = self.device.type == "cuda"
-        return {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "system": f"{platform.system()} {platform.machine()}",
-            "device": str(self.device),
-            "device_name": torch.cuda.get_device_name(self.device)
-            if cuda
-            else platform.processor() or platform.machine(),
-            "threads": self.threads,
-            "precision": self.precision,
-            "reason": self.reason,
-        }
+        return Environment(
+            python=platform.python_version(),
+            torch=torch.__version__,
+            system=f"{platform.system()} {platform.machine()}",
+            device=str(self.device),
+            device_name=torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
+            threads=self.threads,
+            precision=self.precision,
+            reason=self.reason,
+        )
 
 
 def choose_device(wanted: str) -> torch.device:

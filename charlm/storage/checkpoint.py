@@ -26,7 +26,18 @@ from charlm.config import Config, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError, StorageError
 from charlm.models.cells import Shapes, state_shapes, weight_shapes
 from charlm.models.optimizers import PREFIX, optimizer_shapes
+from charlm.runtime.environment import Environment
 from charlm.storage.durable import write_durably
+from charlm.storage.records import (
+    Bookkeeping,
+    CorpusRecord,
+    Json,
+    ModelState,
+    Result,
+    TrainState,
+    Validation,
+    picked,
+)
 from charlm.storage.schema import FORMAT, from_json, to_json, too_large
 from charlm.text.pieces import LARGEST_MODEL
 from charlm.text.tokenizer import Tokenizer, TokenizerState, restore_tokenizer
@@ -49,30 +60,34 @@ class Checkpoint:
     """What a run leaves behind.
 
     weights      the model's tensors by their documented names
-    training     all that a resume needs and that is no tensor (JSON-able); of the model alone, its step and loss
+    training     all that a resume needs and that is no tensor; of a model alone, its step and loss
     tensors      all that a resume needs and that is a tensor: optimizer.*, iterate.*, state.*
-    bookkeeping  seconds so far and the length of metrics.jsonl: restored, but no part of what is computed
-    history      one row a check: step, characters, train_loss, val_loss, ...
-    corpus       fingerprint, characters, sources
-    environment  versions, device, threads, precision and the reasons for them
+    history      the validations so far
     result       the closing figures of a finished run
     """
 
     config: Config
     tokenizer: TokenizerState
     weights: Mapping[str, Array]
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: ModelState | TrainState = field(default_factory=ModelState)
     tensors: Mapping[str, Array] = field(default_factory=dict)
-    bookkeeping: Mapping[str, Any] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
-    corpus: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    result: Mapping[str, Any] = field(default_factory=dict)
+    bookkeeping: Bookkeeping = field(default_factory=Bookkeeping)
+    history: tuple[Validation, ...] = ()
+    corpus: CorpusRecord = field(default_factory=CorpusRecord)
+    environment: Environment = field(default_factory=Environment)
+    result: Result | None = None
 
     @property
     def resumable(self) -> bool:
         """Whether training can go on from here: not from a model alone."""
-        return "plan" in self.training
+        return isinstance(self.training, TrainState)
+
+    @property
+    def state(self) -> TrainState:
+        """The training state; raises CheckpointError for a model alone."""
+        if not isinstance(self.training, TrainState):
+            raise CheckpointError("it holds a model alone, from which training cannot go on")
+        return self.training
 
     @property
     def state_sha256(self) -> str:
@@ -81,7 +96,7 @@ class Checkpoint:
         for name, array in sorted({**self.weights, **self.tensors}.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data)
-        digest.update(to_json(self.training).encode())
+        digest.update(to_json(self.training.to_json()).encode())
         return digest.hexdigest()
 
     @property
@@ -101,7 +116,7 @@ class Checkpoint:
         description = to_json(self._metadata())
         if too_large(description):
             raise DataError(
-                f"a checkpoint cannot describe {len(self.corpus.get('sources', ())):,} files of text: "
+                f"a checkpoint cannot describe {len(self.corpus.sources):,} files of text: "
                 f"that takes {len(description):,} bytes",
                 kept="nothing was written",
                 hint="join them into fewer files",
@@ -114,17 +129,17 @@ class Checkpoint:
         data[place : place + 64] = hashlib.sha256(data).hexdigest().encode()
         return bytes(data)
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self) -> Json:
         return {
             "format": FORMAT,
             "config": asdict(self.config),
             "tokenizer": dict(self.tokenizer.table),
-            "training": dict(self.training),
-            "bookkeeping": dict(self.bookkeeping),
-            "history": [dict(row) for row in self.history],
-            "corpus": dict(self.corpus),
-            "environment": dict(self.environment),
-            "result": dict(self.result),
+            "training": self.training.to_json(),
+            "bookkeeping": asdict(self.bookkeeping),
+            "history": [asdict(row) for row in self.history],
+            "corpus": asdict(self.corpus),
+            "environment": asdict(self.environment),
+            "result": asdict(self.result) if self.result else {},
             "state_sha256": self.state_sha256,
         }
 
@@ -278,13 +293,13 @@ def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
         config=config,
         tokenizer=TokenizerState(table["tokenizer"], model.tobytes()),
         weights=weights,
-        training=table["training"],
+        training=_training(table["training"]),
         tensors={name: array for name, array in arrays.items() if name not in weights},
-        bookkeeping=table["bookkeeping"],
-        history=tuple(table["history"]),
-        corpus=table["corpus"],
-        environment=table["environment"],
-        result=table["result"],
+        bookkeeping=_bookkeeping(table["bookkeeping"]),
+        history=tuple(picked(Validation, row) for row in table["history"]),
+        corpus=CorpusRecord.from_json(table["corpus"]),
+        environment=picked(Environment, table["environment"]),
+        result=picked(Result, table["result"]) if table["result"] else None,
     )
     expected = _shapes(checkpoint)
     for name in sorted(expected.keys() | arrays.keys()):
@@ -292,6 +307,14 @@ def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
         if shape != expected.get(name):
             raise CheckpointError(f"tensor {name} has shape {shape}, its configuration asks for {expected.get(name)}")
     return checkpoint
+
+
+def _training(table: Mapping[str, Any]) -> ModelState:
+    return TrainState.from_json(table) if "plan" in table else picked(ModelState, table)
+
+
+def _bookkeeping(table: Mapping[str, Any]) -> Bookkeeping:
+    return picked(Bookkeeping, {**table, "inexact": tuple(table.get("inexact", ()))})
 
 
 def _shapes(checkpoint: Checkpoint) -> Shapes:

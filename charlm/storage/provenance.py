@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from os.path import isfile
 from pathlib import Path
-from typing import Any
 
 from charlm.config import val_share
 from charlm.errors import DataError, StorageError
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.durable import write_durably
+from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, load_corpus, read_bytes, split_point
+from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes, split_point
 from charlm.text.overlap import TrainingIndex
 
 _HINT = "bring the text back, or say where it is now"
-
-
-def record(corpus: Corpus) -> dict[str, Any]:
-    """What a checkpoint keeps of its corpus."""
-    return {
-        "fingerprint": corpus.fingerprint,
-        "train_characters": len(corpus.train),
-        "val_characters": len(corpus.val),
-        "sources": [asdict(source) for source in corpus.sources],
-    }
 
 
 def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
@@ -40,7 +30,7 @@ def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
 
 
 def find_corpus(
-    recorded: Mapping[str, Any],
+    recorded: CorpusRecord,
     val: str,
     paths: Sequence[str] = (),
     *,
@@ -54,27 +44,26 @@ def find_corpus(
     so are the run's own files among those of other runs.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
-    texts = [source["path"] for source in recorded["sources"] if not source["held_out"]]
-    held = [source for source in recorded["sources"] if source["held_out"]]
-    if not held and val_share(val) is None:
+    own, held = recorded.training_sources, recorded.validation_source
+    if held is None and val_share(val) is None:
         raise DataError("the run's held-out file is missing from its record", kept="nothing was changed", hint=_HINT)
     given = list(paths)
     try:
         digests = {path: sha256(read_bytes(path)).hexdigest() for path in given if isfile(path)}
-        if held and held_out is None:
-            held_out = next((path for path, digest in digests.items() if digest == held[0]["sha256"]), None)
+        if held is not None and held_out is None:
+            held_out = next((path for path, digest in digests.items() if digest == held.sha256), None)
             given = [path for path in given if path != held_out]
-        own = {source["sha256"] for source in recorded["sources"] if not source["held_out"]}
-        if own <= set(digests.values()):  # the others are of other runs, which a command may be about as well
-            given = [path for path in given if digests.get(path) in own]
+        wanted = {source.sha256 for source in own}
+        if wanted <= set(digests.values()):  # the others are of other runs, which a command may be about as well
+            given = [path for path in given if digests.get(path) in wanted]
         corpus = load_corpus(
-            given or [_found(path, beside) for path in texts],
-            (held_out or _found(held[0]["path"], beside)) if held else val,
+            given or [_found(source.path, beside) for source in own],
+            (held_out or _found(held.path, beside)) if held is not None else val,
         )
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
-    if corpus.fingerprint != recorded["fingerprint"] and not allow_change:
-        raise DataError(_difference(recorded["sources"], corpus), kept="nothing was changed", hint=_HINT)
+    if corpus.fingerprint != recorded.fingerprint and not allow_change:
+        raise DataError(_difference(recorded.sources, corpus), kept="nothing was changed", hint=_HINT)
     return corpus
 
 
@@ -114,14 +103,14 @@ def _found(path: str, beside: Path | None) -> str:
     raise StorageError(f"cannot read {path}: there is no such file", kept="nothing was written")
 
 
-def _difference(before: Sequence[Mapping[str, Any]], now: Corpus) -> str:
+def _difference(before: Sequence[Source], now: Corpus) -> str:
     """What about a corpus has changed, in words."""
     if len(before) != len(now.sources):
         return f"the run's text was {len(before)} file{'s' * (len(before) != 1)} and is {len(now.sources)} now"
     for old, new in zip(before, now.sources, strict=True):
-        if old["sha256"] != new.sha256:
+        if old.sha256 != new.sha256:
             return (
-                f"{new.path} is not the run's text: {old['characters']:,} characters then, {new.characters:,} now, "
+                f"{new.path} is not the run's text: {old.characters:,} characters then, {new.characters:,} now, "
                 "and another SHA-256"
             )
     return "the run's text is split otherwise now"

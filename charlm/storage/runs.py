@@ -16,16 +16,17 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from charlm.config import Config
 from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
+from charlm.storage.records import Metrics, Result, Validation, picked
 
 DEFAULT_FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
@@ -137,10 +138,10 @@ class Run:
         finally:
             os.close(descriptor)
 
-    def append_metrics(self, row: Mapping[str, Any]) -> int:
+    def append_metrics(self, row: Metrics) -> int:
         """Add a row; returns the file's length after it."""
         with _writing(self.metrics):
-            return append(self.metrics, json.dumps(row, allow_nan=False).encode() + b"\n")
+            return append(self.metrics, json.dumps(asdict(row), allow_nan=False).encode() + b"\n")
 
     def cut_metrics(self, length: int) -> None:
         """Back to the rows that the checkpoint knows of: none twice, none missing."""
@@ -148,10 +149,32 @@ class Run:
             kept = self.metrics.read_bytes()[:length]
             os.truncate(self.metrics, kept.rfind(b"\n") + 1)
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[Metrics]:
+        """All rows so far."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        return [picked(Metrics, json.loads(line)) for line in self.metrics.read_text().splitlines()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """How a run ended.
+
+    reason      `done`, `patience` (stopped early), or what the caller's `stop` returned
+    checkpoint  the best model's file, or the last one's where nothing was held out
+    result      the closing figures; after a stop those so far, without a closing validation loss
+    history     the validations
+    vocabulary  the number of different tokens
+    """
+
+    run: Run
+    reason: str
+    checkpoint: Path
+    result: Result
+    history: tuple[Validation, ...]
+    config: Config
+    parameters: int
+    vocabulary: int
 
 
 def _is_file(descriptor: int, path: Path) -> bool:

@@ -26,7 +26,7 @@ _MOST_ENTRIES: Final = 620_000
 _DEEPEST: Final = 32
 
 
-def to_json(value: Mapping[str, Any]) -> str:
+def to_json(value: Mapping[str, object]) -> str:
     """Canonical JSON: sorted names, no spaces, ASCII; a number that is not finite is a bug of ours."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -185,13 +185,20 @@ _RESULT: Final = {
     "train_loss": _number,
     "seconds": _seconds,
     "best_val_loss": _LOSS,
+    "characters_per_second?": (_none, _count),
     "stopped": _flag,
 }
 _REQUIRED: Final[Mapping[str, Any]] = {
     "config": {"model": {}, "data": {}, "optim": {}, "train": {}},
     "tokenizer": {"kind": _text},
     "bookkeeping": {"seconds": _seconds, "metrics_length": _count, "inexact?": [_text]},
-    "history": [{"step": _count, "train_loss": _number, "val_loss": _number, "seconds": _seconds}],
+    "history": [
+        {
+            **dict.fromkeys(("step", "characters_seen?", "characters_per_second?"), _count),
+            **dict.fromkeys(("train_loss", "val_loss"), _number),
+            "seconds": _seconds,
+        }
+    ],
     "corpus": {
         "fingerprint": _text,
         "train_characters": _count,
@@ -199,7 +206,7 @@ _REQUIRED: Final[Mapping[str, Any]] = {
         "sources": [{"path": _text, "bytes": _count, "characters": _count, "sha256": _text, "held_out": _flag}],
     },
     "environment": {
-        **dict.fromkeys(("python", "torch", "reason"), _text),
+        **dict.fromkeys(("python", "torch", "reason", "system?", "device_name?"), _text),
         "device": _device,
         "threads": _several,
         "precision": _precision,
@@ -219,6 +226,9 @@ _STATE: Final = {
     "loss_scale": _positive,
     "stopped": _flag,
     "rollbacks?": _rollbacks,
+    "seed?": _count,
+    "validation_characters?": _count,
+    "optimizer?": {},
 }
 _TRAINING: Final = (
     {**_STATE, "step": _zero, "recent": _step_losses},

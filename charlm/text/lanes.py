@@ -18,23 +18,16 @@ Legend: T chunk, B lanes. This module knows nothing of models.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from charlm.runtime.random import Purpose, uniform
+from charlm.text.position import Position
 from charlm.text.tokenizer import Ids
 
 IGNORE: Final = -100  # a target that is not scored: the end of a lane that is one shorter than the others
-
-
-class Position(NamedTuple):
-    """Where reading stands: `offset` tokens into every lane, in the epoch's rotation by `shift`."""
-
-    epoch: int = 0
-    shift: int = 0
-    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a trainer tells whoever watches it. It prints nothing itself."""
+"""What a training run reports while it goes on: events for a callback. It prints nothing itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from charlm.config import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What will be trained; `reasons` says why, for each option that the user did not set."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What will be trained; `reasons` says why, for each option that was chosen automatically."""
 
     name: str
     config: Config
@@ -21,17 +21,17 @@ class Chosen:
     train_characters: int
     val_characters: int
     runtime: str
-    departures: tuple[str, ...] = ()  # where a preset parts from what it is named after
+    departures: tuple[str, ...] = ()  # where a preset differs from the original
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
     """Something about the text or the run that a user should know."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
     """Going on from a checkpoint; `exact` when all that the result depends on is as it was."""
 
@@ -40,9 +40,9 @@ class Resumed:
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
-    """One update; `total` is 0 while a time budget is not yet measured, `left` the seconds that remain."""
+    """One update; `total` is 0 while a time budget is not yet measured, `left` is the seconds that remain."""
 
     step: int
     total: int
@@ -54,38 +54,40 @@ class Stepped:
     left: float
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A look at the held-out text."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """A validation, on a subset of the validation text."""
 
     step: int
     total: int
     train_loss: float
-    val_loss: float | None
+    val_loss: float
     best: bool
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wrote:
-    """A short text of the network as it is now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """A short text that the network writes as it is now."""
 
     step: int
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """From here on the run's folder is written to: a bad moment to end the process."""
+    """From here on the run's folder is written to: who ends the process now should ask training to stop."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
+    """A checkpoint is on the disk."""
+
     step: int
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The end of a run; `reason` is `done`, `patience` or the name of a signal."""
 
@@ -94,9 +96,9 @@ class Finished:
     seconds: float
 
 
-Event = Chosen | Remark | Resumed | Stepped | Checked | Wrote | Writing | Saved | Finished
+Event = Started | Remark | Resumed | Stepped | Validated | Sampled | Writing | Saved | Finished
 Emit = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """For whoever does not watch."""
+    """Do nothing."""

@@ -1,17 +1,17 @@
-"""From a text and options to a trainer that is ready to go, for a new run and for one that goes on.
+"""From a text and options to a trained run: a new one, or one that goes on.
 
-The steps in between (read, split, tokenise, choose, build) happen here, in the order in which a mistake costs least:
-whatever can be refused is refused before a folder is touched.
+The steps before training (read, split, tokenise, choose, build) happen here, in the order in which a mistake costs
+least: whatever can be refused is refused before a folder is touched.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from math import prod
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -33,24 +33,23 @@ from charlm.runtime.device import (
 )
 from charlm.runtime.processor import available_threads, other_work
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charlm.storage.provenance import find_corpus, keep_stdin, record
-from charlm.storage.runs import Run, find_checkpoint, remove_empty
+from charlm.storage.provenance import find_corpus, keep_stdin
+from charlm.storage.records import CorpusRecord, Result
+from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.defaults import Facts, Preset, choose, choose_vocabulary
-from charlm.training.events import Chosen, Emit, Remark, Resumed, Writing
+from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.gradient import Gradient
-from charlm.training.trainer import Task, Trainer
+from charlm.training.trainer import Stop, Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
 
-GLANCE: Final = 200_000  # characters of the held-out text that checks look at
 _MAY_CHANGE: Final = ("device", "threads")
-Stop = Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a user asked for."""
+class Request:
+    """What a user asks for: `given` are checked options."""
 
     corpus: tuple[str, ...]
     given: Mapping[str, Value]
@@ -60,132 +59,189 @@ class Order:
     allow_data_change: bool = False
 
 
-@contextmanager
-def new_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer]:
-    """A trainer for a run that does not exist yet or is to be replaced, holding the run's lock."""
-    refuse_existing(run, order.force)
-    given: dict[str, Value] = {**order.preset.options, **order.given}
-    donor = None
-    if order.init_from:
-        path = find_checkpoint(order.init_from, str(run.folder.parent))
-        donor = load_checkpoint(path)
-        given = adopted_options(donor, given)
+def start_run(run: Run, request: Request, emit: Emit, stop: Stop) -> Trained:
+    """Train a run that does not exist yet, or is to be replaced; its lock is held meanwhile."""
+    _refuse_existing(run, request.force)
+    given, donor = _options(run, request, emit)
     device = choose_device(str(given.get("device", "auto")))
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(int(given.get("threads", 0)))
-    corpus = load_corpus(order.corpus, str(given.get("val", DataConfig().val)))
+    corpus = load_corpus(request.corpus, str(given.get("val", DataConfig().val)))
     given = choose_vocabulary(given, corpus.train)
-    tokenizer = (
-        donor.open_tokenizer().adapt(corpus.train)
-        if donor is not None
-        else train_tokenizer(section(DataConfig, given), corpus.train)
-    )
+    tokenizer = _tokenizer(given, donor, corpus.train)
     train = tokenize(tokenizer, corpus.train)
-    speed = training_speed(device)
-    config, reasons = choose(given, Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, speed))
+    facts = Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, training_speed(device))
+    config, reasons = choose(given, facts)
+    network = _new_network(config, tokenizer, donor, emit).to_device(device)
+    runtime = choose_runtime(device, config.train.precision, threads, step_probe(config, network))
+    emit(Writing())
+    with run.locked():
+        try:
+            _refuse_existing(run, request.force)
+            run.clear()
+            corpus = keep_stdin(corpus, run)
+            task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus))
+            _announce(run, task, corpus, network, runtime, emit, reasons, request.preset)
+            return _trained(run, Trainer(task, network, runtime, run, emit=emit, stop=stop))
+        finally:
+            remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
+
+
+def resume_run(run: Run, request: Request, emit: Emit, stop: Stop) -> Trained:
+    """Go on where the run stopped; its lock is held meanwhile. A finished run is handed back as it ended."""
+    with run.locked():
+        checkpoint, path = _restored(run, emit)
+        _agree(checkpoint.config, request)
+        if checkpoint.result is not None:
+            if request.corpus:  # given again, it has to agree like any option
+                _corpus_of(checkpoint, request, run)
+            emit(Remark(text=f"{run.folder} has finished: there is nothing left to do"))
+            return _finished(run, checkpoint, checkpoint.result)
+        trainer, differences = _resumed_trainer(run, request, checkpoint, emit, stop)
+        if path != run.last:  # or the next save would put what cannot be used in place of `previous`
+            save_checkpoint(run.last, checkpoint)
+        emit(Resumed(step=trainer.state.step, path=path, exact=not differences))
+        return _trained(run, trainer, save_first=bool(differences))
+
+
+def _trained(run: Run, trainer: Trainer, *, save_first: bool = False) -> Trained:
+    """Train to the end, or until the run is stopped."""
+    reason, result = trainer.train(save_first=save_first)
+    return Trained(
+        run=run,
+        reason=reason,
+        checkpoint=_model_of(run),
+        result=result,
+        history=tuple(trainer.journal.history),
+        config=trainer.task.config,
+        parameters=sum(weight.numel() for weight in trainer.network.parameters()),
+        vocabulary=trainer.task.tokenizer.size,
+    )
+
+
+def _finished(run: Run, checkpoint: Checkpoint, result: Result) -> Trained:
+    return Trained(
+        run=run,
+        reason="patience" if result.stopped else "done",
+        checkpoint=_model_of(run),
+        result=result,
+        history=checkpoint.history,
+        config=checkpoint.config,
+        parameters=checkpoint.parameters,
+        vocabulary=checkpoint.open_tokenizer().size,
+    )
+
+
+def _model_of(run: Run) -> Path:
+    return run.best if run.best.exists() else run.last
+
+
+def _options(run: Run, request: Request, emit: Emit) -> tuple[dict[str, Value], Checkpoint | None]:
+    """What was given, by a preset too, and with --init-from the donor, whose architecture is given as well."""
+    given: dict[str, Value] = {**request.preset.options, **request.given}
+    if not request.init_from:
+        return given, None
+    path = find_checkpoint(request.init_from, str(run.folder.parent))
+    donor = load_checkpoint(path)
+    emit(Remark(text=f"starting from the weights of {path}"))
+    return adopted_options(donor, given), donor
+
+
+def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str) -> Tokenizer:
+    if donor is not None:
+        return donor.open_tokenizer().adapt(text)
+    return train_tokenizer(section(DataConfig, given), text)
+
+
+def _new_network(config: Config, tokenizer: Tokenizer, donor: Checkpoint | None, emit: Emit) -> Network:
+    """A network with its first weights, or a donor's."""
     _refuse_too_large(config, tokenizer.size)
     network = Network(config.model, tokenizer.size)
     initialise(network, config.train.seed)
     if donor is not None:
         known = adopt_weights(network, tokenizer, donor)
-        emit(
-            Remark(f"starting from the weights of {path}, which knew {known} of the {tokenizer.size} different tokens")
+        emit(Remark(text=f"the donor's vocabulary has {known} of the {tokenizer.size} tokens of this text"))
+    return network
+
+
+def _restored(run: Run, emit: Emit) -> tuple[Checkpoint, Path]:
+    """The newest whole training state, and its file."""
+    found = run.restore()
+    if found is None:
+        raise CheckpointError(
+            f"{run.folder} has no checkpoint to resume from",
+            kept="nothing was changed",
+            hint="train it anew with --force",
         )
-    network.to_device(device)
-    runtime = choose_runtime(device, config.train.precision, threads, step_probe(config, network))
-    emit(Writing())
-    with run.locked():
-        try:
-            refuse_existing(run, order.force)
-            run.clear()
-            corpus = keep_stdin(corpus, run)
-            task = _task(config, tokenizer, train, corpus, record(corpus))
-            _announce(run, task, corpus, network, runtime, emit, reasons, order.preset)
-            yield Trainer(task, network, runtime, run, emit=emit, stop=stop)
-        finally:
-            remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
+    if found[1] != run.last:
+        emit(Remark(text=f"{run.last} cannot be used; resuming from {found[1]}"))
+    return found
 
 
-@contextmanager
-def old_run(run: Run, order: Order, emit: Emit, stop: Stop) -> Iterator[Trainer | Checkpoint]:
-    """A trainer that goes on where the run stopped, holding its lock; the checkpoint itself when it has finished."""
-    with run.locked():
-        found = run.restore()
-        if found is None:
-            raise CheckpointError(
-                f"{run.folder} has no checkpoint to go on from",
-                kept="nothing was changed",
-                hint="train it anew with --force",
-            )
-        checkpoint, path = found
-        if path != run.last:
-            emit(Remark(f"{run.last} cannot be used; going on from {path}"))
-        _agree(checkpoint.config, order)
-        if checkpoint.result:
-            if order.corpus:  # given again, it has to agree like any option
-                _corpus_of(checkpoint, order, run)
-            emit(Remark(f"{run.folder} has finished: there is nothing left to do"))
-            yield checkpoint
-            return
-        config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
-        corpus = _corpus_of(checkpoint, order, run)
-        train = tokenize(tokenizer, corpus.train)
-        if train.unknown_characters:
-            raise DataError(
-                f"the text now has {train.unknown_characters} characters that the run's vocabulary lacks",
-                kept="nothing was changed",
-                hint="start another run from its weights with --init-from",
-            )
-        corpus = keep_stdin(corpus, run)
-        runtime = _same_runtime(checkpoint, order)
-        network = Network(config.model, tokenizer.size).to_device(runtime.device)
-        same = corpus.fingerprint == checkpoint.corpus["fingerprint"]
-        task = _task(config, tokenizer, train, corpus, checkpoint.corpus if same else record(corpus))
-        _announce(run, task, corpus, network, runtime, emit, {}, order.preset)
-        trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
-        trainer.restore(checkpoint, same_text=same)
-        if path != run.last:
-            save_checkpoint(
-                run.last, checkpoint
-            )  # or the next save would put what cannot be used in place of `previous`
-        differences = list(_differences(checkpoint, runtime, same_text=same))
-        for difference in differences:
-            emit(Remark(f"{difference}: the run goes on, but is not bit-exact"))
-            trainer.state.inexact.append(f"{difference} from step {trainer.state.step} on")
-        trainer.changed = bool(differences)
-        emit(Resumed(trainer.state.step, path, not differences))
-        yield trainer
+def _resumed_trainer(
+    run: Run, request: Request, checkpoint: Checkpoint, emit: Emit, stop: Stop
+) -> tuple[Trainer, list[str]]:
+    """A trainer where the checkpoint left it, and what is not as it was then and costs exactness."""
+    config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
+    corpus = _corpus_of(checkpoint, request, run)
+    train = _known_tokens(tokenizer, corpus.train)
+    corpus = keep_stdin(corpus, run)
+    runtime = _same_runtime(checkpoint, request)
+    network = Network(config.model, tokenizer.size).to_device(runtime.device)
+    same = corpus.fingerprint == checkpoint.corpus.fingerprint
+    task = Task(config, tokenizer, train, corpus.val, checkpoint.corpus if same else CorpusRecord.of(corpus))
+    _announce(run, task, corpus, network, runtime, emit, {}, request.preset)
+    trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
+    trainer.restore(checkpoint, same_text=same)
+    differences = list(_differences(checkpoint, runtime, same_text=same))
+    for difference in differences:
+        emit(Remark(text=f"{difference}: the run goes on, but is not bit-exact"))
+        trainer.journal.inexact.append(f"{difference} from step {trainer.state.step} on")
+    return trainer, differences
 
 
-def _corpus_of(checkpoint: Checkpoint, order: Order, run: Run) -> Corpus:
-    """The run's own text, from where the order says that it is now or from where it was."""
+def _known_tokens(tokenizer: Tokenizer, text: str) -> Tokens:
+    """The tokens of a text that may have changed; raises DataError where it has characters that are new."""
+    tokens = tokenize(tokenizer, text)
+    if tokens.unknown_characters:
+        raise DataError(
+            f"the text now has {tokens.unknown_characters} characters that the run's vocabulary lacks",
+            kept="nothing was changed",
+            hint="start another run from its weights with --init-from",
+        )
+    return tokens
+
+
+def _corpus_of(checkpoint: Checkpoint, request: Request, run: Run) -> Corpus:
+    """The run's own text, from where the request says that it is now or from where it was."""
     return find_corpus(
         checkpoint.corpus,
         checkpoint.config.data.val,
-        order.corpus,
-        held_out=str(order.given["val"]) if "val" in order.given else None,
+        request.corpus,
+        held_out=str(request.given["val"]) if "val" in request.given else None,
         beside=run.folder,
-        allow_change=order.allow_data_change,
+        allow_change=request.allow_data_change,
     )
 
 
-def _same_runtime(checkpoint: Checkpoint, order: Order) -> Runtime:
+def _same_runtime(checkpoint: Checkpoint, request: Request) -> Runtime:
     """Where the run computed before, unless told otherwise."""
     before = checkpoint.environment
-    device = choose_device(str(order.given.get("device", before["device"])))
-    threads = set_threads(int(order.given.get("threads", 0)), at_most=int(before["threads"]))
-    precision = str(before["precision"])
+    device = choose_device(str(request.given.get("device", before.device)))
+    threads = set_threads(int(request.given.get("threads", 0)), at_most=before.threads)
+    precision = before.precision
     if precision in CUDA_ONLY and device.type != "cuda":
         precision = "fp32"
-    return replace(choose_runtime(device, precision, threads), reason=str(before["reason"]))
+    return replace(choose_runtime(device, precision, threads), reason=before.reason)
 
 
 def _differences(checkpoint: Checkpoint, runtime: Runtime, *, same_text: bool) -> Iterator[str]:
     """What has changed since the checkpoint was made that costs exactness."""
     before = checkpoint.environment
-    for name, now in runtime.environment.items():
-        if now != before.get(name):
-            yield f"{name} was {before.get(name)} and is {now}"
+    for name in (field.name for field in fields(before)):
+        was, now = getattr(before, name), getattr(runtime.environment, name)
+        if now != was:
+            yield f"{name} was {was} and is {now}"
     if not same_text:
         yield "the text has changed"
 
@@ -201,29 +257,31 @@ def _announce(
     preset: Preset,
 ) -> None:
     for remark in corpus.remarks:
-        emit(Remark(remark))
+        emit(Remark(text=remark))
     if runtime.device.type == "cpu" and runtime.threads > 1 and other_work() > 0.4 * available_threads():
         emit(
-            Remark("other work keeps the processor busy; threads that wait for each other suffer most: try --threads 1")
+            Remark(
+                text="other programs keep the processor busy, and threads would wait for each other: try --threads 1"
+            )
         )
     parameters = sum(weight.numel() for weight in network.parameters())
     where = f"{runtime.device}, {runtime.threads} threads, {runtime.precision} ({runtime.reason})"
     emit(
-        Chosen(
-            run.folder.name,
-            task.config,
-            reasons,
-            parameters,
-            task.tokenizer.size,
-            len(corpus.train),
-            len(corpus.val),
-            where,
-            preset.departures,
+        Started(
+            name=run.folder.name,
+            config=task.config,
+            reasons=reasons,
+            parameters=parameters,
+            vocabulary=task.tokenizer.size,
+            train_characters=len(corpus.train),
+            val_characters=len(corpus.val),
+            runtime=where,
+            departures=preset.departures,
         )
     )
 
 
-def refuse_existing(run: Run, force: bool) -> None:
+def _refuse_existing(run: Run, force: bool) -> None:
     if run.exists and not force:
         raise ConfigError(
             f"run {run.folder} exists",
@@ -247,10 +305,10 @@ def _refuse_too_large(config: Config, vocabulary: int) -> None:
         )
 
 
-def _agree(config: Config, order: Order) -> None:
+def _agree(config: Config, request: Request) -> None:
     """Options given again on resume must be those of the run; where it computes may change."""
     flat = config.flat()
-    for name, value in {**order.preset.options, **order.given}.items():
+    for name, value in {**request.preset.options, **request.given}.items():
         if name == "val" and val_share(str(value)) is None is val_share(str(flat[name])):
             continue  # a held-out file, which may have moved: its fingerprint is what counts
         if name not in _MAY_CHANGE and flat[name] != value:
@@ -259,12 +317,6 @@ def _agree(config: Config, order: Order) -> None:
                 kept="nothing was changed",
                 hint="leave the option out, or start another run with --name",
             )
-
-
-def _task(config: Config, tokenizer: Tokenizer, train: Tokens, corpus: Corpus, record: Mapping[str, Any]) -> Task:
-    val = tokenize(tokenizer, corpus.val) if corpus.val else None
-    glance = tokenize(tokenizer, corpus.val[:GLANCE]) if len(corpus.val) > GLANCE else val
-    return Task(config, tokenizer, train, val, glance, record)
 
 
 def step_probe(config: Config, network: Network) -> Probe:

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.text.lanes import Position
-from charlm.training.schedule import UNKNOWN, Plan
-from charlm.training.state import RECENT, TrainState
+from charlm.storage.records import RECENT, UNKNOWN, Plan, TrainState, picked
+from charlm.text.position import Position
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 COUNT = st.integers(0, 2**62)
@@ -35,15 +34,15 @@ STATES = st.builds(
     loss_scale=st.floats(2**-20, 2**40),
     good_steps=COUNT,
     stopped=st.booleans(),
-    seconds=LOSS,
-    metrics_length=COUNT,
-    history=st.lists(st.fixed_dictionaries({"step": COUNT, "val_loss": LOSS}), max_size=3),
+    validation_characters=COUNT,
+    rollbacks=st.lists(st.tuples(COUNT, COUNT), max_size=3),
+    seed=COUNT,
+    optimizer=st.dictionaries(st.text(), st.integers() | LOSS | st.text(), max_size=3),
 )
 
 
 def through_json(state: TrainState) -> TrainState:
-    parts = (state.to_json(), state.bookkeeping(), state.history)
-    return TrainState.from_json(*(json.loads(json.dumps(part, allow_nan=False)) for part in parts))
+    return TrainState.from_json(json.loads(json.dumps(state.to_json(), allow_nan=False)))
 
 
 @PROFILE
@@ -60,24 +59,19 @@ def test_a_new_state_comes_back_too_and_has_everything_before_it() -> None:
     assert not TrainState().finished
 
 
-@PROFILE
-@given(STATES)
-def test_times_and_lengths_lie_outside_what_is_computed(state: TrainState) -> None:
-    assert state.to_json().keys().isdisjoint(state.bookkeeping())
-    assert "history" not in state.to_json()
-    before = json.dumps(state.to_json())
-    state.seconds, state.metrics_length, state.history = 1e9, 7, []
-    assert json.dumps(state.to_json()) == before
+def test_what_later_versions_add_is_passed_over() -> None:
+    assert TrainState.from_json({**TrainState(step=3).to_json(), "later": 1}) == TrainState(step=3)
+    assert picked(TrainState, {"step": 3, "later": 1}) == TrainState(step=3)
 
 
-def test_what_was_given_away_does_not_change_with_the_state() -> None:
+def test_a_table_does_not_change_with_the_state_that_it_was_made_of() -> None:
     state = TrainState(recent=[(1.0, 1)])
     table = state.to_json()
     state.recent.append((2.0, 1))
     assert table["recent"] == [[1.0, 1]]
 
 
-def test_a_run_ends_with_its_plan_or_for_want_of_patience() -> None:
+def test_a_run_ends_with_its_plan_or_stops_early() -> None:
     assert [TrainState(plan=Plan.of(9), step=step).finished for step in (0, 8, 9, 10)] == [False, False, True, True]
     assert TrainState(plan=Plan.of(9), step=3, stopped=True).finished
 

@@ -1,0 +1,229 @@
+"""What a checkpoint and a run's metrics hold beside tensors, as typed records.
+
+`charlm.storage.schema` checks the JSON that they are read from; docs/checkpoint.md describes it. Losses are in nats per
+character, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, TypeVar
+
+from charlm.options import Value
+from charlm.text.corpus import Corpus, Source
+from charlm.text.position import Position
+
+UNKNOWN: Final = 10**12  # total steps of a plan that has not been measured yet
+RECENT: Final = 100  # steps whose losses are remembered, so that reported losses do not jump from chunk to chunk
+Json = dict[str, object]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Progress from 0 to 1, piecewise linear in the step. Knots are (step, progress); the last is (total, 1).
+
+    A plan is recorded before it is used, so that a resumed run follows the same learning rates to the bit.
+
+    >>> plan = Plan.of(100).revised(50, 150)
+    >>> [plan.progress(step) for step in (0, 25, 50, 100, 150)]
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+
+    knots: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, total: int) -> Plan:
+        """A straight line to 1 at step `total`."""
+        return cls(((0, 0.0), (total, 1.0)))
+
+    @property
+    def total(self) -> int:
+        return self.knots[-1][0]
+
+    @property
+    def measured(self) -> bool:
+        """Whether the number of steps is known: under a time budget only after the first steps."""
+        return self.total < UNKNOWN
+
+    def progress(self, step: int) -> float:
+        if step >= self.total:
+            return 1.0
+        number = next(i for i in range(len(self.knots) - 2, -1, -1) if self.knots[i][0] <= step)
+        (begin, low), (end, high) = self.knots[number : number + 2]
+        return low + (high - low) * (step - begin) / (end - begin)
+
+    def revised(self, step: int, total: int) -> Plan:
+        """The same up to `step`, then straight to 1 at `total`."""
+        past = tuple(knot for knot in self.knots[:-1] if knot[0] < step)
+        return Plan((*past, (step, self.progress(step)), (max(total, step), 1.0)))
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelState:
+    """What a model alone, such as `best`, tells of the training that it comes from."""
+
+    step: int = 0  # updates so far
+    best: float | None = None  # lowest validation loss so far
+
+    def to_json(self) -> Json:
+        return {"step": self.step, "best": self.best}
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainState(ModelState):
+    """All that a resumed run needs and that is no tensor; `state_sha256` covers it.
+
+    Random numbers are functions of (seed, step), so they need no place here.
+    """
+
+    plan: Plan = field(default_factory=lambda: Plan.of(UNKNOWN))
+    checks: int = 0  # evenly spaced validations in the plan
+    validation_characters: int = 0  # that they score; 0: as many as usual
+    position: Position = field(default_factory=Position)
+    tokens_seen: int = 0
+    recent: list[tuple[float, int]] = field(default_factory=list)  # nats and tokens of the last steps
+    best_step: int = 0
+    bad_checks: int = 0  # validations since the best
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    stopped: bool = False  # by patience
+    rollbacks: list[tuple[int, int]] = field(default_factory=list)  # the step that diverged, the one rolled back to
+    seed: int = 0
+    optimizer: Mapping[str, Value] = field(default_factory=dict)  # its options: the steps to come depend on them
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped or self.step >= self.plan.total
+
+    def recent_loss(self, steps: int) -> float:
+        """Nats per token over the last steps, as many as are remembered; chunks count by their tokens."""
+        last = self.recent[-min(steps, RECENT) :]
+        return sum(nats for nats, _ in last) / sum(tokens for _, tokens in last)
+
+    def to_json(self) -> Json:
+        table = {
+            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
+            "plan": [list(knot) for knot in self.plan.knots],
+            "position": self.position._asdict(),
+            "recent": [list(step) for step in self.recent],
+            "rollbacks": [list(rollback) for rollback in self.rollbacks],
+            "optimizer": dict(self.optimizer),
+        }
+        if not self.validation_characters:
+            del table["validation_characters"]  # as in checkpoints from before there was a choice
+        return table
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> TrainState:
+        return picked(
+            cls,
+            {
+                **table,
+                "plan": Plan(tuple((int(step), float(progress)) for step, progress in table["plan"])),
+                "position": Position(**table["position"]),
+                "recent": _pairs(table["recent"]),
+                "rollbacks": _pairs(table.get("rollbacks", ())),
+            },
+        )
+
+
+def _pairs(rows: Sequence[Sequence[Any]]) -> list[tuple[Any, Any]]:
+    return [(first, second) for first, second in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bookkeeping:
+    """What is restored with a run but is no part of what it computes."""
+
+    seconds: float = 0.0
+    metrics_length: int = 0  # of metrics.jsonl, in bytes
+    inexact: tuple[str, ...] = ()  # why the run is not what it would be without an interruption
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """One validation during training."""
+
+    step: int
+    characters_seen: int = 0
+    train_loss: float  # over the last steps
+    seconds: float
+    characters_per_second: int = 0
+    val_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """A row of metrics.jsonl: every few steps, and at each validation."""
+
+    step: int
+    characters_seen: int
+    train_loss: float  # over the last steps
+    seconds: float
+    characters_per_second: int
+    val_loss: float | None
+    grad_norm: float | None  # before clipping; None where it is not finite
+    lr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The closing figures of a finished run; the validation figures are None where nothing was held out."""
+
+    steps: int
+    characters_seen: int
+    train_loss: float  # over the last twentieth of the steps
+    val_loss: float | None
+    val_bits_per_character: float | None = None
+    val_perplexity: float | None = None  # None, too, where it overflows
+    best_val_loss: float | None
+    seconds: float
+    characters_per_second: int | None = None
+    stopped: bool  # by patience
+
+    def figures(self) -> dict[str, float | int | None]:
+        """All figures by name."""
+        return {name: value for name, value in asdict(self).items() if name != "stopped"}
+
+    def __getitem__(self, name: str) -> float | int | None:
+        """A figure by its name: result["val_loss"]."""
+        return self.figures()[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusRecord:
+    """What is known of a run's text: enough to find it again and to tell whether it is the same."""
+
+    fingerprint: str = ""
+    train_characters: int = 0
+    val_characters: int = 0
+    sources: tuple[Source, ...] = ()
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> CorpusRecord:
+        return cls(
+            fingerprint=corpus.fingerprint,
+            train_characters=len(corpus.train),
+            val_characters=len(corpus.val),
+            sources=corpus.sources,
+        )
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> CorpusRecord:
+        return picked(cls, {**table, "sources": tuple(picked(Source, source) for source in table["sources"])})
+
+    @property
+    def training_sources(self) -> tuple[Source, ...]:
+        return tuple(source for source in self.sources if not source.held_out)
+
+    @property
+    def validation_source(self) -> Source | None:
+        """The file that `--val` named, if it did."""
+        return next((source for source in self.sources if source.held_out), None)
+
+
+def picked(kind: type[T], table: Mapping[str, Any]) -> T:
+    """A record from those entries of a table that it knows; what later versions add is passed over."""
+    return kind(**{entry.name: table[entry.name] for entry in fields(kind) if entry.name in table})  # type: ignore[arg-type]

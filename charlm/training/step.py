@@ -1,0 +1,98 @@
+"""One step: the gradient of a chunk, clipped, and the update of the weights that follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import Config
+from charlm.models.network import Network, State, named_weights, zero_lanes
+from charlm.runtime.device import Runtime
+from charlm.runtime.random import Purpose, uniforms
+from charlm.storage.records import TrainState
+from charlm.text.lanes import Chunk
+from charlm.training.average import Average
+from charlm.training.divergence import Divergence
+from charlm.training.gradient import Gradient
+from charlm.training.optim import LossScale, WeightUpdate, clip
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+class StepResult(NamedTuple):
+    """What came of a step."""
+
+    loss: float  # mean over the chunk's targets, nats a token
+    grad_norm: float  # before clipping
+    after: State  # the carried state behind the chunk
+
+
+class Stepper:
+    """Learns from one chunk after another: forward, backward, clip, update, average.
+
+    Chunks have B lanes; `tell` hears what a user should know of how the gradient is computed.
+    """
+
+    def __init__(
+        self, config: Config, network: Network, runtime: Runtime, lanes: int, tell: Callable[[str], None]
+    ) -> None:
+        weights = named_weights(network)
+        self.config, self.network, self.runtime = config, network, runtime
+        shape = config.train.bptt, lanes
+        self.gradient = Gradient(network, runtime, shape, config.train.seed, tell)
+        self.optimizer = WeightUpdate(config.optim, weights, config.model.hidden, runtime.type)
+        self.average = Average(weights, config.optim.average)
+        self.scale = LossScale(runtime.scales_loss)
+
+    def step(self, chunk: Chunk, carried: State, state: TrainState, rate: float) -> StepResult:
+        """One update at this share of the peak learning rate; raises Divergence where something is not finite."""
+        before = self._before(chunk, carried, state.step)
+        while True:  # more than once only after an overflow of fp16, whose loss is then scaled less
+            loss, after = self._backward(chunk, before, state.step)
+            weights = list(self.network.parameters())
+            self.scale.unscale(weights)
+            norm = float(clip(weights, self.config.optim.clip, self.config.optim.clip_mode))
+            if self._update(loss, norm, state, rate):
+                return StepResult(loss, norm, after)
+
+    def _before(self, chunk: Chunk, carried: State, step: int) -> State:
+        """Zeros where an epoch begins; else the carried state, but zeros in lanes that are reset."""
+        lanes, train = chunk.inputs.shape[1], self.config.train
+        if chunk.fresh:
+            return self.network.init_state(lanes)
+        if not train.drop_state:
+            return carried
+        reset_B = uniforms(train.seed, Purpose.STATE, step, 1, lanes)[0] < train.drop_state
+        return zero_lanes(carried, reset_B) if reset_B.any() else carried
+
+    def _backward(self, chunk: Chunk, before: State, step: int) -> tuple[float, State]:
+        """Mean loss over the chunk's targets (nats per token) and the state after it; gradients are in the weights."""
+        loss, after = self.gradient(chunk.inputs, chunk.targets, before, step, self.scale.scale)
+        return loss.item(), after
+
+    def _update(self, loss: float, norm: float, state: TrainState, rate: float) -> bool:
+        """Change the weights; False after an overflow of fp16: the chunk is to be read again."""
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        skip = self.scale.update(finite)
+        state.loss_scale, state.good_steps = self.scale.scale, self.scale.good
+        if finite:
+            with self.runtime.rounding():
+                self.optimizer.step(rate, state.step)
+            self.average.update(state.step + 1)
+        elif not skip:
+            raise Divergence(state.step + 1, f"loss {loss:g}, gradient norm {norm:g}")
+        return finite
+
+    def export(self) -> dict[str, NDArray[np.float32]]:
+        """What is remembered of the weights, by name: optimizer.* and, where weights are averaged, iterate.*."""
+        return {**self.optimizer.export(), **self.average.export()}
+
+    def restore(self, tensors: Arrays, state: TrainState) -> None:
+        """The inverse of `export`, once the network has the checkpoint's weights."""
+        self.average.restore(tensors)
+        self.optimizer.restore(tensors)
+        self.scale = LossScale(self.scale.enabled, state.loss_scale, state.good_steps)

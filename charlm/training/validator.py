@@ -1,0 +1,95 @@
+"""Validation during training: the loss on text that is not learned from, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+
+from charlm.evaluation.score import Score, score
+from charlm.models.network import Network
+from charlm.storage.records import TrainState
+from charlm.text.tokenizer import Tokenizer, Tokens, tokenize
+from charlm.training.divergence import Divergence
+
+SUBSET: Final = 200_000  # characters of the validation text that validations during training score
+
+
+class InterruptedScore(Exception):
+    """Scoring was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Interruptible:
+    """A network that can be asked to stop between two chunks of a text."""
+
+    network: Network
+    stop: Callable[[], str | None]
+
+    def init_state(self, lanes: int) -> Any:
+        return self.network.init_state(lanes)
+
+    def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if (reason := self.stop()) is not None:
+            raise InterruptedScore(reason)
+        return self.network(ids_TB, state)  # type: ignore[no-any-return]
+
+
+class Validator:
+    """Scores a network on the validation text; keeps count of the best loss and of patience.
+
+    Validations score the first `SUBSET` characters, or fewer where a time budget is short; `score_all` scores all.
+    """
+
+    def __init__(self, network: Network, tokenizer: Tokenizer, text: str, *, patience: int) -> None:
+        self._network, self._tokenizer, self._text, self._patience = network, tokenizer, text, patience
+        self._subset: Tokens | None = None
+
+    @property
+    def characters(self) -> int:
+        """How many characters validations score where time allows; 0 where there is no validation text."""
+        return min(SUBSET, len(self._text))
+
+    def cost(self, step_tokens: int) -> float:
+        """How many steps, each of so many tokens, a validation costs: reading takes half as long as learning."""
+        return len(self.subset(0).ids) / step_tokens / 2 if self._text else 0.0
+
+    def validate(self, state: TrainState) -> float:
+        """The loss on the subset, nats per character; raises Divergence where it is not finite."""
+        loss = self._score(self.subset(state.validation_characters), self._network).loss
+        if not math.isfinite(loss):
+            raise Divergence(state.step, f"validation loss {loss:g}")
+        return loss
+
+    def judge(self, state: TrainState, loss: float) -> bool:
+        """Take note of a validation's loss; returns whether it is the best so far."""
+        better = state.best is None or loss < state.best
+        if better:
+            state.best, state.best_step, state.bad_checks = loss, state.step, 0
+        else:
+            state.bad_checks += 1
+            state.stopped = bool(self._patience) and state.bad_checks >= self._patience
+        return better
+
+    def score_all(self, stop: Callable[[], str | None]) -> Score | None:
+        """The score of the whole text, None if there is none; raises InterruptedScore when `stop` names a reason."""
+        if not self._text:
+            return None
+        return self._score(tokenize(self._tokenizer, self._text), _Interruptible(self._network, stop))
+
+    def subset(self, characters: int) -> Tokens:
+        """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
+        characters = characters or self.characters
+        if self._subset is None or self._subset.characters != characters:
+            self._subset = tokenize(self._tokenizer, self._text[:characters])
+        return self._subset
+
+    def _score(self, tokens: Tokens, model: Network | _Interruptible) -> Score:
+        self._network.eval()
+        try:
+            return score(model, self._tokenizer, tokens, device=self._network.device)
+        finally:
+            self._network.train()

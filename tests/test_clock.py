@@ -1,0 +1,38 @@
+"""A clock adds up what it is shown, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from charlm.training.clock import Clock, Timing
+
+
+def ticking(*moments: float) -> Callable[[], float]:
+    shown = iter(moments)
+    return lambda: next(shown)
+
+
+def test_steps_and_validations_are_told_apart_from_the_rest() -> None:
+    clock = Clock(100.0, now=ticking(0, 1, 3, 5, 9, 10, 12, 20))
+    with clock.step(tokens=30):  # 1 to 3
+        pass
+    with clock.validation():  # 5 to 9
+        pass
+    with clock.step(tokens=10):  # 10 to 12
+        pass
+    assert clock.timing == Timing(seconds=120, elapsed=16, stepping=4, steps=2)
+    assert (clock.tokens_per_second, clock.validation_cost) == (10.0, 4.0)
+
+
+def test_a_step_that_fails_does_not_count() -> None:
+    clock = Clock(now=ticking(0, 1, 5))
+    with pytest.raises(ValueError, match="diverged"), clock.step(tokens=30):
+        raise ValueError("diverged")
+    assert clock.timing == Timing(seconds=5, elapsed=5, stepping=0, steps=0)
+    assert clock.tokens_per_second == 0
+
+
+def test_the_time_of_a_step_is_a_mean() -> None:
+    assert Timing(seconds=9, elapsed=9, stepping=6, steps=4).step_time == 1.5
