@@ -41,6 +41,7 @@ bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|s
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SAVE),--save)
 
 results: setup  ## train models on the texts in data/ and write docs/results.md (takes hours)
+	$(BIN)/python -m bench.defaults
 	$(BIN)/python -m bench.table
 
 picture: setup  ## train a small model and draw the session of the README (docs/session.svg)

@@ -1,8 +1,8 @@
 """`python -m bench.table`: train many models on many texts, score them, and write docs/results.md.
 
-Each run computes on one thread, and there are as many at a time as there are processors; lengths are in steps, so that
-neither the machine's speed nor what else it does moves a figure. Runs go to checkpoints/results/; one that is there is
-not made again. Texts lie in data/; one that is not there is left out.
+Each run uses one thread, and as many run at a time as there are processors; lengths are in steps, so that neither the
+machine's speed nor other load changes a figure. Runs go to checkpoints/results/, and finished ones are not trained
+again. Texts are read from data/; missing ones are left out. The page's first section is that of `bench.defaults`.
 """
 
 from __future__ import annotations
@@ -16,65 +16,72 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench import defaults
 from bench.command import report
+from bench.markdown import table
+from bench.texts import DATA, TEXTS
 from charlm.config import ModelConfig
 from charlm.models.cells import weight_shapes
 from charlm.text.corpus import load_corpus
 
-DATA, RUNS, PAGE = Path("data"), Path("checkpoints", "results"), Path("docs", "results.md")
-TEXTS: Final = {
-    "alice": "Carroll, *Alice in Wonderland*: alice29.txt of the Canterbury corpus",
-    "names": "`charlm data get names`",
-    "der-prozess": "`charlm data get der-prozess`",
-    "tiny-shakespeare": "`charlm data get tiny-shakespeare`",
-    "crime-and-punishment-ru": "Dostoevsky, *Crime and Punishment*, in Russian",
-    "war-and-peace": "Tolstoy, *War and Peace*, in English, as in Karpathy et al. 2015",
-    "hongloumeng-zh": "Cao Xueqin, *Dream of the Red Chamber*, in Chinese",
-    "emoji-test": "Unicode's emoji-test.txt: a table of all emoji, no prose",
-}
+RUNS, PAGE = Path("checkpoints", "results"), Path("docs", "results.md")
 HIDDEN: Final = 512
 CELLS: Final = ("lstm", "gru", "rnn")
 STEPS: Final = 1000
 TOKENIZED: Final = ("der-prozess",)
 TOKENIZERS: Final = ("char", "byte", "sentencepiece")
 Row = dict[str, Any]
-_INTRODUCTION: Final = f"""# Results
+_INTRODUCTION: Final = """# Results
 
-Bits per character on the last tenth of each text, which no model has seen; lower is better. `make results` trains all
-of this on the texts that lie in `data/`, scores it and writes this page: no figure is typed by hand. Networks read
-{STEPS:,} windows of 16 x 64 characters, counted models and compressors the whole of what is not held out. Each network
-was trained once, and another seed may move its figure by 0.02."""
+Validation loss on the last tenth of each text, which training does not see; lower is better. Networks carry their
+state from its first character to its last unless it says otherwise. Scripts made every figure.
+
+## What the defaults reach
+
+`charlm train TEXT --time 30s`, `3m` and `10m`, nothing else chosen, in bits per character. The second table has the
+same in nats, beside cold windows: the mean loss over windows of 256 characters that each begin from zero state, which
+is how models of fixed context are scored. `python -m bench.defaults --text NAME --time 30s` measures one row; a dash
+is a row that nobody has measured yet. Use a quiet machine.
+"""
+_EQUAL: Final = f"""
+## Networks, n-gram models and compressors on equal terms
+
+`make results` trains all that follows on the texts in `data/`, scores it and writes this page. Networks read
+{STEPS:,} chunks of 16 x 64 characters; n-gram models and compressors read the whole training text. Each network was
+trained once; another seed may move its figure by 0.02."""
 _COMPARISON: Final = """
-## The demo's network beside others
+### The demo's network beside others
 
-Two LSTM layers of 512 units on one-hot characters, as in the lecture's demo, trained by charlm's own recipe; a GRU and
-a tanh network of as many parameters; what was counted, each method in its best order; and what the text adds to a
-compressed training part. Half of a figure's 95 % interval (circular block bootstrap over the text) stands after \u00b1.
-Most of the names stand in alphabetical order, which a network that carries its state from one to the next can use. On
-the longer texts so many windows are a pass or less, often too few to overtake what was counted.
+Two LSTM layers of 512 units on one-hot characters, as in the lecture's demo, trained with charlm's default optimizer;
+a GRU and a tanh RNN with as many parameters; n-gram models, each method with its best order; compressors, measured by
+what the validation text adds to the compressed training text. Figures are bits per character, with half of the 95 %
+interval (circular block bootstrap over the text) after \u00b1. Most of the names are in alphabetical order, which a
+network that carries its state from one to the next can use. On the longer texts 1,000 chunks are one pass or less,
+often too few to beat the n-gram models.
 """
 _SOURCES: Final = """
 ## The texts
 """
 _DEMONSTRATION: Final = """
-## The demo as it was trained
+### The demo as it was trained
 
-`--preset josef-k` takes the demo's optimizer as well: Adam at 0.001, 64 windows of 100, dropout of one half between the
-layers. Five passes through Der Prozess are {steps:,} such updates, and end at {figure} bits per character.
+`--preset josef-k` uses the demo's optimizer as well: Adam at 0.001, 64 windows of 100 characters, dropout of 0.5
+between the layers. Five passes through Der Prozess are {steps:,} such updates. They end at {figure} bits per
+character.
 """
 _SEGMENTATION: Final = """
-## Characters, bytes, pieces
+### Characters, bytes and SentencePiece
 
-Two layers of 256 and two passes; every figure is in bits per *character*, whatever the tokens are. SentencePiece is
-charged for one segmentation of the text, the one that its own model prefers. Other segmentations spell the same text,
-and their probability is not counted: the text's probability under that model is at least what is charged, so the figure
-is an upper bound on its bits, and how far above is not known. Bytes lose a little likewise, to byte strings that are no
-UTF-8. Passes are equal and updates are not, since pieces are longer than characters.
+Two layers of 256, two passes. All figures are bits per *character*, whatever the tokens are. SentencePiece is scored
+on one segmentation of the text, the one its own model prefers. Other segmentations spell the same text, and their
+probability is not added, so the figure is an upper bound on the text's bits; how far above is unknown. Bytes lose a
+little in the same way, to byte strings that are not UTF-8. The number of passes is equal, the number of updates is
+not: pieces are longer than characters.
 """
 
 
 class Job(NamedTuple):
-    """A run: its name, its text and the options that are not alike in all."""
+    """A run: its name, its text and the options that differ between runs."""
 
     name: str
     text: str
@@ -91,6 +98,8 @@ def main() -> None:
         runs = dict(zip(jobs, pool.map(_train, jobs), strict=True))
     parts = [
         _INTRODUCTION,
+        *defaults.section(),
+        _EQUAL,
         *_comparison(cells, runs),
         *_demonstration(demo, runs),
         *_segmentation(tokenizers, runs),
@@ -104,7 +113,7 @@ def main() -> None:
 
 
 def _cells(text: str) -> Iterable[Job]:
-    """The demo's network, and a GRU and a tanh network of as many parameters as is possible to the unit."""
+    """The demo's network, and a GRU and a tanh RNN whose number of parameters is as near as whole units allow."""
     vocabulary = len(set(load_corpus((str(DATA / f"{text}.txt"),), "0.1").train))
     wanted = _parameters("lstm", HIDDEN, vocabulary)
     for cell in CELLS:
@@ -132,7 +141,7 @@ def _demo() -> Job:
 
 
 def _train(job: Job) -> Row:
-    """What `charlm train` reports in the end; a run that has ended reports it again."""
+    """What `charlm train` reports at the end; a run that has finished reports it again."""
     options = ["--threads", "1", "--precision", "fp32", "--checkpoints", str(RUNS), "--json", "-q", "--resume"]
     record = report("train", str(DATA / f"{job.text}.txt"), "--name", job.name, *job.options, *options)
     print(f"{record['val_bits_per_character']:.4f} {job.name}", flush=True)
@@ -151,7 +160,7 @@ def _comparison(cells: Mapping[str, Sequence[Job]], runs: Mapping[Job, Row]) -> 
     yield _COMPARISON
     columns = {text: _column(text, jobs, runs) for text, jobs in cells.items()}
     rows = list(next(iter(columns.values()), {}))
-    yield from _table(["", *columns], [[row, *(column[row] for column in columns.values())] for row in rows])
+    yield from table(["", *columns], [[row, *(column[row] for column in columns.values())] for row in rows])
     yield "\nWith `--threads 1 --precision fp32`, then `charlm eval NAME --baselines`:\n"
     yield from _commands([job for jobs in cells.values() for job in jobs])
 
@@ -169,13 +178,13 @@ def _column(text: str, jobs: Sequence[Job], runs: Mapping[Job, Row]) -> dict[str
     sizes = dict.fromkeys(f"{count / 1e6:.2f}" for count in (counts[0], counts[-1]))
     return {
         "characters": f"{len(corpus.train) + len(corpus.val):,}",
-        "different ones": f"{len(set(corpus.train)):,}",
-        "passes of a network": f"{runs[jobs[0]]['characters_seen'] / len(corpus.train):.1f}",
-        "its parameters, millions": " to ".join(sizes),
+        "vocabulary": f"{len(set(corpus.train)):,}",
+        "passes of each network": f"{runs[jobs[0]]['characters_seen'] / len(corpus.train):.1f}",
+        "parameters, millions": " to ".join(sizes),
         **{name: _figure(best[name]) for name in compressors},
         **{name: f"{_figure(best[name])}, order {best[name]['model'].split()[-1]}" for name in counted},
         **{cell: _figure(best[cell]) for cell in reversed(CELLS)},
-        "ahead, lstm or counts": _ahead(found["standings"]),
+        "lower: lstm or n-gram": _ahead(found["standings"]),
     }
 
 
@@ -186,9 +195,9 @@ def _figure(row: Row) -> str:
 
 
 def _ahead(standings: Sequence[Row]) -> str:
-    """The LSTM, which comes first, against the best counted model."""
+    """The LSTM, which comes first, against the best n-gram model."""
     found = standings[0]
-    doubt = "" if found["sure"] else " (not sure)"
+    doubt = "" if found["sure"] else " (not significant)"
     return f"{found['winner_model']} by {found['difference_bits_per_character']:.3f}{doubt}"
 
 
@@ -207,7 +216,7 @@ def _segmentation(tokenizers: Mapping[str, Sequence[Job]], runs: Mapping[Job, Ro
     for text, jobs in tokenizers.items():
         scores = zip(jobs, _scores(jobs)["results"], strict=True)
         rows.append([text, *(f"{_figure(row)}, {runs[job]['steps']:,} updates" for job, row in scores)])
-    yield from _table(["", *TOKENIZERS], rows)
+    yield from table(["", *TOKENIZERS], rows)
     yield ""
     yield from _commands([job for jobs in tokenizers.values() for job in jobs])
 
@@ -215,7 +224,7 @@ def _segmentation(tokenizers: Mapping[str, Sequence[Job]], runs: Mapping[Job, Ro
 def _sources(texts: Sequence[str]) -> Iterator[str]:
     yield _SOURCES
     hashes = {text: hashlib.sha256((DATA / f"{text}.txt").read_bytes()).hexdigest() for text in texts}
-    yield from _table(["", "what it is", "SHA-256"], [[text, TEXTS[text], f"`{hashes[text]}`"] for text in texts])
+    yield from table(["", "what it is", "SHA-256"], [[text, TEXTS[text], f"`{hashes[text]}`"] for text in texts])
 
 
 def _commands(jobs: Iterable[Job]) -> Iterator[str]:
@@ -223,11 +232,6 @@ def _commands(jobs: Iterable[Job]) -> Iterator[str]:
     for job in jobs:
         yield " ".join(["charlm train", f"data/{job.text}.txt", "--name", job.name, *job.options])
     yield "```"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for row in (head, ["---"] * len(head), *rows):
-        yield f"| {' | '.join(row)} |"
 
 
 if __name__ == "__main__":
