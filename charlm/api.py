@@ -241,6 +241,13 @@ class LanguageModel:
         with self._scoring() as (model, device):
             return surprisal(model, self.tokenizer, text, likeliest=likeliest, within=within, device=device)
 
+    def cold_nats(self, text: str, window: int = 256) -> NDArray[np.float64]:
+        """-ln P of each character [C], with every `window` characters read from zero state."""
+        from charlm.evaluation.surprisal import cold_nats
+
+        with self._scoring() as (model, device):
+            return cold_nats(model, self.tokenizer, text, window=window, device=device)
+
     def position_losses(self, text: str) -> tuple[PositionLoss, ...]:
         """Loss by place since a cold start: how much context helps."""
         from charlm.evaluation.surprisal import position_losses

@@ -351,6 +351,27 @@ def test_without_options_it_is_what_it_was(place: Path) -> None:
     assert row["interval"][0] < row["bits_per_character"] < row["interval"][1]
 
 
+def test_cold_windows_stand_beside_the_carried_state(place: Path) -> None:
+    report = evaluated(place, "first", "--cold-windows", "50")
+    carried, cold = report["results"]
+    assert (carried["model"], cold["model"], cold["kind"]) == ("lstm", "lstm, cold windows of 50", "cold windows")
+    assert carried["characters"] == cold["characters"]
+    (model,) = loaded(place, "first")
+    text = model.held_out()
+    windows = [text[at : at + 50] for at in range(0, len(text), 50)]
+    nats = sum(model.score(window, exact=True).nats for window in windows)
+    assert cold["loss"] == pytest.approx(nats / len(text), rel=1e-5)
+    assert cold["interval"][0] < cold["bits_per_character"] < cold["interval"][1]
+    assert "comparisons" not in report
+    several = evaluated(place, "first", "second", "--text", str(place / "x.txt"), "--cold-windows", "50")
+    (pair,) = several["comparisons"]  # of the networks as they are
+    assert pair["winner_model"] == pair["runner_up_model"] == "lstm"
+    done = CliRunner().invoke(
+        app, ["eval", "first", "--cold-windows", "50", "--checkpoints", str(place / "checkpoints")]
+    )
+    assert "cold windows of 50" in done.output
+
+
 def test_tables_and_words(place: Path) -> None:
     stream = io.StringIO()
     named = texts(place, "x.txt", "y.txt")

@@ -24,7 +24,7 @@ SCRIPT: Final = (
     ("train", "loop.txt", "--name", "other", "--val", "0", "--steps", "40", *SMALL),
     ("sample", "other", "--length", "100", "--count", "2", "--temperature", "0", "--novelty"),
     ("sample", "sums", "--length", "0", "--novelty"),
-    ("eval", "sums"),
+    ("eval", "sums", "--cold-windows", "64"),
     ("eval", "sums", "other", "--text", "sums.txt", "--text", "empty.txt", "--baselines", "--mix", "--dynamic"),
     ("score", "sums", "--text", "odd.txt", "--text", "empty.txt"),
     ("novelty", "sums", "--text", "odd.txt"),

@@ -23,7 +23,7 @@ import charlm
 from charlm.cli.main import run
 from charlm.config import DataConfig, ModelConfig
 from charlm.evaluation.score import ScorableDecoder, exact_nats, score
-from charlm.evaluation.surprisal import Surprisal, position_losses, surprisal
+from charlm.evaluation.surprisal import Surprisal, cold_nats, position_losses, surprisal
 from charlm.models.network import Network
 from charlm.report.console import console
 from charlm.report.surprisal import Scored, character_csv, surprisal_report
@@ -228,6 +228,27 @@ def test_losses_by_place_are_those_of_segments_read_one_by_one(pair: Pair) -> No
         assert row.characters == len(own)
         assert row.bits_per_character == pytest.approx(sum(own) / len(own) / BIT, rel=1e-5)
     assert [(row.first, row.last) for row in position_losses(*pair, "abc")] == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_cold_windows_are_an_explicit_loop_from_zero_state(pairs: dict[str, Pair]) -> None:
+    network, tokenizer = pairs["char"]
+    expected = []
+    for at in range(0, len(TEXT), 64):
+        state, before = network.init_state(1), tokenizer.start
+        for token in tokenizer.encode(TEXT[at : at + 64]).ids.tolist():
+            logits, state = network(torch.tensor([[before]]), state)
+            probabilities = torch.softmax(logits[0, 0].detach().double(), -1) * (1 - tokenizer.escape)
+            known = token < tokenizer.size
+            expected.append(-math.log(probabilities[token]) if known else tokenizer.unseen_nats)
+            before = token
+    assert cold_nats(network, tokenizer, TEXT, window=64) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("window", [1, 7, 100, 10**6])
+def test_cold_windows_are_texts_of_their_own(pair: Pair, window: int) -> None:
+    alone = [judged(pair, TEXT[at : at + window]).character_nats for at in range(0, len(TEXT), window)]
+    assert cold_nats(*pair, TEXT, window=window) == pytest.approx(np.concatenate(alone), rel=1e-4)
+    assert cold_nats(*pair, "", window=window).shape == (0,)
 
 
 # what is shown

@@ -44,6 +44,15 @@ def evaluate(
         bool, typer.Option("--dynamic", help="also as it goes on learning from the text that it reads")
     ] = False,
     mix: Annotated[bool, typer.Option("--mix", help="also mixed with a counted model, Kneser-Ney of order 8")] = False,
+    cold_windows: Annotated[
+        int | None,
+        typer.Option(
+            help="also the mean over windows of N characters, each read from zero state",
+            metavar="N",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     checkpoints: FolderOption = "checkpoints",
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
@@ -65,7 +74,9 @@ def evaluate(
 
     from charlm.evaluation.comparison import ComparisonOptions, compare
 
-    wanted = ComparisonOptions(exact=exact, dynamic=dynamic, mix=mix, baselines=baselines)
+    wanted = ComparisonOptions(
+        exact=exact, dynamic=dynamic, mix=mix, baselines=baselines, cold_windows=cold_windows or 0
+    )
     comparison = compare(models, texts, corpus or (), wanted)
     for model in models:
         for name in (name for name, content in texts if model.was_trained_on(content)):

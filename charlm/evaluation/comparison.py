@@ -4,6 +4,7 @@ A `Row` is one model's score of one text, with the means of its resampled texts:
 same places (`charlm.evaluation.bootstrap`), whatever their tokenizers, because the series are those of characters.
 
     network         a trained model, as it is (`lstm`) or learning as it reads (`lstm, dynamic`)
+    cold windows    a network that reads every N characters from zero state (`lstm, cold windows of 256`)
     mixture         a network and modified Kneser-Ney of order 8 (`lstm + kneser-ney 8`), charlm.evaluation.mixture
     counts          a counted model on the network's own training text and tokenizer (`kneser-ney 6`)
     code length     a compressor that has seen the training text (`xz`): no probability model, and without interval
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 MIXED_ORDER: Final = 8  # of the counted model in mixtures
 VALIDATION_TEXT: Final = "held-out text"
 
-Kind = Literal["network", "mixture", "counts", "code length"]
+Kind = Literal["network", "cold windows", "mixture", "counts", "code length"]
 
 
 class LoadedModel(Protocol):
@@ -58,6 +59,8 @@ class LoadedModel(Protocol):
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]: ...
 
+    def cold_nats(self, text: str, window: int) -> NDArray[np.float64]: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonOptions:
@@ -67,6 +70,7 @@ class ComparisonOptions:
     dynamic: bool = False
     mix: bool = False
     baselines: bool = False
+    cold_windows: int = 0  # characters in each; 0: none
 
     @property
     def counts(self) -> bool:
@@ -199,7 +203,7 @@ class Comparison:
 
     def beside(self, network: Row) -> list[Row]:
         """The other rows of its text that are made of a network, or that it is judged against."""
-        owners = dict.fromkeys(("network", "mixture"), network.checkpoint)
+        owners = dict.fromkeys(("network", "cold windows", "mixture"), network.checkpoint)
         teacher = self.baselines_of.get(network.checkpoint)
         rows = (row for row in self.rows if row.number == network.number and row is not network)
         return [row for row in rows if row.checkpoint == owners.get(row.kind, teacher)]
@@ -254,6 +258,9 @@ def compare(
 _DYNAMIC: Final = ", dynamic"
 
 
+_Float = TypeVar("_Float", bound=np.floating[Any])
+
+
 class _Reading:
     """One text under one model."""
 
@@ -265,7 +272,7 @@ class _Reading:
     def tokens(self) -> Tokens:
         return tokenize(self.model.tokenizer, self.text)
 
-    def timed(self, read: Callable[[], NDArray[np.float32]]) -> tuple[NDArray[np.float32], float]:
+    def timed(self, read: Callable[[], NDArray[_Float]]) -> tuple[NDArray[_Float], float]:
         self.model.prepare()
         began = time.perf_counter()
         return read(), time.perf_counter() - began
@@ -274,6 +281,12 @@ class _Reading:
         series = character_nats(self.model.tokenizer, self.tokens.ids, self.text, nats)
         score = Score.of(float(nats.sum(dtype=np.float64)), self.tokens)
         return self._row(model, kind, score, resampled_means(series / math.log(2)), seconds)
+
+    def cold(self, window: int) -> Row:
+        series, seconds = self.timed(lambda: self.model.cold_nats(self.text, window))
+        score = Score.of(float(series.sum()), self.tokens)
+        name = f"{self.cell}, cold windows of {window}"
+        return self._row(name, "cold windows", score, resampled_means(series / math.log(2)), seconds)
 
     def coded(self, model: str, score: Score) -> Row:
         return self._row(model, "code length", score, None, None)
@@ -314,6 +327,8 @@ def _network_rows(reading: _Reading, train: _Training | None, options: Compariso
         read[cell + _DYNAMIC] = reading.timed(lambda: model.nats(text, dynamic=True))
     for name, (nats, seconds) in read.items():
         yield reading.row(name, "network", nats, seconds)
+    if options.cold_windows:
+        yield reading.cold(options.cold_windows)
     if train is None or not options.mix:
         return
     ids = reading.tokens.ids

@@ -266,6 +266,25 @@ class _Listener:
         return Likeliest(np.concatenate(self._ids), np.concatenate(self._probabilities))
 
 
+def cold_nats(
+    model: Scorable, tokenizer: Tokenizer, text: str, *, window: int = SEGMENT, device: torch.device | None = None
+) -> Floats:
+    """-ln P of each character [C], where every `window` characters are read from zero state, as a text of their own.
+
+    Their mean is the loss that models of fixed context report (nanoGPT's `estimate_loss`), but that here the first
+    character of a window is predicted, too. The last window may be shorter.
+    """
+    parts = [text[at : at + window] for at in range(0, len(text), window)]
+    found = []
+    for at in range(0, len(parts), LANES):
+        ids = [tokenizer.encode(part).ids for part in parts[at : at + LANES]]
+        nats_TB = _cold_nats(model, tokenizer, ids, device)
+        for lane, part in enumerate(parts[at : at + LANES]):
+            starts, unit_of = _units(tokenizer, ids[lane], part)
+            found.append(_spread(_summed(nats_TB[: len(ids[lane]), lane], unit_of, starts), starts))
+    return np.concatenate(found) if found else np.zeros(0)
+
+
 def position_losses(
     model: Scorable,
     tokenizer: Tokenizer,
@@ -278,16 +297,9 @@ def position_losses(
 
     Segments have `segment` characters, the last one maybe fewer. A place is one that some segment has.
     """
-    parts = [text[at : at + segment] for at in range(0, len(text), segment)]
-    length = min(segment, len(text))
-    sums, counts = np.zeros(length), np.zeros(length, dtype=np.int64)
-    for at in range(0, len(parts), LANES):
-        ids = [tokenizer.encode(part).ids for part in parts[at : at + LANES]]
-        nats_TB = _cold_nats(model, tokenizer, ids, device)
-        for lane, part in enumerate(parts[at : at + LANES]):
-            starts, unit_of = _units(tokenizer, ids[lane], part)
-            sums[: len(part)] += _spread(_summed(nats_TB[: len(ids[lane]), lane], unit_of, starts), starts)
-            counts[: len(part)] += 1
+    nats = cold_nats(model, tokenizer, text, window=segment, device=device)
+    length, places = min(segment, len(text)), np.arange(len(text)) % segment
+    sums, counts = np.bincount(places, nats, minlength=length), np.bincount(places, minlength=length)
     edges = [0, *(2**power for power in range(length.bit_length()) if 2**power < length), length] if length else []
     return tuple(
         PositionLoss(first + 1, last, int(counts[first:last].sum()), float(sums[first:last].sum()))
