@@ -24,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from charlm.config import Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
+from charlm.config import DEFAULT_FOLDER, Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
 from charlm.errors import ConfigError, DataError
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
@@ -32,7 +32,7 @@ from charlm.generation.generate import Piece, collect, generate
 from charlm.options import Value
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
-from charlm.storage.runs import DEFAULT_FOLDER, Run, find_checkpoint, newest_run, open_run
+from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.text.corpus import STDIN
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize

@@ -39,6 +39,8 @@ ENGINES: Final = Registry(
     cuda="charlm.generation.cuda:open_cuda",
 )
 
+DEFAULT_FOLDER: Final = "checkpoints"  # of all runs
+
 MODEL: Final = "The model"
 TEXT: Final = "What to train on"
 REGULARISATION: Final = "Regularisation"
@@ -99,7 +101,7 @@ class OptimConfig:
     )
     clip: float = option(1.0, Option(float, "gradient clipping threshold; 0 disables", 0, 1e9, group=OPTIMIZER))
     clip_mode: str = option(
-        "norm", Option(str, "clip the global norm, or each value", offers=("norm", "value"), group=OPTIMIZER)
+        "norm", Option(str, "clip the global norm or each value", offers=("norm", "value"), group=OPTIMIZER)
     )
 
 
@@ -107,10 +109,10 @@ class OptimConfig:
 class TrainConfig:
     """How long, in what pieces, and where."""
 
-    batch: int = option(16, Option(int, "lanes of text read in parallel", 1, 65536, group=OPTIMIZER))
+    batch: int = option(16, Option(int, "batch size: lanes of text read in parallel", 1, 65536, group=OPTIMIZER))
     bptt: int = option(64, Option(int, "chunk length of truncated BPTT, in tokens", 1, 65536, group=OPTIMIZER))
     drop_state: float = option(
-        0.0, Option(float, "probability that a lane's state is reset before a chunk", 0, 1, group=REGULARISATION)
+        0.0, Option(float, "probability of resetting a lane's state before a chunk", 0, 1, group=REGULARISATION)
     )
     epochs: int = option(0, Option(int, "passes through the training text", 1, 10**9, group=LENGTH))
     steps: int = option(0, Option(int, "weight updates", 1, 10**9, group=LENGTH))
@@ -131,7 +133,7 @@ class TrainConfig:
     device: str = option("auto", Option(str, "device to compute on", form="device", group=MACHINE))
     precision: str = option(
         "auto",
-        Option(str, "arithmetic of training", offers=("auto", "fp32", "tf32", "bf16", "fp16"), group=MACHINE),
+        Option(str, "numeric precision of training", offers=("auto", "fp32", "tf32", "bf16", "fp16"), group=MACHINE),
     )
     threads: int = option(0, Option(int, "processor threads (default: all processors)", 1, 1024, group=MACHINE))
     seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=RUN))
@@ -159,7 +161,7 @@ class SampleConfig:
         "auto",
         Option(
             str,
-            "decoder; auto: compiled if possible, else numpy",
+            "decoder; auto takes compiled where possible, else numpy",
             offers=ENGINES,
             group=MACHINE,
         ),
@@ -186,7 +188,10 @@ class EvalConfig:
     precision: str = option(
         "fp32",
         Option(
-            str, "arithmetic of scoring (int8: decoder only)", offers=("fp32", "bf16", "fp16", "int8"), group=MACHINE
+            str,
+            "numeric precision of scoring (int8: decoder only)",
+            offers=("fp32", "bf16", "fp16", "int8"),
+            group=MACHINE,
         ),
     )
     threads: int = option(0, Option(int, "processor threads (default: as in training)", 1, 1024, group=MACHINE))

@@ -13,27 +13,32 @@ COMMANDS = [
     "train",
     "sample",
     "eval",
-    "perplexity",
     "score",
     "novelty",
     "compress",
     "decompress",
     "info",
     "verify",
+    "data",
     "data list",
     "data get",
     "doctor",
+    "help",
 ]
+ALIASES = {"perplexity": "eval"}
 HEAD = """# The command line
 
-Made by `make docs` from the commands themselves; do not edit.
+Made by `make docs` from the commands themselves. Do not edit it.
 
 Exit codes: 0 done; 1 the operation failed; 2 usage or configuration; 3 bad data; 4 bad, missing or no checkpoint;
 5 training diverged; 74 input or output; 129 hung up; 130 interrupted; 143 terminated. Results go to standard output,
-everything else to standard error, and a mistake is one line there. `--json` prints one object whose `schema` names the
+everything else to standard error, where an error is one line. `--json` prints one object whose `schema` names the
 command.
 
-`--config FILE.toml` takes every option of `train` by its name, with `-` or `_`; the command line wins:
+`charlm help COMMAND` prints what stands here. `charlm --install-completion` lets the shell complete commands, options,
+their values, and names of runs and corpora.
+
+`--config FILE.toml` takes every option of `train` by its name, with `-` or `_`. The command line wins:
 
 ```toml
 hidden = 256
@@ -45,10 +50,11 @@ time = "10m"
 
 def reference() -> str:
     """The whole page."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"
     commands = f"```\n{_help('')}\n```\n"
     sections = [f"## charlm {name}\n\n```\n{_help(name)}\n```\n" for name in COMMANDS]
-    return "\n".join([HEAD, commands, *sections])
+    aliases = [f"## charlm {alias}\n\nThe same as `charlm {name}`.\n" for alias, name in ALIASES.items()]
+    return "\n".join([HEAD, commands, *sections, *aliases])
 
 
 def _help(name: str) -> str:

@@ -84,7 +84,7 @@ def test_a_prime_from_standard_input_keeps_its_line_ends_and_stop_ends_the_sampl
     assert done.stdout.startswith(b"1\r\n2\n")
     assert 6 < len(done.stdout) < 400
     assert done.stdout.count(b"\n") == 2
-    assert b"1 character of the prime never stood in the training text" in done.stderr
+    assert b"1 character of the prime is not in the vocabulary" in done.stderr
 
 
 def test_a_traceback_on_request_keeps_the_exit_code(place: Path) -> None:

@@ -372,8 +372,8 @@ def test_nothing_is_written_when_anything_is_wrong(
         (74, "nothing.txt", command(place, "compress", "nothing.txt", "old")),
         (74, "no such folder", command(place, "compress", "text.txt", "nowhere/old")),
         (74, "is a folder", command(place, "compress", "text.txt", ".")),
-        (2, "to be read and to be written", command(place, "compress", "text.txt", "text.txt")),
-        (2, "the model itself", command(place, "compress", "text.txt", "runs/one/best.safetensors")),
+        (2, "an input and an output", command(place, "compress", "text.txt", "text.txt")),
+        (2, "an input and an output", command(place, "compress", "text.txt", "runs/one/best.safetensors")),
         (2, "--engine", [*command(place, "compress", "text.txt", "old"), "--engine", "steam"]),
     ]
     files = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}

@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from charlm.cli.command import FolderOption, Screen, command
-from charlm.config import SAMPLE_OPTIONS
-from charlm.errors import ConfigError, StorageError
-from charlm.options import Value, check_all
+from charlm.cli import complete
+from charlm.cli.command import FolderOption, JsonOption, Settings, command
+from charlm.cli.help import OUTPUT, WHICH
+from charlm.cli.outputs import Screen, check_outputs
+from charlm.config import DEFAULT_FOLDER, SAMPLE_OPTIONS
+from charlm.options import check_all
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
 
-_KEPT = "nothing was written"
-_ENGINE = {"engine": replace(SAMPLE_OPTIONS["engine"], offers=("auto", "compiled", "numpy"))}  # a GPU sums as it likes
-_Model = Annotated[str, typer.Option(help="file, run folder or run name", metavar="CHECKPOINT")]
-_Output = Annotated[str, typer.Option(help="where to write it; a file that is there is replaced", metavar="OUT")]
-_Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
+# Not cuda: a GPU need not add in the same order twice, and one bit of difference loses the text.
+_ENGINE: Final = {"engine": replace(SAMPLE_OPTIONS["engine"], offers=("auto", "compiled", "numpy"))}
+_Model = Annotated[
+    str,
+    typer.Option(
+        help="file, run folder or run name", metavar="CHECKPOINT", autocompletion=complete.runs, rich_help_panel=WHICH
+    ),
+]
+_Output = Annotated[
+    str, typer.Option(help="file to write; an existing one is replaced", metavar="OUT", rich_help_panel=OUTPUT)
+]
+
+
+def _check_engine(given: Mapping[str, object]) -> str:
+    return str(check_all(given, _ENGINE).get("engine", "auto"))
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "compress", _ENGINE, {"engine": "auto"})(compress)
-    command(app, "decompress", _ENGINE, {"engine": "the file's own"})(decompress)
+    command(app, "compress", Settings(_ENGINE, _check_engine, {"engine": "auto"}))(compress)
+    command(app, "decompress", Settings(_ENGINE, _check_engine, {"engine": "as compressed"}))(decompress)
 
 
 def compress(
     screen: Screen,
-    options: dict[str, Value],
+    engine: str,
     file: Annotated[str, typer.Argument(help="text to compress, - for standard input", metavar="FILE")],
     model: _Model,
     output: _Output,
-    checkpoints: FolderOption = "checkpoints",
-    as_json: _Json = False,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    as_json: JsonOption = False,
 ) -> None:
-    """Compress a text with a model's probabilities, to about the bits that the model charges for it.
+    """Compress a text with the probabilities of a model.
 
-    It takes the same model, engine and machine to get the text back, exactly.
+    The file has about as many bits as the model's negative log2-likelihood of the text (entropy coding). To
+    decompress it, the same model, engine and kind of machine are needed.
     """
-    engine = str(check_all(options, _ENGINE).get("engine", "auto"))
-    _check_output(file, output)
+    check_outputs([output], [file])
 
     from charlm import compression
     from charlm.storage.checkpoint import finite
     from charlm.text.corpus import read_text
 
     text = read_text(file)
-    opened = _opened(model, checkpoints, output)
+    opened = _open(model, checkpoints, output)
     done = compression.compress(opened.checkpoint, text, engine=engine)
     screen.write_file(output, done.data)
     if as_json:
@@ -69,27 +81,29 @@ def compress(
         return
     bits = done.bits_per_character
     rate = "" if bits is None else f", {bits:.4f} bits per character"
-    print(f"{done.bytes:,} bytes of text in {len(done.data):,}{rate}")  # noqa: T201
+    screen.print(f"compressed {done.bytes:,} bytes to {len(done.data):,}{rate}")
 
 
 def decompress(
     screen: Screen,
-    options: dict[str, Value],
-    file: Annotated[str, typer.Argument(help="what compress wrote, - for standard input", metavar="FILE")],
+    engine: str,
+    file: Annotated[str, typer.Argument(help="file that compress wrote, - for standard input", metavar="FILE")],
     model: _Model,
     output: _Output,
-    checkpoints: FolderOption = "checkpoints",
-    as_json: _Json = False,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    as_json: JsonOption = False,
 ) -> None:
-    """Get back the text that was compressed, with the same model; nothing is written unless it is that text exactly."""
-    engine = str(check_all(options, _ENGINE).get("engine", "auto"))
-    _check_output(file, output)
+    """Restore a compressed text, with the same model.
+
+    The text is checked against a hash in the file. Unless it is exactly the original, nothing is written.
+    """
+    check_outputs([output], [file])
 
     from charlm import compression
     from charlm.text.corpus import read_bytes
 
     data = read_bytes(file)
-    opened = _opened(model, checkpoints, output)
+    opened = _open(model, checkpoints, output)
     text = compression.decompress(opened.checkpoint, data, engine=engine)
     raw = text.encode()
     screen.write_file(output, raw)
@@ -105,21 +119,10 @@ def decompress(
         )
 
 
-def _check_output(file: str, output: str) -> None:
-    """Refuse what could only fail, or destroy something, after all has been computed."""
-    real = os.path.realpath(output)
-    if file != "-" and real == os.path.realpath(file):
-        raise ConfigError(f"{output} is to be read and to be written", kept=_KEPT, hint="choose another name")
-    if not os.path.isdir(os.path.dirname(real)):
-        raise StorageError(f"cannot write {output}: no such folder", kept=_KEPT, hint="make it, or choose another")
-    if os.path.isdir(real):
-        raise StorageError(f"cannot write {output}: it is a folder", kept=_KEPT, hint="name a file in it")
-
-
-def _opened(model: str, checkpoints: str, output: str) -> LanguageModel:
+def _open(model: str, checkpoints: str, output: str) -> LanguageModel:
+    """The model, which must not be the output."""
     from charlm import api
 
-    opened = api.load(model, checkpoints=checkpoints)
-    if os.path.realpath(opened.path) == os.path.realpath(output):
-        raise ConfigError(f"{output} is the model itself", kept=_KEPT, hint="choose another name")
+    opened = api.open_model(model, checkpoints=checkpoints)
+    check_outputs([output], [opened.path])
     return opened

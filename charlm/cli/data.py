@@ -3,74 +3,78 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from charlm.cli import signals
-from charlm.cli.command import Screen, command
+from charlm.cli import complete, signals
+from charlm.cli.command import JsonOption, command
+from charlm.cli.help import OUTPUT, Group
+from charlm.cli.outputs import Screen
 
 
 def register(app: typer.Typer) -> None:
-    data = typer.Typer(rich_markup_mode=None, help="Corpora that charlm knows by name.")
+    data = typer.Typer(cls=Group, rich_markup_mode=None, help="List or fetch corpora that charlm knows by name.")
     app.add_typer(data, name="data")
+    command(data, "list")(list_)
+    command(data, "get")(get)
 
-    @command(data, "list")
-    def list_(
-        screen: Screen,
-        options: dict[str, Any],  # noqa: ARG001
-        as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
-    ) -> None:
-        """List known corpora with their sizes, licences and SHA-256."""
-        from charlm.text.known import KNOWN
 
-        if as_json:
-            fields = ("name", "about", "licence", "source", "bytes", "sha256")
-            screen.json(
-                "data",
-                corpora=[{field: getattr(corpus, field) or None for field in fields} for corpus in KNOWN.values()],
-            )
-            return
-        from charlm.report.console import facts
+def list_(screen: Screen, as_json: JsonOption = False) -> None:
+    """List known corpora with their sizes, licences and SHA-256."""
+    from charlm.text.known import KNOWN
 
-        for corpus in KNOWN.values():
-            size = f"{corpus.bytes:,} bytes" if corpus.bytes else "about 465,000 bytes"
-            digest = corpus.sha256 or "depends on the version of Python"
-            facts(
-                screen.out,
-                [(corpus.name, corpus.about), ("", f"{size}; {corpus.licence}; {corpus.source}"), ("", digest)],
-            )
+    if as_json:
+        fields = ("name", "about", "licence", "source", "bytes", "sha256")
+        screen.json(
+            "data",
+            corpora=[{field: getattr(corpus, field) or None for field in fields} for corpus in KNOWN.values()],
+        )
+        return
+    from charlm.report.console import facts
 
-    @command(data, "get")
-    def get(
-        screen: Screen,
-        options: dict[str, Any],  # noqa: ARG001
-        name: Annotated[str, typer.Argument(help="one of charlm data list", show_default=False)],
-        to: Annotated[str, typer.Option(help="folder to put it in", metavar="DIR")] = "data",
-        as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
-    ) -> None:
-        """Put a known corpus into data/NAME.txt and print its path."""
-        import hashlib
+    for corpus in KNOWN.values():
+        size = f"{corpus.bytes:,} bytes" if corpus.bytes else "about 465,000 bytes"
+        digest = corpus.sha256 or "depends on the version of Python"
+        facts(
+            screen.out,
+            [(corpus.name, corpus.about), ("", f"{size}; {corpus.licence}; {corpus.source}"), ("", digest)],
+        )
 
-        from charlm.errors import StorageError
-        from charlm.storage.durable import make_folder, write_durably
-        from charlm.text.known import fetch, find_corpus
 
-        corpus = find_corpus(name)
-        path = Path(to) / f"{corpus.name}.txt"
-        with signals.scratch():
-            content = fetch(corpus)
-        with signals.held():
-            try:
-                make_folder(path.parent)
-            except OSError as error:
-                kept = "nothing was written"
-                raise StorageError(f"cannot make {path.parent}: {error.strerror}", kept=kept) from error
-            write_durably(path, content)
-        screen.note(f"{corpus.about}; {corpus.licence}; from {corpus.source}")
-        if as_json:
-            screen.json(
-                "data", name=corpus.name, path=str(path), bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
-            )
-        else:
-            print(path)  # noqa: T201
+def get(
+    screen: Screen,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="a name that charlm data list shows", autocompletion=complete.corpora),
+    ],
+    to: Annotated[str, typer.Option(help="folder to write it to", metavar="DIR", rich_help_panel=OUTPUT)] = "data",
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a known corpus and print the path of its file.
+
+    Writes DIR/NAME.txt. The download is checked by its SHA-256.
+    """
+    import hashlib
+
+    from charlm.errors import StorageError
+    from charlm.storage.durable import make_folder, write_durably
+    from charlm.text.known import fetch, find_corpus
+
+    corpus = find_corpus(name)
+    path = Path(to) / f"{corpus.name}.txt"
+    with signals.scratch():
+        content = fetch(corpus)
+    with signals.held():
+        try:
+            make_folder(path.parent)
+        except OSError as error:
+            kept = "nothing was written"
+            raise StorageError(f"cannot make {path.parent}: {error.strerror}", kept=kept) from error
+        write_durably(path, content)
+    screen.note(f"{corpus.about}; {corpus.licence}; from {corpus.source}")
+    if as_json:
+        digest = hashlib.sha256(content).hexdigest()
+        screen.json("data", name=corpus.name, path=str(path), bytes=len(content), sha256=digest)
+    else:
+        screen.print(str(path))

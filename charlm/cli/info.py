@@ -5,65 +5,74 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cli.command import CheckpointArgument, FolderOption, Screen, command
+from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, command
+from charlm.cli.outputs import Screen
+from charlm.config import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
 
 
 def register(app: typer.Typer) -> None:
-    @command(app, "info")
-    def info(
-        screen: Screen,
-        options: dict[str, Any],  # noqa: ARG001
-        checkpoint: CheckpointArgument = None,
-        checkpoints: FolderOption = "checkpoints",
-        as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
-    ) -> None:
-        """Tell what is in a checkpoint: architecture, vocabulary, text, training history, best score."""
-        path, loaded = _opened(screen, checkpoint, checkpoints)
-        if as_json:
-            screen.json("info", checkpoint=str(path), **_record(loaded))
-        else:
-            from charlm.report.console import facts
+    command(app, "info")(info)
+    command(app, "verify")(verify)
 
-            facts(screen.out, [("checkpoint", str(path)), *_lines(loaded)])
 
-    @command(app, "verify")
-    def verify(
-        screen: Screen,
-        options: dict[str, Any],  # noqa: ARG001
-        checkpoint: CheckpointArgument = None,
-        checkpoints: FolderOption = "checkpoints",
-        as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
-    ) -> None:
-        """Check a checkpoint: its hash, the names and shapes of its tensors, and that every number is finite."""
-        path, loaded = _opened(screen, checkpoint, checkpoints)
-        arrays = {**loaded.weights, **loaded.tensors}
-        numbers = sum(array.size for array in arrays.values())
-        if as_json:
-            screen.json(
-                "verify",
-                checkpoint=str(path),
-                whole=True,
-                tensors=len(arrays),
-                numbers=numbers,
-                state_sha256=loaded.state_sha256,
-            )
-        else:
-            from charlm.report.console import paragraphs
+def info(
+    screen: Screen,
+    checkpoint: CheckpointArgument = None,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a checkpoint holds.
 
-            paragraphs(
-                screen.out,
-                [
-                    f"{path} is whole: its SHA-256 matches, {len(arrays)} tensors have the shapes they should, "
-                    f"{numbers:,} numbers are finite."
-                ],
-            )
+    That is its architecture, vocabulary, corpus, training history and best validation loss.
+    """
+    path, loaded = _opened(screen, checkpoint, checkpoints)
+    if as_json:
+        screen.json("info", checkpoint=str(path), **_record(loaded))
+    else:
+        from charlm.report.console import facts
+
+        facts(screen.out, [("checkpoint", str(path)), *_lines(loaded)])
+
+
+def verify(
+    screen: Screen,
+    checkpoint: CheckpointArgument = None,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a checkpoint is intact.
+
+    Checks its hash, the names and shapes of its tensors, and that every number is finite.
+    """
+    path, loaded = _opened(screen, checkpoint, checkpoints)
+    arrays = {**loaded.weights, **loaded.tensors}
+    numbers = sum(array.size for array in arrays.values())
+    if as_json:
+        screen.json(
+            "verify",
+            checkpoint=str(path),
+            whole=True,
+            tensors=len(arrays),
+            numbers=numbers,
+            state_sha256=loaded.state_sha256,
+        )
+    else:
+        from charlm.report.console import paragraphs
+
+        paragraphs(
+            screen.out,
+            [
+                f"{path} is whole: its SHA-256 matches, {len(arrays)} tensors have the shapes they should, "
+                f"{numbers:,} numbers are finite."
+            ],
+        )
 
 
 def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkpoint]:

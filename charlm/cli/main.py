@@ -6,19 +6,29 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from charlm import __version__
 from charlm.cli import compress, data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
+from charlm.cli.help import Command, Group, show
 from charlm.errors import CharlmError, StorageError
 from charlm.report.words import one_line
 
+EXAMPLES: Final = """\
+Examples:
+  charlm train corpus.txt --time 2m
+  charlm sample --prime "Once upon a time"
+  charlm eval --baselines
+  charlm help train"""
+
 app = typer.Typer(
     name="charlm",
+    cls=Group,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXAMPLES,
 )
 
 
@@ -34,52 +44,55 @@ def charlm(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
     ] = False,
 ) -> None:
-    """A character-level language-model workbench: train, sample and score recurrent networks on your own text."""
+    """A workbench for character-level language models: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, info, novelty, compress, data, doctor):
+for module in (train, sample, evaluate, score, novelty, compress, info, data, doctor):
     module.register(app)
+app.command("help", cls=Command)(show)
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
     """Run one command line; returns the exit code. Whatever goes wrong is one line on standard error."""
-    show = "--traceback" in arguments
+    traced = "--traceback" in arguments
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="charlm", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except SystemExit as end:
         if isinstance(end.__context__, OSError):  # typer's answer to a reader that has gone
-            return _output_failed(end.__context__, show)
+            return _output_failed(end.__context__, traced)
         return end.code if isinstance(end.code, int) else CharlmError.exit_code
     except CharlmError as error:
-        return _fail(error, str(error), error.exit_code, show)
+        return _fail(error, str(error), error.exit_code, traced)
     except typer.TyperException as error:
-        return _fail(error, f"{error.format_message().rstrip('.')}; charlm --help lists all", error.exit_code, show)
+        from charlm.cli import suggest
+
+        return _fail(error, suggest.explain(error), error.exit_code, traced)
     except OSError as error:
-        return _output_failed(error, show)
+        return _output_failed(error, traced)
     except Exception as error:  # noqa: BLE001 - the last boundary
-        return _fail(error, _unforeseen(error), CharlmError.exit_code, show)
+        return _fail(error, _unforeseen(error), CharlmError.exit_code, traced)
 
 
-def _output_failed(error: OSError, show: bool) -> int:
+def _output_failed(error: OSError, traced: bool) -> int:
     """Nobody reads what standard output says, or it cannot be written; what is left in its buffer is let go."""
     streams.drop_output()
     if streams.reader_has_gone(error):
         return 0
-    return _fail(error, f"input or output failed: {error}", StorageError.exit_code, show)
+    return _fail(error, f"input or output failed: {error}", StorageError.exit_code, traced)
 
 
 def _unforeseen(error: Exception) -> str:
-    """Memory that ran out, on the processor or on a GPU, or else a bug of ours, in one line."""
+    """Memory that ran out, on the processor or on a GPU, or else an error of charlm's own, in one line."""
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
         return "there is not enough memory; for training, try a smaller --batch, --bptt or --hidden"
-    return f"this is a bug of charlm's: {type(error).__name__}: {error}; --traceback shows where"
+    return f"internal error (please report): {type(error).__name__}: {error}; --traceback shows where"
 
 
-def _fail(error: BaseException, text: str, code: int, show: bool) -> int:
+def _fail(error: BaseException, text: str, code: int, traced: bool) -> int:
     signals.settle()  # this is the last word
-    if show:
+    if traced:
         traceback.print_exception(error)
     print(f"charlm: {one_line(text)}", file=sys.stderr)  # noqa: T201
     return code

@@ -5,80 +5,114 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from charlm.cli.command import CheckpointArgument, CorpusOption, FolderOption, Screen, command
-from charlm.config import SAMPLE_OPTIONS, SampleConfig, check_sample
+from charlm.cli.command import CheckpointArgument, CorpusOption, FolderOption, JsonOption, Settings, command
+from charlm.cli.help import OUTPUT
+from charlm.cli.outputs import Screen
+from charlm.config import DEFAULT_FOLDER, SAMPLE_OPTIONS, SAMPLING, SampleConfig, check_sample
 from charlm.errors import ConfigError
-from charlm.options import Value
 from charlm.report.words import visible
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel
+    from charlm.text.overlap import Novelty
+
+_SETTINGS: Final = Settings(SAMPLE_OPTIONS, check_sample, asdict(SampleConfig()))
 
 
 def register(app: typer.Typer) -> None:
-    @command(app, "sample", SAMPLE_OPTIONS, asdict(SampleConfig()))
-    def sample(
-        screen: Screen,
-        options: dict[str, Value],
-        checkpoint: CheckpointArgument = None,
-        prime: Annotated[str | None, typer.Option(help="text to go on from", metavar="TEXT")] = None,
-        prime_file: Annotated[
-            str | None, typer.Option(help="file with the text to go on from; - for standard input", metavar="FILE")
-        ] = None,
-        stop: Annotated[str | None, typer.Option(help="end a sample before this text", metavar="TEXT")] = None,
-        no_echo: Annotated[bool, typer.Option("--no-echo", help="do not print the prime before the sample")] = False,
-        raw: Annotated[
-            bool, typer.Option("--raw", help="on a terminal, too, print control characters as they are")
-        ] = False,
-        novelty: Annotated[
-            bool, typer.Option("--novelty", help="tell, too, how much of it stands in the training text")
-        ] = False,
-        corpus: CorpusOption = None,
-        checkpoints: FolderOption = "checkpoints",
-        as_json: Annotated[bool, typer.Option("--json", help="print the samples as JSON")] = False,
-    ) -> None:
-        """Write text, character by character, to standard output."""
-        config = check_sample(options)
-        text = _prime(prime, prime_file)
+    command(app, "sample", _SETTINGS)(sample)
 
-        from charlm import api
-        from charlm.generation.generate import collect
-        from charlm.storage.provenance import training_index
 
-        model = api.load(checkpoint, checkpoints=checkpoints)
-        if checkpoint is None:
-            screen.note_newest(model.path)
-        unseen = len(model.tokenizer.encode(text).escaped)
-        if unseen:
-            screen.note(
-                f"{unseen} character{'s' * (unseen != 1)} of the prime never stood in the training text; "
-                "each reads as an average one"
-            )
-        index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
-        echo = "" if no_echo else text
-        pieces = model.stream(config, prime=text, stop=stop or "")
-        if config.count == 1 and not as_json:
-            samples = [_stream((piece.text for piece in pieces), echo, raw=raw)]
-        else:
-            samples = list(collect(pieces, config.count))
-        judged = [index.novelty(sample) for sample in samples] if index else []
-        if as_json:
-            screen.json(
-                "sample",
-                checkpoint=str(model.path),
-                prime=text,
-                samples=[echo + sample for sample in samples],
-                **({"novelty": [found.record() for found in judged]} if novelty else {}),
-                **{k: v for k, v in asdict(config).items() if k != "count"},
-            )
-            return
-        if config.count > 1:
-            _several([echo + sample for sample in samples], raw=raw)
-        for found in judged:
-            from charlm.report.overlap import novelty_report
+def sample(
+    screen: Screen,
+    config: SampleConfig,
+    checkpoint: CheckpointArgument = None,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    corpus: CorpusOption = None,
+    prime: Annotated[
+        str | None, typer.Option(help="text to continue", metavar="TEXT", rich_help_panel=SAMPLING)
+    ] = None,
+    prime_file: Annotated[
+        str | None,
+        typer.Option(
+            help="file with the text to continue, - for standard input", metavar="FILE", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(help="end the sample before this text", metavar="TEXT", rich_help_panel=SAMPLING)
+    ] = None,
+    no_echo: Annotated[
+        bool, typer.Option("--no-echo", help="do not print the prime before the sample", rich_help_panel=OUTPUT)
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="print control characters unchanged in a terminal", rich_help_panel=OUTPUT)
+    ] = False,
+    novelty: Annotated[
+        bool,
+        typer.Option(
+            "--novelty", help="also show how much the sample copies from the training text", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate text, one character at a time.
 
-            novelty_report(screen.err, found)
+    The text goes to standard output as it is generated. Several samples are separated by NUL bytes in a pipe and by a
+    line in a terminal.
+    """
+    text = _prime(prime, prime_file)
+
+    from charlm import api
+    from charlm.generation.generate import collect
+    from charlm.storage.provenance import training_index
+
+    model = api.open_model(checkpoint, checkpoints=checkpoints)
+    if checkpoint is None:
+        screen.note_newest(model.path)
+    _note_unseen(screen, model, text)
+    index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
+    echo = "" if no_echo else text
+    pieces = model.stream(config, prime=text, stop=stop or "")
+    streamed = config.count == 1 and not as_json
+    if streamed:
+        samples = [_stream((piece.text for piece in pieces), echo, raw=raw)]
+    else:
+        samples = list(collect(pieces, config.count))
+    novelties = [index.novelty(generated) for generated in samples] if index else None
+    whole = [echo + generated for generated in samples]
+    if as_json:
+        _print_json(screen, model, config, text, whole, novelties)
+        return
+    if not streamed:
+        _several(whole, raw=raw)
+    for found in novelties or ():
+        from charlm.report.overlap import novelty_report
+
+        novelty_report(screen.err, found)
+
+
+def _note_unseen(screen: Screen, model: LanguageModel, prime: str) -> None:
+    """How many characters of the prime the model has never seen."""
+    if unseen := len(model.tokenizer.encode(prime).escaped):
+        verb = "s of the prime are" if unseen > 1 else " of the prime is"
+        screen.note(f"{unseen} character{verb} not in the vocabulary; read as the mean embedding")
+
+
+def _print_json(
+    screen: Screen,
+    model: LanguageModel,
+    config: SampleConfig,
+    prime: str,
+    samples: list[str],
+    novelties: list[Novelty] | None,
+) -> None:
+    found = {} if novelties is None else {"novelty": [novelty.record() for novelty in novelties]}
+    options = {name: value for name, value in asdict(config).items() if name != "count"}
+    screen.json("sample", checkpoint=str(model.path), prime=prime, samples=samples, **found, **options)
 
 
 def _prime(text: str | None, path: str | None) -> str:

@@ -2,112 +2,136 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from charlm.cli.command import CheckpointArgument, FolderOption, Screen, command
-from charlm.config import EVAL_OPTIONS, EvalConfig, check_eval
-from charlm.errors import CharlmError, ConfigError, StorageError
-from charlm.options import Value
+from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, Settings, command
+from charlm.cli.evaluate import SETTINGS
+from charlm.cli.help import OUTPUT, WHICH
+from charlm.cli.outputs import STDOUT, Screen, check_outputs, check_picture
+from charlm.config import DEFAULT_FOLDER, EvalConfig
+from charlm.errors import ConfigError
+from charlm.options import Option, check_all
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.report.surprisal import Scored
 
-_STDOUT = "-"
 _KEPT = "nothing was read or written"
 
 
+class _Files(NamedTuple):
+    """The files that are wanted."""
+
+    html: str | None
+    csv: str | None
+    plot: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """All but standard output."""
+        return [path for path in self if path is not None and path != STDOUT]
+
+
+class _Config(NamedTuple):
+    """The options, checked."""
+
+    evaluation: EvalConfig
+    words: int
+
+
+_WORDS: Final = {"words": Option(int, "number of least expected words to list", 0, 1000, group=OUTPUT)}
+
+
+def _check_options(given: Mapping[str, object]) -> _Config:
+    """Those of `charlm eval`, and how many words to list."""
+    words = check_all({name: value for name, value in given.items() if name in _WORDS}, _WORDS)
+    others = {name: value for name, value in given.items() if name not in _WORDS}
+    return _Config(SETTINGS.check(others), int(words.get("words", 10)))
+
+
 def register(app: typer.Typer) -> None:
-    command(app, "score", EVAL_OPTIONS, asdict(EvalConfig()) | {"threads": None})(score)
+    settings = Settings({**SETTINGS.options, **_WORDS}, _check_options, {**SETTINGS.defaults, "words": 10})
+    command(app, "score", settings)(score)
 
 
 def score(
     screen: Screen,
-    options: dict[str, Value],
+    config: _Config,
     text: Annotated[
         list[str],
-        typer.Option(help="text to score, - for standard input; may be repeated", metavar="FILE", show_default=False),
+        typer.Option(
+            help="text to score, - for standard input; may be repeated", metavar="FILE", rich_help_panel=WHICH
+        ),
     ],
     checkpoint: CheckpointArgument = None,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
     html: Annotated[
-        str | None, typer.Option(help="write one self-contained page, with the likeliest characters", metavar="FILE")
+        str | None,
+        typer.Option(
+            help="write a self-contained page: each character's bits and its likeliest alternatives",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     csv: Annotated[
-        str | None, typer.Option(help="write each character's bits; - for standard output", metavar="FILE")
+        str | None,
+        typer.Option(
+            help="write a row for each character; - for standard output", metavar="FILE", rich_help_panel=OUTPUT
+        ),
     ] = None,
     plot: Annotated[
         str | None,
-        typer.Option(help="draw bits along the text, and by place since a cold start (.png, .svg)", metavar="FILE"),
+        typer.Option(
+            help="draw bits along the text and by length of context (.png or .svg)",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    words: Annotated[int, typer.Option(help="how many of the worst words to list", metavar="N", min=0)] = 10,
-    checkpoints: FolderOption = "checkpoints",
-    as_json: Annotated[bool, typer.Option("--json", help="print all figures as JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Tell how many bits each character of a text costs a model: coloured on a terminal, by line in a pipe.
+    """Show the surprisal of every character of a text.
 
-    Totals and the worst words follow. Where a file is written, the text itself is not printed. Texts are read in one
-    exact pass.
+    Surprisal is the character's negative log2-probability under the model, in bits: coloured in a terminal, summed by
+    line in a pipe. Totals and the least expected words follow. With --html, --csv or --plot the text itself is not
+    printed. Texts are always scored in one pass.
     """
-    check_eval(options)
-    _check_outputs(text, html, csv, plot, as_json=as_json)
+    files = _Files(html, csv, plot)
+    _check(text, files, as_json=as_json)
 
     from charlm import api
     from charlm.text.corpus import read_text
 
     texts = [(name, read_text(name)) for name in text]
-    model = api.load(checkpoint, checkpoints=checkpoints, **options)
+    model = api.open_model(checkpoint, config.evaluation, checkpoints=checkpoints)
     if checkpoint is None:
         screen.note_newest(model.path)
     scored = _scored(model, texts, alternatives=html is not None, losses=bool(html or plot or as_json))
-    _write_files(screen, model, scored, html, csv, plot, words)
+    _write(screen, model, scored, files, config.words)
     if as_json:
-        screen.json("score", checkpoint=str(model.path), results=[_record(one, words) for one in scored])
-    elif csv == _STDOUT:
+        screen.json("score", checkpoint=str(model.path), results=[_record(one, config.words) for one in scored])
+    elif csv == STDOUT:
         from charlm.report.surprisal import character_csv
 
-        print(character_csv(scored), end="")  # noqa: T201
+        screen.print(character_csv(scored), end="")
     else:
         from charlm.report.surprisal import surprisal_report
 
-        surprisal_report(screen.out, scored, words=words, show_text=not (html or csv or plot))
+        surprisal_report(screen.out, scored, words=config.words, show_text=not any(files))
 
 
-def _check_outputs(texts: Sequence[str], html: str | None, csv: str | None, plot: str | None, *, as_json: bool) -> None:
+def _check(texts: Sequence[str], files: _Files, *, as_json: bool) -> None:
     """Refuse what could only fail, or destroy something, after all has been computed."""
-    if list(texts).count("-") > 1:
+    if texts.count("-") > 1:
         raise ConfigError("standard input (-) can be read only once", kept=_KEPT)
-    if as_json and csv == _STDOUT:
-        raise ConfigError("--json and --csv - both want standard output", kept=_KEPT, hint="give --csv a file")
-    outputs = [path for path in (html, None if csv == _STDOUT else csv, plot) if path is not None]
-    known = [os.path.realpath(path) for path in outputs]
-    if len(set(known)) < len(known):
-        raise ConfigError(f"two outputs have the same name: {', '.join(outputs)}", kept=_KEPT)
-    for path, real in zip(outputs, known, strict=True):
-        if real in (os.path.realpath(name) for name in texts if name != "-"):
-            raise ConfigError(f"{path} is to be read and to be written", kept=_KEPT, hint="choose another name")
-        if not os.path.isdir(os.path.dirname(real)):
-            raise StorageError(f"cannot write {path}: no such folder", kept=_KEPT, hint="make it, or choose another")
-        if os.path.isdir(real):
-            raise StorageError(f"cannot write {path}: it is a folder", kept=_KEPT, hint="name a file in it")
-    if plot is not None:
-        if _kind(plot) not in ("png", "svg"):
-            raise ConfigError(f"--plot must end in .png or .svg, not {plot}", kept=_KEPT)
-        from charlm.report import plots
-
-        if not plots.available():
-            raise CharlmError(
-                f"no {plot}: matplotlib is not installed", kept="nothing was written", hint="pip install matplotlib"
-            )
-
-
-def _kind(plot: str) -> str:
-    return Path(plot).suffix.lower().removeprefix(".")
+    if as_json and files.csv == STDOUT:
+        raise ConfigError("--json and --csv - both write to standard output", kept=_KEPT, hint="give --csv a file")
+    check_outputs(files.names, texts)
+    if files.plot is not None:
+        check_picture("--plot", files.plot)
 
 
 def _scored(
@@ -124,27 +148,20 @@ def _scored(
     return scored
 
 
-def _write_files(
-    screen: Screen,
-    model: LanguageModel,
-    scored: Sequence[Scored],
-    html: str | None,
-    csv: str | None,
-    plot: str | None,
-    words: int,
-) -> None:
-    if html is not None:
+def _write(screen: Screen, model: LanguageModel, scored: Sequence[Scored], files: _Files, words: int) -> None:
+    if files.html is not None:
         from charlm.report.page.page import page
 
-        screen.write_file(html, page(str(model.path), scored, model.tokenizer, words=words).encode())
-    if csv is not None and csv != _STDOUT:
+        screen.write_file(files.html, page(str(model.path), scored, model.tokenizer, words=words).encode())
+    if files.csv is not None and files.csv != STDOUT:
         from charlm.report.surprisal import character_csv
 
-        screen.write_file(csv, character_csv(scored).encode())
-    if plot is not None:
+        screen.write_file(files.csv, character_csv(scored).encode())
+    if files.plot is not None:
         from charlm.report.plots import surprisal_curves
 
-        screen.write_file(plot, surprisal_curves(scored, _kind(plot)) or b"")
+        kind = Path(files.plot).suffix.lower().removeprefix(".")
+        screen.write_file(files.plot, surprisal_curves(scored, kind) or b"")
 
 
 def _record(one: Scored, words: int) -> dict[str, object]:

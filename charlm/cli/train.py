@@ -8,91 +8,134 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from charlm.cli import signals
-from charlm.cli.command import Screen, command
-from charlm.config import AUTOMATIC, TRAIN_OPTIONS, Config, check_train, merge, read_toml
+from charlm.cli import complete, signals
+from charlm.cli.command import JsonOption, Settings, command
+from charlm.cli.outputs import Screen
+from charlm.config import AUTOMATIC, DEFAULT_FOLDER, RUN, TEXT, TRAIN_OPTIONS, Config, check_train, merge, read_toml
 from charlm.errors import ConfigError
 from charlm.report.words import one_line
 
 if TYPE_CHECKING:
     from charlm.api import Trained
 
-_FOLDER = "checkpoints"
+_SETTINGS = Settings(
+    TRAIN_OPTIONS,
+    dict,  # checked when the options of --config are beside them
+    {name: value for name, value in Config().flat().items() if name not in AUTOMATIC},
+)
 
 
 def register(app: typer.Typer) -> None:
-    defaults = {name: value for name, value in Config().flat().items() if name not in AUTOMATIC}
+    command(app, "train", _SETTINGS)(train)
 
-    @command(app, "train", TRAIN_OPTIONS, defaults)
-    def train(
-        screen: Screen,
-        options: dict[str, object],
-        corpus: Annotated[
-            list[str] | None,
-            typer.Argument(help="files, folders (recursively), or - for standard input", show_default=False),
-        ] = None,
-        name: Annotated[
-            str | None, typer.Option(help="name of the run (default: the first corpus's stem)", metavar="NAME")
-        ] = None,
-        checkpoints: Annotated[
-            str | None, typer.Option(help="folder of all runs (default: checkpoints)", metavar="DIR")
-        ] = None,
-        preset: Annotated[str | None, typer.Option(help="a named set of options", metavar="josef-k")] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped, exactly")] = False,
-        init_from: Annotated[
-            str | None, typer.Option(help="start from another model's weights", metavar="CHECKPOINT")
-        ] = None,
-        config: Annotated[
-            str | None, typer.Option(help="options by name in a TOML file; the command line wins", metavar="FILE")
-        ] = None,
-        force: Annotated[bool, typer.Option("--force", help="replace a run of that name")] = False,
-        allow_data_change: Annotated[
-            bool, typer.Option("--allow-data-change", help="resume although the text has changed")
-        ] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="print the final record as JSON")] = False,
-    ) -> None:
-        """Train a model on text. What is not set is chosen by the text's length and the machine, with reasons."""
-        own: dict[str, str | None] = {
-            "name": name,
-            "checkpoints": checkpoints,
-            "preset": preset,
-            "init_from": init_from,
-        }
-        switches = {"resume": resume, "force": force, "allow_data_change": allow_data_change}
-        if config is not None:
-            table = read_toml(Path(config))
-            texts = {key: _typed(key, table.pop(key, None), str) for key in own}
-            own = {key: value if value is not None else texts[key] for key, value in own.items()}
-            switches = {key: on or bool(_typed(key, table.pop(key, None), bool)) for key, on in switches.items()}
-            options = merge(table, options)
-        checked = check_train(options)
 
-        from charlm import api
-        from charlm.report.progress import Progress
-        from charlm.training.events import Event, Saved, Writing
+def train(
+    screen: Screen,
+    options: dict[str, object],
+    corpus: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CORPUS",
+            help="text files, folders of them (searched recursively), or - for standard input",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="name of the run (default: the first corpus's, without its suffix)",
+            metavar="NAME",
+            autocompletion=complete.runs,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(help=f"folder of all runs (default: {DEFAULT_FOLDER})", metavar="DIR", rich_help_panel=RUN),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="named set of options: the Josef K. demo of the lecture",
+            metavar="josef-k",
+            autocompletion=complete.presets,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="TOML file of options by name; the command line wins", metavar="FILE.toml", rich_help_panel=RUN
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue a run exactly where it stopped", rich_help_panel=RUN)
+    ] = False,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            help="start from the weights of another model (fine-tuning)",
+            metavar="CHECKPOINT",
+            autocompletion=complete.runs,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace an existing run of the same name", rich_help_panel=RUN)
+    ] = False,
+    allow_data_change: Annotated[
+        bool,
+        typer.Option("--allow-data-change", help="resume even though the text has changed", rich_help_panel=RUN),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on text.
 
-        progress = Progress(screen.err, quiet=screen.quiet)
-        with signals.training(progress.abandon) as stop, progress:
+    Options for which no default is given below are chosen to suit the text and the machine; the run starts by printing
+    them with the reasons. Without --epochs, --steps or --time, training takes at most ten minutes, and stops early when
+    the validation loss no longer improves.
+    """
+    own: dict[str, str | None] = {
+        "name": name,
+        "checkpoints": checkpoints,
+        "preset": preset,
+        "init_from": init_from,
+    }
+    switches = {"resume": resume, "force": force, "allow_data_change": allow_data_change}
+    if config is not None:
+        table = read_toml(Path(config))
+        texts = {key: _typed(key, table.pop(key, None), str) for key in own}
+        own = {key: value if value is not None else texts[key] for key, value in own.items()}
+        switches = {key: on or bool(_typed(key, table.pop(key, None), bool)) for key, on in switches.items()}
+        options = merge(table, options)
+    checked = check_train(options)
 
-            def follow(event: Event) -> None:
-                progress(event)
-                if isinstance(event, Writing):
-                    stop.writing()
-                if isinstance(event, Saved):
-                    stop.saved(*_going_on(event.step, event.path))
+    from charlm import api
+    from charlm.report.progress import Progress
+    from charlm.training.events import Event, Saved, Writing
 
-            request = api.TrainingRequest(
-                corpus=tuple(corpus or ()),
-                options=checked,
-                name=own["name"],
-                checkpoints=own["checkpoints"] or _FOLDER,
-                preset=own["preset"],
-                init_from=own["init_from"],
-                **switches,
-            )
-            trained = api.run(request, on_event=follow, stop=stop)
-            stop.finish(*_going_on(trained.result.steps, trained.run.last))
-        _report(screen, trained, as_json)
+    progress = Progress(screen.err, quiet=screen.quiet)
+    with signals.training(progress.abandon) as stop, progress:
+
+        def follow(event: Event) -> None:
+            progress(event)
+            if isinstance(event, Writing):
+                stop.writing()
+            if isinstance(event, Saved):
+                stop.saved(*_going_on(event.step, event.path))
+
+        request = api.TrainingRequest(
+            corpus=tuple(corpus or ()),
+            options=checked,
+            name=own["name"],
+            checkpoints=own["checkpoints"] or DEFAULT_FOLDER,
+            preset=own["preset"],
+            init_from=own["init_from"],
+            **switches,
+        )
+        trained = api.run(request, on_event=follow, stop=stop)
+        stop.finish(*_going_on(trained.result.steps, trained.run.last))
+    _report(screen, trained, as_json)
 
 
 def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
@@ -128,7 +171,7 @@ def _draw_curves(screen: Screen, trained: Trained) -> bool:
 def _going_on(step: int, path: Path) -> tuple[str, str]:
     """What is on the disk, and how to go on from there."""
     folder = path.parent
-    where = "" if str(folder.parent) == _FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
+    where = "" if str(folder.parent) == DEFAULT_FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
     command = f"charlm train --resume --name {shlex.quote(folder.name)}{where}"
     return one_line(f"step {step:,} is saved in {path}"), one_line(f"go on with {command}")
 

@@ -22,13 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from charlm.config import Config
+from charlm.config import DEFAULT_FOLDER, Config
 from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
 from charlm.storage.records import Metrics, Result, Validation, picked
 
-DEFAULT_FOLDER: Final = "checkpoints"
 _NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
 
 
