@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import charlm
+from charlm.runtime.processor import keep_memory
 from charlm.training.events import Event, Stepped
 
 BATCH: Final = 64
@@ -23,6 +24,7 @@ def step_times(text: Path, steps: int, **options: Any) -> list[float]:
         if isinstance(event, Stepped):
             times.append(time.perf_counter())
 
+    keep_memory()  # as the command line does
     charlm.train(
         text,
         checkpoints=text.parent,

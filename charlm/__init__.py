@@ -12,8 +12,6 @@ from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError, 
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
 if TYPE_CHECKING:
-    from typing import Any
-
     from charlm.api import LanguageModel, Trained, load, train
 
 __version__ = "0.1.0"
@@ -32,9 +30,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LanguageModel", "Trained", "load", "train"):
+if not TYPE_CHECKING:  # type checkers would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'charlm' has no attribute {name!r}")
         from charlm import api
 
         return getattr(api, name)
-    raise AttributeError(f"module 'charlm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -18,20 +18,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
-from charlm.config import DEFAULT_FOLDER, Config, EvalConfig, SampleConfig, check_eval, check_sample, check_train
+from charlm.config import (
+    DEFAULT_FOLDER,
+    EVAL_OPTIONS,
+    SAMPLE_OPTIONS,
+    TRAIN_OPTIONS,
+    Config,
+    EvalConfig,
+    ModelConfig,
+    SampleConfig,
+    check_eval,
+    check_sample,
+    check_train,
+)
 from charlm.errors import ConfigError, DataError
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import Piece, collect, generate
+from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, documented
 from charlm.options import Value
+from charlm.report.watch import watched
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
+from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.text.corpus import STDIN
@@ -45,10 +60,14 @@ if TYPE_CHECKING:
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.runtime.device import Runtime
-    from charlm.training.events import Emit
+    from charlm.training.events import Emit, Event
 
 PathLike = str | os.PathLike[str]
 Stop = Callable[[], str | None]
+
+
+def _never() -> None:
+    """For `stop`: train to the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +101,7 @@ class TrainingRequest:
         return open_run(self.name if self.name is not None else stem, self.checkpoints)
 
 
+@documented(TrainOptions, TRAIN_OPTIONS, Config().flat())
 def train(
     *corpus: PathLike,
     name: str | None = None,
@@ -91,17 +111,48 @@ def train(
     init_from: PathLike | None = None,
     force: bool = False,
     allow_data_change: bool = False,
-    on_event: Emit | None = None,
-    stop: Stop = lambda: None,
-    **options: object,
+    progress: bool | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    stop: Callable[[], str | None] | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Trained:
-    """Train a run on files, folders or "-"; `options` are those of `charlm train`, with `_` for `-`.
+    """Train a model on text, and write it to `checkpoints/NAME`.
 
-    What is not given is chosen by `charlm.training.defaults`. `on_event` is told of every step
-    (`charlm.training.events`); `stop` is asked before each, and a text that it returns ends training there, saved.
+    Options that you leave out are chosen by the length of the text and the
+    speed of the machine. Without `epochs`, `steps` or `time` training takes
+    at most ten minutes.
 
-    Raises ConfigError, DataError, CheckpointError, DivergedError or StorageError; a run that exists is left as it is
-    unless `resume` or `force` says otherwise.
+        trained = charlm.train("corpus.txt", time="3m", seed=1)
+        print(trained.result.val_loss)  # nats per character
+        model = charlm.load(trained.checkpoint)
+
+    Interrupted (Ctrl-C, a crash, `stop`), a run goes on from its last
+    checkpoint with `resume=True` and ends as it would have without the
+    interruption.
+
+    The number of torch's threads, its switches, its random state and the
+    environment are afterwards as they were before. The command line also
+    lets the C library keep freed memory, which cannot be undone; a script
+    that wants that speed calls `charlm.runtime.processor.keep_memory()`.
+
+    Raises ConfigError (an option), DataError (the text), CheckpointError,
+    DivergedError or StorageError (a file), all of them CharlmError. A run
+    that exists is left as it is unless `resume` or `force` is given.
+
+    Parameters:
+        corpus            files and folders of text, or "-" for standard input
+        name              name of the run (default: that of the first corpus)
+        checkpoints       folder of all runs
+        preset            a named set of options: josef-k
+        resume            go on where the run stopped; options may be left out
+        init_from         a checkpoint or run whose weights to start from
+        force             replace a run of that name
+        allow_data_change resume although the text has changed
+        progress          show progress on standard error
+                          (default: in a terminal or a notebook)
+        on_event          called with each event of `charlm.training.events`
+        stop              called before each step; returns None to go on, or the
+                          reason to save and end training there
     """
     request = TrainingRequest(
         corpus=tuple(os.fspath(path) for path in corpus),
@@ -114,17 +165,18 @@ def train(
         force=force,
         allow_data_change=allow_data_change,
     )
-    return run(request, on_event=on_event, stop=stop)
+    with watched(progress, on_event) as emit:
+        return run(request, on_event=emit, stop=stop or _never)
 
 
-def run(request: TrainingRequest, *, on_event: Emit | None = None, stop: Stop = lambda: None) -> Trained:
-    """`train`, for a request whose options have been checked."""
+def run(request: TrainingRequest, *, on_event: Emit, stop: Stop = _never) -> Trained:
+    """`train`, for a request whose options have been checked; shows nothing."""
+    from charlm.runtime.settings import computing
     from charlm.training.defaults import preset
-    from charlm.training.events import ignore
     from charlm.training.session import Request, resume_run, start_run
 
-    folder, emit = request.run, on_event or ignore
-    order = Request(
+    run = request.run
+    checked = Request(
         request.corpus,
         request.options,
         preset(request.preset),
@@ -132,20 +184,35 @@ def run(request: TrainingRequest, *, on_event: Emit | None = None, stop: Stop = 
         request.force,
         request.allow_data_change,
     )
-    if request.resume and folder.saved:
-        return resume_run(folder, order, emit, stop)
-    if not request.corpus:
-        raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
-    return start_run(folder, order, emit, stop)
+    with computing():
+        if request.resume and run.saved:
+            return resume_run(run, checked, on_event, stop)
+        if not request.corpus:
+            raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
+        return start_run(run, checked, on_event, stop)
 
 
+@documented(EvalOptions, EVAL_OPTIONS, asdict(EvalConfig()))
 def load(
-    checkpoint: PathLike | None = None, *, checkpoints: PathLike = DEFAULT_FOLDER, **options: object
+    checkpoint: PathLike | None = None,
+    *,
+    checkpoints: PathLike = DEFAULT_FOLDER,
+    **options: Unpack[EvalOptions],
 ) -> LanguageModel:
-    """A trained model: from a file, a run's folder or name, or (None) the newest run.
+    """A trained model, to sample from and to score text with.
 
-    `options` say where and how to score: `device`, `precision`, `threads`, as for `charlm eval`.
-    Raises CheckpointError when there is none, or when it is not whole.
+        model = charlm.load("corpus")
+        print(model.sample(length=200, temperature=0.8))
+
+    The options say where and in what arithmetic it scores.
+
+    Raises CheckpointError when there is no such checkpoint or it is damaged,
+    ConfigError for an option.
+
+    Parameters:
+        checkpoint        a file, the folder of a run or its name
+                          (default: the newest run)
+        checkpoints       folder of all runs
     """
     return open_model(checkpoint, check_eval(options), checkpoints=checkpoints)
 
@@ -156,25 +223,40 @@ def open_model(
     *,
     checkpoints: PathLike = DEFAULT_FOLDER,
 ) -> LanguageModel:
-    """`load`, with options that have been checked."""
+    """`load`, for options that have been checked."""
     path = find_checkpoint(os.fspath(checkpoint) if checkpoint is not None else None, os.fspath(checkpoints))
     return LanguageModel(path, load_checkpoint(path), config)
 
 
 class LanguageModel:
-    """A checkpoint, ready to write and to judge text. torch is imported by the first score, not by sampling."""
+    """A checkpoint, ready to write text and to score it.
+
+    path         the file
+    config       the options that it was trained with
+    tokenizer    text to ids and back
+    checkpoint   all that is in the file
+    """
 
     def __init__(self, path: Path, checkpoint: Checkpoint, config: EvalConfig) -> None:
         self.path, self.checkpoint, self._config = path, checkpoint, config
         self._opened: tuple[tuple[str, str, int], Decoder] | None = None
         self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
 
+    def __repr__(self) -> str:
+        network = _network(self.config.model, self.config.data.tokenizer, self.tokenizer.size)
+        loss = loss_in_words(self.checkpoint.result, self.checkpoint.history)
+        return f"LanguageModel({str(self.path)!r}: {', '.join(filter(None, [*network, loss]))})"
+
     @property
     def config(self) -> Config:
+        """The options that it was trained with."""
         return self.checkpoint.config
 
     def held_out(self, corpus: Sequence[str] = ()) -> str:
-        """The text that this run held out, from its old place or from `corpus`; its fingerprint must match."""
+        """The validation text of its run, from its old place or from `corpus`; its fingerprint must match.
+
+        Raises DataError when it is not found, has changed, or when nothing was held out.
+        """
         found = own_corpus(self.checkpoint, self.path, corpus).val
         if not found:
             raise DataError(
@@ -187,22 +269,55 @@ class LanguageModel:
         digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return any(source.sha256 == digest for source in self.checkpoint.corpus.training_sources)
 
-    def sample(self, *, prime: str = "", stop: str = "", **options: object) -> str:
-        """A text of `length` characters (default 500), without the prime; options are those of `charlm sample`."""
+    @documented(SampleOptions, SAMPLE_OPTIONS, asdict(SampleConfig()))
+    def sample(self, *, prime: str = "", stop: str = "", **options: Unpack[SampleOptions]) -> str:
+        """A text that the model writes, without the prime.
+
+            print(model.sample(length=200, temperature=0.8, prime="It was"))
+
+        The same options and seed give the same text. Raises ConfigError for an
+        option.
+
+        Parameters:
+            prime             text to go on from
+            stop              end the sample before this text
+        """
         return self.samples(prime=prime, stop=stop, **options)[0]
 
-    def samples(self, *, prime: str = "", stop: str = "", **options: object) -> tuple[str, ...]:
-        """`count` samples, generated side by side; sample k is the same for any count, up to rounding."""
+    @documented(SampleOptions, SAMPLE_OPTIONS, asdict(SampleConfig()))
+    def samples(self, *, prime: str = "", stop: str = "", **options: Unpack[SampleOptions]) -> tuple[str, ...]:
+        """`count` texts, generated in parallel, each without the prime.
+
+            for text in model.samples(count=3, length=80, seed=1):
+                print(text)
+
+        Sample k is the same for any count, up to rounding. Raises ConfigError
+        for an option.
+
+        Parameters:
+            prime             text to go on from
+            stop              end each sample before this text
+        """
         config = check_sample(options)
         return tuple(collect(self.stream(config, prime=prime, stop=stop), config.count))
 
     def stream(self, config: SampleConfig, *, prime: str = "", stop: str = "") -> Iterator[Piece]:
-        """Pieces of text as they are generated."""
+        """The samples piece by piece as they are generated, for options that have been checked.
+
+        for piece in model.stream(charlm.config.check_sample({"length": 200})):
+            print(piece.text, end="", flush=True)
+        """
         decoder = self._decoder(config.engine, config.precision, config.threads)
         return generate(decoder, self.tokenizer, config, prime=prime, stop=stop)
 
     def score(self, text: str, *, exact: bool = False) -> Score:
-        """Loss, bits per character and perplexity of a text; `exact` reads it in one pass instead of in lanes."""
+        """Loss, bits per character and perplexity of a text, every character of it.
+
+            model.score("2 and 2 are 4.").bits_per_character
+
+        The text is read in many places side by side, within 0.0005 bits per character of one pass from its beginning
+        to its end, which `exact` makes.
+        """
         from charlm.evaluation.score import score
 
         tokens = tokenize(self.tokenizer, text)
@@ -210,7 +325,7 @@ class LanguageModel:
             return score(model, self.tokenizer, tokens, exact=exact, device=device)
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]:
-        """-ln P of each of the text's tokens [N], whose sum is the score's.
+        """-ln P of each of the text's N tokens, shape [N], whose sum is the score's.
 
         With `dynamic` the network goes on learning from what it has read (`charlm.evaluation.dynamic`), in fp32 and in
         one pass; it is afterwards what it was. Raises ConfigError where the model was loaded for the decoder.
@@ -227,29 +342,32 @@ class LanguageModel:
     def _dynamic_nats(self, ids: Ids) -> NDArray[np.float32]:
         from charlm.evaluation.dynamic import dynamic_nats
         from charlm.models.network import Network
-        from charlm.runtime.device import set_threads
 
         check_dynamic(self._config)
-        runtime, model = self._scorer
-        set_threads(runtime.threads)
-        return dynamic_nats(cast("Network", model), self.tokenizer, ids)
+        with self._computing() as (_, model):
+            return dynamic_nats(cast("Network", model), self.tokenizer, ids)
 
     def surprisal(self, text: str, *, likeliest: int = 0, within: int | None = None) -> Surprisal:
-        """What each character costs, and (of the tokens `within` so many) the likeliest alternatives in its place."""
+        """The surprisal of each token of a text, in one exact pass.
+
+            model.surprisal("2 and 2 are 4.").nats  # -ln P of each token, shape [N]
+
+        With `likeliest` also as many of the most probable tokens in each place, of the first `within` places.
+        """
         from charlm.evaluation.surprisal import surprisal
 
         with self._scoring() as (model, device):
             return surprisal(model, self.tokenizer, text, likeliest=likeliest, within=within, device=device)
 
     def cold_nats(self, text: str, window: int = 256) -> NDArray[np.float64]:
-        """-ln P of each character [C], with every `window` characters read from zero state."""
+        """-ln P of each of the text's C characters, shape [C], with every `window` characters read from zero state."""
         from charlm.evaluation.surprisal import cold_nats
 
         with self._scoring() as (model, device):
             return cold_nats(model, self.tokenizer, text, window=window, device=device)
 
     def position_losses(self, text: str) -> tuple[PositionLoss, ...]:
-        """Loss by place since a cold start: how much context helps."""
+        """Loss by the number of characters since a cold start, which shows how much context helps."""
         from charlm.evaluation.surprisal import position_losses
 
         with self._scoring() as (model, device):
@@ -257,17 +375,24 @@ class LanguageModel:
 
     @contextmanager
     def _scoring(self) -> Iterator[tuple[Scorable, torch.device]]:
-        """The model, its device, and its threads and precision while it scores."""
-        from charlm.runtime.device import set_threads
-
-        runtime, model = self._scorer
-        set_threads(runtime.threads)
-        with runtime.autocast():
+        """The model and its device, with its threads and in its precision while it scores."""
+        with self._computing() as (runtime, model), runtime.autocast():
             yield model, runtime.device
+
+    @contextmanager
+    def _computing(self) -> Iterator[tuple[Runtime, Scorable]]:
+        from charlm.runtime.device import set_threads
+        from charlm.runtime.settings import computing
+
+        with computing():
+            runtime, model = self._scorer
+            set_threads(runtime.threads)
+            yield runtime, model
 
     def prepare(self) -> None:
         """Do now what the first score would do: import torch and build the network."""
-        _ = self._scorer
+        with self._computing():
+            pass
 
     def _decoder(self, engine: str, precision: str, threads: int) -> Decoder:
         """The last one is kept: packing the weights takes longer than a few characters."""
@@ -308,5 +433,18 @@ def check_dynamic(config: EvalConfig) -> None:
 def doctor() -> dict[str, Any]:
     """What a run here would compute with, and whether an interrupted run ends like a whole one (tried, in a second)."""
     from charlm.doctor import examine
+    from charlm.runtime.settings import computing
 
-    return examine(lambda folder, **options: train(folder / "text.txt", checkpoints=folder, **options))
+    with computing():
+        return examine(lambda folder, **given: train(folder / "text.txt", checkpoints=folder, progress=False, **given))
+
+
+_UNITS: Final = {"char": "characters", "byte": "bytes", "sentencepiece": "SentencePiece tokens"}
+
+
+def _network(model: ModelConfig, tokenizer: str, vocabulary: int) -> list[str]:
+    """
+    >>> _network(ModelConfig(hidden=256), "char", 65)
+    ['2 x 256 lstm', '65 characters']
+    """
+    return [f"{model.layers} x {model.hidden} {model.cell}", f"{vocabulary:,} {_UNITS.get(tokenizer, 'tokens')}"]

@@ -317,8 +317,9 @@ def test_api_writes_alike_with_both_engines_and_scores_with_the_one_that_writes(
     assert written["numpy"] == written["compiled"]
     whole = model.score("to be or not to be, that is the question\n" * 20).bits_per_character
     for precision, bound in (("fp32", 1e-5), ("int8", 0.005)):
-        decoder = charlm.load(
-            run.checkpoint, **({"precision": precision} if precision == "int8" else {"engine": "decoder"})
+        fast = precision == "int8"
+        decoder = (
+            charlm.load(run.checkpoint, precision="int8") if fast else charlm.load(run.checkpoint, engine="decoder")
         )
         found = decoder.score("to be or not to be, that is the question\n" * 20).bits_per_character
         assert found == pytest.approx(whole, abs=bound)

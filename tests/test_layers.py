@@ -17,6 +17,7 @@ LAYERS = [
     "errors",
     "options",
     "config",
+    "keywords",
     "runtime",
     "text",
     "models",

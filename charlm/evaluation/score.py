@@ -82,6 +82,10 @@ class Score:
             unknown_characters=tokens.unknown_characters,
         )
 
+    def __repr__(self) -> str:
+        each = f"{self.loss:.4f} nats or {self.bits_per_character:.4f} bits per character"
+        return f"Score({self.characters:,} characters: {each}, perplexity {self.perplexity:.2f})"
+
     @property
     def loss(self) -> float:
         """Nats per character."""

@@ -130,6 +130,9 @@ class Surprisal:
     unknown_characters: int
     likeliest: Likeliest | None = None
 
+    def __repr__(self) -> str:
+        return f"Surprisal({len(self.text):,} characters: {self.total.bits_per_character:.4f} bits per character)"
+
     @property
     def total(self) -> Part:
         return Part(0, len(self.text), float(self.nats.sum(dtype=np.float64)))

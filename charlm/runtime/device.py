@@ -15,6 +15,7 @@ import torch
 from charlm.errors import ConfigError
 from charlm.runtime import processor
 from charlm.runtime.environment import Environment
+from charlm.runtime.settings import make_exact
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CUDA_ONLY: Final = ("tf32", "fp16")
@@ -114,11 +115,8 @@ def check_precision(device: torch.device, precision: str) -> None:
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
     """Settle `--precision`: what was asked for, or for `auto` the fastest here, which `probe` measures."""
-    if device.type == "cpu":
-        processor.keep_memory()
     if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # see Runtime.rounding
+        make_exact()
     check_precision(device, precision)
     if precision != "auto":
         return Runtime(device, precision, threads, "as asked for")

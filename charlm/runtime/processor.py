@@ -33,6 +33,8 @@ def _processor_times() -> list[int]:
 def keep_memory() -> None:
     """Keep what this process frees for its next need; does nothing where the C library is not glibc.
 
+    This cannot be undone, so only a program that has its process to itself calls it, such as the command line.
+
     A training step asks for the same large blocks each time. glibc hands each back to the system when it is freed, and
     the next step waits while the system zeroes fresh pages: a fifth of its time at 2 x 512 (docs/log.md).
     """

@@ -77,6 +77,10 @@ class Checkpoint:
     environment: Environment = field(default_factory=Environment)
     result: Result | None = None
 
+    def __repr__(self) -> str:
+        kind = "training state" if self.resumable else "model alone"
+        return f"Checkpoint({kind} at step {self.training.step:,}, {self.parameters:,} parameters)"
+
     @property
     def resumable(self) -> bool:
         """Whether training can go on from here: not from a model alone."""

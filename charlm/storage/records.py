@@ -192,6 +192,15 @@ class Result:
         return self.figures()[name]
 
 
+def loss_in_words(result: Result | None, history: Sequence[Validation]) -> str:
+    """How good a model is, in nats per character: the closing loss, or the best so far of a run that has not ended."""
+    if result is not None and result.val_loss is not None:
+        return f"{result.val_loss:.4f} nats validation loss"
+    if history:
+        return f"{min(row.val_loss for row in history):.4f} nats validation loss so far"
+    return "" if result is None else f"{result.train_loss:.4f} nats training loss"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusRecord:
     """What is known of a run's text: enough to find it again and to tell whether it is the same."""

@@ -26,7 +26,7 @@ from charlm.config import DEFAULT_FOLDER, Config
 from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
-from charlm.storage.records import Metrics, Result, Validation, picked
+from charlm.storage.records import Metrics, Result, Validation, loss_in_words, picked
 
 _NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
 
@@ -174,6 +174,10 @@ class Trained:
     config: Config
     parameters: int
     vocabulary: int
+
+    def __repr__(self) -> str:
+        figures = f"{self.reason}, {self.result.steps:,} steps, {loss_in_words(self.result, self.history)}"
+        return f"Trained({str(self.checkpoint)!r}: {figures})"
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
