@@ -89,7 +89,7 @@ def test_names_are_shown_wherever_they_are_named(
 @pytest.mark.fault(39)
 def test_what_a_model_writes_while_it_learns_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "EVERY", 0.0)
-    monkeypatch.setattr("charlm.report.console._REFRESH", 0.0)
+    monkeypatch.setattr("charlm.report.progress._REFRESH", 0.0)
     monkeypatch.setenv("TERM", "xterm-256color")
     screen, name = Terminal(), "\x1b[6n\u202e.txt"
     (tmp_path / name).write_bytes(HOSTILE.encode() * 20)

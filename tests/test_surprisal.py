@@ -22,10 +22,11 @@ from processes import charlm as process
 import charlm
 from charlm.cli.main import run
 from charlm.config import DataConfig, ModelConfig
-from charlm.evaluation.score import ScorableDecoder, exact_nats, score
+from charlm.evaluation.score import ScorableDecoder, Score, exact_nats, score
 from charlm.evaluation.surprisal import Surprisal, cold_nats, position_losses, surprisal
 from charlm.models.network import Network
 from charlm.report.console import console
+from charlm.report.page.page import page
 from charlm.report.surprisal import Scored, character_csv, surprisal_report
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
 
@@ -288,7 +289,28 @@ def test_without_colours_there_are_totals_of_each_line(monkeypatch: pytest.Monke
     assert "\x1b" not in out
     rows = [line.split(maxsplit=3) for line in out.splitlines()[1:4]]
     assert [row[0] for row in rows] == ["1", "2", "3"]
-    assert [row[3] for row in rows] == ["one two", "three␛[31m", "x" * 59 + "…"]
+    assert [row[3] for row in rows][:2] == ["one two", "three␛[31m"]
+    assert rows[2][3] == "x" * (59 if "pipe" in how else 44) + "…"
+    assert "pipe" in how or max(map(len, out.splitlines())) == 80
+
+
+def test_an_overflowing_perplexity_is_a_dash_as_in_eval_and_a_long_word_is_cut() -> None:
+    """The figures of `Score`, which `eval` prints; one word may be as long as a genome."""
+    word = "ACGT" * 5000
+    places = np.arange(len(word))
+    nats = np.full(len(word), 1e4, dtype=np.float32)
+    found = Surprisal(word, np.zeros(len(word), np.int32), nats, np.append(places, len(word)), places, 0)
+    whole = Score(float(nats.sum(dtype=np.float64)), len(word), len(word), 1, len(word), 0)
+    assert math.isinf(whole.perplexity)
+    assert found.total.perplexity == whole.perplexity
+    stream = io.StringIO()
+    surprisal_report(console(stream), [Scored("dna.txt", found)], show_text=False)
+    assert stream.getvalue().splitlines()[1].split()[-1] == "-"
+    content = page("m", [Scored("dna.txt", found)], CharTokenizer("ACGT", once=0, total=9))
+    assert "<th><bdi>perplexity per character</bdi></th><td>-</td>" in content
+    for shown in (stream.getvalue(), content.split("<caption>Worst words")[1].split("</table>")[0]):
+        assert word[:59] + "…" in shown
+        assert word[:61] not in shown
 
 
 def test_the_csv_gives_every_character_back(pair: Pair) -> None:

@@ -31,15 +31,12 @@ def list_(screen: Screen, as_json: JsonOption = False) -> None:
             corpora=[{field: getattr(corpus, field) or None for field in fields} for corpus in KNOWN.values()],
         )
         return
-    from charlm.report.console import facts
+    from charlm.report.console import entry
 
     for corpus in KNOWN.values():
         size = f"{corpus.bytes:,} bytes" if corpus.bytes else "about 465,000 bytes"
         digest = corpus.sha256 or "depends on the version of Python"
-        facts(
-            screen.out,
-            [(corpus.name, corpus.about), ("", f"{size}; {corpus.licence}; {corpus.source}"), ("", digest)],
-        )
+        entry(screen.out, corpus.name, [corpus.about, f"{size}; {corpus.licence}; {corpus.source}", digest])
 
 
 def get(

@@ -102,16 +102,24 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Per character: exp(loss)."""
-        return _exp(self.loss)
+        return perplexity(self.nats, self.characters)
 
     @property
     def word_perplexity(self) -> float:
         """exp(nats / words); NaN without words, infinite where it overflows."""
-        return _exp(self.nats / self.words) if self.words else math.nan
+        return perplexity(self.nats, self.words)
 
 
-def _exp(x: float) -> float:
-    return math.inf if x > 709 else math.exp(x)  # NaN stays NaN
+def perplexity(nats: float, count: int) -> float:
+    """exp(nats / count), per character or per word; NaN where there are none, infinite where it overflows.
+
+    >>> perplexity(2 * math.log(4), 2), perplexity(1.0, 0), perplexity(1e6, 1)
+    (4.0, nan, inf)
+    """
+    if not count:
+        return math.nan
+    mean = nats / count
+    return math.inf if mean > 709 else math.exp(mean)  # NaN stays NaN
 
 
 def score(

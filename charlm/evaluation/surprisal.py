@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import LANES, Scorable, charged, exact_nats, fit_chunk
+from charlm.evaluation.score import LANES, Scorable, charged, exact_nats, fit_chunk, perplexity
 from charlm.storage.checkpoint import finite
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
@@ -64,6 +64,11 @@ class Part:
     @property
     def bits_per_character(self) -> float:
         return self.bits / self.characters if self.characters else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """Per character; NaN without characters, infinite where it overflows."""
+        return perplexity(self.nats, self.characters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from rich.cells import cell_len
 from rich.text import Text
 
 from charlm.evaluation.surprisal import PositionLoss, Surprisal
-from charlm.report.console import Console
+from charlm.report.console import Console, heading, paragraphs, table
+from charlm.report.tables import cut_end
 from charlm.report.words import figure, one_line
 
 LEVELS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # bits a character at which the next of six levels begins
@@ -51,7 +51,7 @@ TERMINAL: Final = (
     ("#afd75f", "#000000"),
     ("#ffff5f", "#000000"),
 )
-_EXCERPT: Final = 60  # cells of a line beside its totals
+EXCERPT: Final = 60  # cells of a line, or of a word, beside its totals
 
 
 class Scored(NamedTuple):
@@ -84,23 +84,30 @@ def surprisal_report(out: Console, texts: Sequence[Scored], *, words: int = 10, 
     """The texts, coloured or line by line; then totals of each, and the `words` worst words of each."""
     coloured = out.is_terminal and out.color_system is not None and not out.no_color
     if show_text and coloured:
-        out.print(_legend())
+        out.print(_legend(), soft_wrap=True)
     for text in texts:
         if show_text and text.surprisal.text:
-            _heading(out, text.name, len(texts))
+            heading(out, text.name if len(texts) > 1 else "")
             (_coloured if coloured else _by_line)(out, text.surprisal)
-            _say(out, "")
-    _grid(out, ["", "characters", "never seen", "bits", "bits per character", "perplexity"], map(_totals, texts))
+            paragraphs(out, [""])
+    table(out, ["", "characters", "unknown", "bits", "bits per character", "perplexity"], list(map(_totals, texts)))
     for text in texts:
-        worst = text.surprisal.worst_words(words)
-        if worst:
-            _say(out, "")
-            _heading(out, text.name, len(texts))
-            rows = (
-                (one_line(w.text), f"{w.count:,}", *(figure(x, 2) for x in (w.bits_per_character, w.mean_bits, w.bits)))
-                for w in worst
-            )
-            _grid(out, ["worst words", "times", "bits per character", "bits each time", "bits in all"], rows)
+        _worst_words(out, text, words, title=text.name if len(texts) > 1 else "")
+
+
+def _worst_words(out: Console, text: Scored, words: int, title: str) -> None:
+    rows = [
+        (
+            cut_end(one_line(word.text), EXCERPT),
+            f"{word.count:,}",
+            *(figure(x, 2) for x in (word.bits_per_character, word.mean_bits, word.bits)),
+        )
+        for word in text.surprisal.worst_words(words)
+    ]
+    if rows:
+        paragraphs(out, [""])
+        columns = ["worst words", "times", "bits per character", "bits each time", "bits in all"]
+        table(out, columns, rows, title=title, cut=cut_end)
 
 
 def _legend() -> Text:
@@ -130,56 +137,28 @@ def _spaced(character: str) -> str:
 
 
 def _by_line(out: Console, judged: Surprisal) -> None:
-    rows = (
+    rows = [
         (
             f"{number:,}",
             figure(line.bits, 1),
             figure(line.bits_per_character, 2),
-            _cut(one_line(judged.text[line.start : line.end].removesuffix("\n"))),
+            cut_end(one_line(judged.text[line.start : line.end].removesuffix("\n")), EXCERPT),
         )
         for number, line in enumerate(judged.lines(), 1)
-    )
-    _grid(out, ["line", "bits", "bits per character", "text"], rows, left=3)
-
-
-def _cut(text: str) -> str:
-    line = Text(text)
-    line.truncate(_EXCERPT, overflow="ellipsis")
-    return line.plain
+    ]
+    table(out, ["line", "bits", "bits per character", "text"], rows, left=3, cut=cut_end)
 
 
 def _totals(text: Scored) -> tuple[str, ...]:
     total = text.surprisal.total
-    loss = total.nats / total.characters if total.characters else math.nan
     return (
-        one_line(text.name),
+        text.name,
         f"{total.characters:,}",
         f"{text.surprisal.unknown_characters:,}",
         figure(total.bits, 1),
         figure(total.bits_per_character),
-        figure(math.exp(min(loss, 709.0)), 3),
+        figure(total.perplexity, 3),
     )
-
-
-def _heading(out: Console, name: str, texts: int) -> None:
-    if texts > 1:
-        _say(out, one_line(name))
-
-
-def _grid(out: Console, columns: Sequence[str], rows: Iterator[Sequence[str]], *, left: int = 0) -> None:
-    """Columns two cells apart, without any style; column `left` is to the left, all others to the right."""
-    cells = [columns, *rows]
-    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        parts = []
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - cell_len(cell))
-            parts.append(cell + space if number == left else space + cell)
-        _say(out, "  ".join(parts).rstrip())
-
-
-def _say(out: Console, line: str) -> None:
-    out.print(Text(line), soft_wrap=True)
 
 
 def character_csv(texts: Sequence[Scored]) -> str:

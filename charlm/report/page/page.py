@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.evaluation.surprisal import PositionLoss, Surprisal
-from charlm.report.surprisal import DARK, LEVELS, LIGHT, NAMES, Scored, sign
+from charlm.report.surprisal import DARK, EXCERPT, LEVELS, LIGHT, NAMES, Scored, sign
+from charlm.report.tables import cut_end
 from charlm.report.words import figure, one_line
 from charlm.text.tokenizer import Tokenizer
 
@@ -129,20 +130,23 @@ def _markup(character: str) -> str:
 
 def _totals(judged: Surprisal) -> str:
     total = judged.total
-    perplexity = math.exp(min(709.0, total.nats / total.characters)) if total.characters else None
     rows = [
         ("characters", f"{total.characters:,}"),
-        ("never seen in training", f"{judged.unknown_characters:,}"),
+        ("unknown characters", f"{judged.unknown_characters:,}"),
         ("bits", figure(total.bits, 1)),
         ("bits per character", figure(total.bits_per_character)),
-        ("perplexity per character", figure(perplexity, 3)),
+        ("perplexity per character", figure(total.perplexity, 3)),
     ]
     return _table("Totals", [], rows)
 
 
 def _worst(judged: Surprisal, words: int) -> str:
     rows = [
-        (one_line(w.text), f"{w.count:,}", *(figure(x, 2) for x in (w.bits_per_character, w.mean_bits, w.bits)))
+        (
+            cut_end(one_line(w.text), EXCERPT),
+            f"{w.count:,}",
+            *(figure(x, 2) for x in (w.bits_per_character, w.mean_bits, w.bits)),
+        )
         for w in judged.worst_words(words)
     ]
     columns = ["", "times", "bits per character", "bits each time", "bits in all"]
