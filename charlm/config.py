@@ -121,7 +121,7 @@ class TrainConfig:
         5,
         Option(
             int,
-            "stop after N validations without improvement; 0 disables (default: 5, or 0 where the length is given)",
+            "stop after N validations without improvement; 0 disables (default: 5, or 0 if the length is given)",
             0,
             10**9,
             group=LENGTH,

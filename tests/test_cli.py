@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +196,14 @@ def test_options_come_from_a_file_and_the_command_line_wins(place: Path) -> None
     (place / "run.toml").write_text('name = "toml"\nforce = true\ntime = "10m"\n')
     done = charlm("train", "sums.txt", "--config", "run.toml", "--steps", "2", "-q", *SMALL, cwd=place)
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_that_are_suggested_can_be_pasted(place: Path) -> None:
+    (place / "it's odd.txt").write_text(TEXT)
+    done = charlm("train", "it's odd.txt", "--steps", "3", "-q", *SMALL, cwd=place)
+    (suggested,) = re.findall(r"^next +charlm (.*)$", done.stdout, re.MULTILINE)
+    sampled = charlm(*shlex.split(suggested), "--length", "9", cwd=place)
+    assert (sampled.returncode, len(sampled.stdout)) == (0, 9)
 
 
 def test_standard_input_is_kept_so_that_the_run_stands_alone(place: Path) -> None:

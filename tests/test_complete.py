@@ -53,6 +53,8 @@ def test_every_option_with_choices_offers_them(command: str, name: str, tmp_path
     [
         ("train t.txt --cell l", ["lstm"]),
         ("train t.txt --cell=g", ["gru"]),
+        ("train t.txt --cell = g", ["gru"]),  # as bash parts it
+        ("train t.txt --cell =", ["lstm", "gru", "rnn"]),
         ("train --device c", ["cpu", "cuda"]),
         ("train --preset ", ["josef-k"]),
         ("train --name ", ["alice", "bob"]),

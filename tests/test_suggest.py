@@ -53,6 +53,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("data get", "charlm data get needs NAME; see charlm data get --help"),
         ("data get names --too x", "did you mean --to? See charlm data get --help"),
         ("score --text t.txt --words many", "--words must be an integer"),
+        ("eval --cold-windows many", "--cold-windows must be an integer from 1; see charlm eval --help"),
+        ("eval --cold-windows 0", "--cold-windows must be an integer from 1; see charlm eval --help"),
     ],
 )
 def test_a_usage_error_says_what_may_have_been_meant(

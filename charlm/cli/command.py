@@ -37,7 +37,7 @@ _SHARED: Final = {
     "quiet": (bool, typer.Option("-q", "--quiet", help="print only results and errors", rich_help_panel=GENERAL)),
     "no_color": (
         bool,
-        typer.Option("--no-color", help="print without colour, as with NO_COLOR set", rich_help_panel=GENERAL),
+        typer.Option("--no-color", help="print without colour (or set NO_COLOR)", rich_help_panel=GENERAL),
     ),
     "traceback": (
         bool,

@@ -5,7 +5,7 @@ Nothing here may import torch: each press of the Tab key starts a process. Where
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 import typer
@@ -30,6 +30,21 @@ def runs(ctx: typer.Context) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if any(path.glob("*.safetensors")))
+
+
+def join_assignments(environ: MutableMapping[str, str]) -> None:
+    """Join `--cell = l`, the words into which bash parts `--cell=l`, to the `--cell l` that typer completes.
+
+    >>> asked = {"COMP_WORDS": "charlm\\ntrain\\n--cell\\n=\\nl", "COMP_CWORD": "4"}
+    >>> join_assignments(asked); asked
+    {'COMP_WORDS': 'charlm\\ntrain\\n--cell\\nl', 'COMP_CWORD': '3'}
+    """
+    words, at = environ.get("COMP_WORDS", "").split("\n"), environ.get("COMP_CWORD", "")
+    if not at.isdigit():
+        return
+    signs = [n for n in range(1, min(int(at), len(words))) if words[n] == "=" and words[n - 1].startswith("--")]
+    environ["COMP_WORDS"] = "\n".join(word for n, word in enumerate(words) if n not in signs)
+    environ["COMP_CWORD"] = str(int(at) - len(signs))
 
 
 def corpora() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -15,6 +15,10 @@ from charlm.config import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
+
+Fact = tuple[str, str]
+_FILES: Final = 10
+_VALIDATIONS: Final = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +42,7 @@ def info(
     else:
         from charlm.report.console import facts
 
-        facts(screen.out, [("checkpoint", str(path)), *_lines(loaded)])
+        facts(screen.out, [("checkpoint", str(path)), *_facts(loaded)])
 
 
 def verify(
@@ -76,7 +80,7 @@ def verify(
 
 
 def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkpoint]:
-    """The checkpoint that is meant; which one that is, is said where it was left out."""
+    """The checkpoint that the user means; left out, it is the newest run's, which is named."""
     from charlm.storage.checkpoint import load_checkpoint
     from charlm.storage.runs import find_checkpoint
 
@@ -105,63 +109,75 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _lines(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+def _facts(checkpoint: Checkpoint) -> list[Fact]:
+    """What `charlm info` prints, as names and values."""
+    kinds = Counter(name.split(".")[0] for name in {**checkpoint.weights, **checkpoint.tensors})
+    return [
+        *_model(checkpoint),
+        *_text(checkpoint),
+        *_training(checkpoint),
+        *_origin(checkpoint),
+        ("tensors", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))),
+    ]
+
+
+def _model(checkpoint: Checkpoint) -> list[Fact]:
+    model, tokenizer = checkpoint.config.model, checkpoint.open_tokenizer()
+    layers = f"{model.layers} x {model.hidden} {model.cell}, embedding {model.embedding or 'one-hot'}"
+    dropout = ", ".join(f"{name} {getattr(model, 'dropout_' + name):g}" for name in ("input", "between", "output"))
+    return [
+        ("model", f"{layers}, {checkpoint.parameters:,} parameters"),
+        ("dropout", dropout),
+        ("vocabulary", f"{tokenizer.size:,} ({tokenizer.kind}), escape probability {tokenizer.escape:.3g}"),
+    ]
+
+
+def _text(checkpoint: Checkpoint) -> list[Fact]:
+    """The corpus: its size, and its first files."""
+    corpus = checkpoint.corpus
+    size = f"{corpus.train_characters:,} characters of training text, {corpus.val_characters:,} of validation text"
+    files = [("", f"{source.path}{' (validation)' if source.held_out else ''}") for source in corpus.sources[:_FILES]]
+    more = len(corpus.sources) - _FILES
+    return [
+        ("text", f"{size}, SHA-256 {corpus.fingerprint[:16]}…"),
+        *files,
+        *([("", f"and {more} more")] if more > 0 else []),
+    ]
+
+
+def _training(checkpoint: Checkpoint) -> list[Fact]:
+    """How it was trained, how far, and its validation losses."""
     from charlm.report.words import bits, duration
 
-    model, train, optim = checkpoint.config.model, checkpoint.config.train, checkpoint.config.optim
-    corpus, environment, result = checkpoint.corpus, checkpoint.environment, checkpoint.result
-    tokenizer = checkpoint.open_tokenizer()
-    dropout = ", ".join(f"{name} {getattr(model, 'dropout_' + name):g}" for name in ("input", "between", "output"))
-    lines = [
-        (
-            "model",
-            f"{model.layers} x {model.hidden} {model.cell}, embedding {model.embedding or 'one-hot'}, "
-            f"{checkpoint.parameters:,} parameters",
-        ),
-        ("dropout", dropout),
-        ("vocabulary", f"{tokenizer.size:,} ({tokenizer.kind}), escape {tokenizer.escape:.3g}"),
-        (
-            "text",
-            f"{corpus.train_characters:,} characters to train on, {corpus.val_characters:,} held out, "
-            f"SHA-256 {corpus.fingerprint[:16]}…",
-        ),
+    train, optim, state, result = (
+        checkpoint.config.train,
+        checkpoint.config.optim,
+        checkpoint.training,
+        checkpoint.result,
+    )
+    batch = f"{train.batch} lanes x {train.bptt} tokens, seed {train.seed}"
+    done = f"{state.step:,} steps, {duration(checkpoint.bookkeeping.seconds)}"
+    rows = [
+        ("training", f"{optim.optimizer}, learning rate {optim.lr:g}, {batch}"),
+        ("progress", f"{done}, {'finished' if result else 'not finished'}"),
     ]
-    lines += [("", f"{source.path}{' (held out)' if source.held_out else ''}") for source in corpus.sources[:10]]
-    if len(corpus.sources) > 10:
-        lines.append(("", f"and {len(corpus.sources) - 10} more"))
-    lines += [
-        (
-            "training",
-            f"{optim.optimizer}, rate {optim.lr:g}, {train.batch} lanes x {train.bptt} tokens, seed {train.seed}",
-        ),
-        (
-            "progress",
-            f"{checkpoint.training.step:,} steps, {duration(checkpoint.bookkeeping.seconds)}, "
-            f"{'finished' if result else 'not finished'}",
-        ),
-    ]
-    if checkpoint.training.best is not None:
-        lines.append(
-            (
-                "best check",
-                f"{checkpoint.training.best:.4f} nats, {bits(checkpoint.training.best):.4f} bits a character",
-            )
-        )
-    for number, row in enumerate(checkpoint.history[-5:]):
-        name = "last checks" if number == 0 else ""
-        lines.append((name, f"step {row.step:,}: train {row.train_loss:.4f}, held out {row.val_loss:.4f} nats"))
+    if state.best is not None:
+        rows.append(("best validation", f"{state.best:.4f} nats, {bits(state.best):.4f} bits per character"))
+    for number, row in enumerate(checkpoint.history[-_VALIDATIONS:]):
+        losses = f"training {row.train_loss:.4f}, validation {row.val_loss:.4f} nats"
+        rows.append(("" if number else "last validations", f"step {row.step:,}: {losses}"))
     if result and result.val_loss is not None:
-        lines.append(
-            ("held-out loss", f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits a character")
-        )
-    lines += [
-        (
-            "made by",
-            f"charlm's format 1, torch {environment.torch}, Python {environment.python}, "
-            f"{environment.device}, {environment.precision}",
-        ),
-        ("state", f"{checkpoint.state_sha256} ({'can be resumed' if checkpoint.resumable else 'the model alone'})"),
+        final = f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits per character"
+        rows.append(("final validation", final))
+    return rows
+
+
+def _origin(checkpoint: Checkpoint) -> list[Fact]:
+    """What wrote it, where, and what it can be used for."""
+    made = checkpoint.environment
+    use = "can be resumed" if checkpoint.resumable else "weights only, cannot be resumed"
+    return [
+        ("written with", f"format 1, torch {made.torch}, Python {made.python}, {made.device}, {made.precision}"),
+        ("state SHA-256", f"{checkpoint.state_sha256} ({use})"),
+        *(("not exact", reason) for reason in checkpoint.bookkeeping.inexact),
     ]
-    lines += [("not exact", reason) for reason in checkpoint.bookkeeping.inexact]
-    kinds = Counter(name.split(".")[0] for name in {**checkpoint.weights, **checkpoint.tensors})
-    return [*lines, ("tensors", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))]

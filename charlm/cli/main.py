@@ -1,7 +1,8 @@
-"""All commands, and the one boundary at which errors become a line and an exit code."""
+"""All commands, and the one place where errors become a line on standard error and an exit code."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from charlm import __version__
-from charlm.cli import compress, data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
+from charlm.cli import complete, compress, data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
 from charlm.cli.help import Command, Group, show
 from charlm.errors import CharlmError, StorageError
 from charlm.report.words import one_line
@@ -53,8 +54,9 @@ app.command("help", cls=Command)(show)
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to end
-    """Run one command line; returns the exit code. Whatever goes wrong is one line on standard error."""
+    """Run one command line and return its exit code. Any failure is one line on standard error."""
     traced = "--traceback" in arguments
+    complete.join_assignments(os.environ)
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="charlm", standalone_mode=False)
         sys.stdout.flush()
@@ -76,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each way to
 
 
 def _output_failed(error: OSError, traced: bool) -> int:
-    """Nobody reads what standard output says, or it cannot be written; what is left in its buffer is let go."""
+    """Standard output failed: discard what is left of it. That its reader has closed it is no error."""
     streams.drop_output()
     if streams.reader_has_gone(error):
         return 0
@@ -84,14 +86,14 @@ def _output_failed(error: OSError, traced: bool) -> int:
 
 
 def _unforeseen(error: Exception) -> str:
-    """Memory that ran out, on the processor or on a GPU, or else an error of charlm's own, in one line."""
+    """An exception that no code expected: out of memory, on the processor or a GPU, or a bug."""
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
         return "there is not enough memory; for training, try a smaller --batch, --bptt or --hidden"
     return f"internal error (please report): {type(error).__name__}: {error}; --traceback shows where"
 
 
 def _fail(error: BaseException, text: str, code: int, traced: bool) -> int:
-    signals.settle()  # this is the last word
+    signals.settle()  # no signal may interrupt the last line
     if traced:
         traceback.print_exception(error)
     print(f"charlm: {one_line(text)}", file=sys.stderr)  # noqa: T201

@@ -116,6 +116,7 @@ def _print_json(
 
 
 def _prime(text: str | None, path: str | None) -> str:
+    """The text to continue."""
     if text is not None and path is not None:
         raise ConfigError("--prime and --prime-file exclude each other", kept="nothing was read")
     if path is None:
@@ -126,7 +127,7 @@ def _prime(text: str | None, path: str | None) -> str:
 
 
 def _write(text: str, *, raw: bool) -> None:
-    """Exactly, in a pipe; on a terminal what would command it is shown instead, and lines end where they should."""
+    """Write text: unchanged to a pipe; to a terminal with its control characters shown instead of obeyed."""
     if sys.stdout.isatty() and not raw:
         text = visible(text)
     sys.stdout.buffer.write(text.encode())
@@ -134,7 +135,7 @@ def _write(text: str, *, raw: bool) -> None:
 
 
 def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> str:
-    """Write a sample as it comes; returns it."""
+    """Write a sample as it is generated, and return it."""
     _write(echo, raw=raw)
     written = []
     for piece in pieces:
@@ -146,7 +147,7 @@ def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> str:
 
 
 def _several(samples: list[str], *, raw: bool) -> None:
-    """Separated by NUL in a pipe, by a rule on a terminal."""
+    """Write samples, separated by NUL in a pipe and by a line on a terminal."""
     terminal = sys.stdout.isatty()
     for number, sample in enumerate(samples):
         if number:

@@ -1,7 +1,7 @@
-"""Standard streams that are always there: closed ones are filled in, and nobody has to listen to standard error.
+"""Standard streams that a command can rely on: closed ones are opened, and failures of standard error are ignored.
 
-Results go to standard output, so that it fails is an error, unless its reader has simply gone. What goes to standard
-error is for whoever watches; that the terminal has gone, or the disk below a redirection is full, ends no training.
+Results go to standard output, so a failure there is an error, unless the reader has closed its end. Standard error is
+for whoever watches: a closed terminal, or a full disk behind a redirection, must not end a training run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class _Unheeded(io.FileIO):
-    """Takes everything that it is given, whether or not it arrives."""
+class _BestEffort(io.FileIO):
+    """A descriptor on which writing never fails; what cannot be written is lost."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -30,7 +30,7 @@ class _Unheeded(io.FileIO):
 
 
 def prepare() -> None:
-    """Descriptors 0 to 2 are open from here on: a checkpoint that came to be number 1 would be printed into."""
+    """Open descriptors 0 to 2 where they are closed: results would be printed into a checkpoint opened as number 1."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -39,18 +39,18 @@ def prepare() -> None:
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
     encoding = "utf-8" if sys.stderr is None else sys.stderr.encoding
-    raw = _Unheeded(2, "w", closefd=False)
+    raw = _BestEffort(2, "w", closefd=False)
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
 
 
 def reader_has_gone(error: OSError) -> bool:
-    """A pipe whose reader has what it wanted, or a terminal that was closed, is not a failure."""
+    """Whether the reader has closed its pipe, or the terminal was closed; neither is a failure."""
     if error.errno == errno.EIO:
         return stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)
     return isinstance(error, BrokenPipeError)
 
 
 def drop_output() -> None:
-    """Nothing more to standard output, not even what is still in its buffer when Python flushes it at its end."""
-    with suppress(OSError):  # what stands in for it within another program has no descriptor
+    """Discard further standard output, with what Python would flush from its buffer at exit."""
+    with suppress(OSError):  # a replacement within another program has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

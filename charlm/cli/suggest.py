@@ -75,6 +75,8 @@ def explain(error: Any) -> str:
         what = unknown_option(error.option_name, ctx)
     elif hasattr(error, "param_type") and error.param is not None:
         what = f"{command} needs {term(error.param)}"
+    elif getattr(getattr(error, "param", None), "min", None) is not None:
+        what = f"{error.param.opts[-1]} must be an integer from {error.param.min}"
     elif error.message == "Missing command.":
         what = f"{command} needs a command"
     else:

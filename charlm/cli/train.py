@@ -182,7 +182,7 @@ _T = TypeVar("_T")
 
 
 def _typed(key: str, value: object, kind: type[_T]) -> _T | None:
-    """An entry of a file that is no option of the model's."""
+    """An entry of the --config file that is an option of this command alone."""
     if value is not None and not isinstance(value, kind):
         wanted = "a text" if kind is str else "true or false"
         raise ConfigError(f"{key} must be {wanted}, not {value!r}", kept="nothing was read or written")
