@@ -90,7 +90,7 @@ def test_after_going_back_the_average_goes_on_or_begins_anew(
 ) -> None:
     """To a checkpoint with both weights, or to the best model, which has one."""
     if ruined:
-        monkeypatch.setattr(divergence, "_ruined", lambda _: True)
+        monkeypatch.setattr(divergence, "_has_run_away", lambda _: True)
     with monkeypatch.context() as patch:
         damaged(patch, "loss", math.nan, lambda number: number == 25)
         options = {**OPTIONS, "average": 0.3, "checkpoint_every": "10"}

@@ -109,7 +109,7 @@ def test_metrics_have_a_row_every_ten_steps_and_at_each_check_in_order(corpus: P
 def test_events_tell_the_story_in_order(corpus: Path) -> None:
     events: list[Event] = []
     run(corpus, steps=20, on_event=events.append)
-    assert [type(event) for event in events[:4]] == [Writing, Started, Writing, Saved]
+    assert [type(event) for event in events[:4]] == [Writing, Started, Saved, Stepped]
     assert isinstance(events[-1], Finished)
     assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, 21))
     assert any(isinstance(e, Validated) for e in events)
@@ -120,7 +120,7 @@ def test_best_is_the_lowest_check_and_carries_no_optimizer(corpus: Path) -> None
     trained = run(corpus, steps=60)
     best = load_checkpoint(trained.run.best)
     assert not best.tensors
-    assert best.state.best == min(row.val_loss for row in trained.history) == trained.result.best_val_loss
+    assert best.training.best == min(row.val_loss for row in trained.history) == trained.result.best_val_loss
     assert trained.checkpoint == trained.run.best
 
 

@@ -6,6 +6,7 @@ character, times in seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeVar
@@ -98,9 +99,9 @@ class TrainState(ModelState):
         return self.stopped or self.step >= self.plan.total
 
     def recent_loss(self, steps: int) -> float:
-        """Nats per token over the last steps, as many as are remembered; chunks count by their tokens."""
+        """Nats per token over the last steps, as many as are remembered; NaN before the first."""
         last = self.recent[-min(steps, RECENT) :]
-        return sum(nats for nats, _ in last) / sum(tokens for _, tokens in last)
+        return sum(nats for nats, _ in last) / sum(tokens for _, tokens in last) if last else math.nan
 
     def to_json(self) -> Json:
         table = {
