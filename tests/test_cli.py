@@ -180,7 +180,7 @@ def test_a_text_that_is_none_is_refused_before_anything_is_written(
 def test_devices_that_are_absent_and_folders_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(TEXT)
     (tmp_path / "empty").mkdir()
-    one_line(charlm("train", "empty", cwd=tmp_path), 3, "holds no text")
+    one_line(charlm("train", "empty", cwd=tmp_path), 3, "contains no text files")
     one_line(charlm("train", "t.txt", "--device", "cuda:99", cwd=tmp_path), 2, "--device cuda:99")
     assert not (tmp_path / "checkpoints").exists()
 

@@ -129,7 +129,7 @@ def test_any_bytes_are_decoded_exactly_or_refused_where_they_stop_being_utf8(
     [
         (b"caf\xe9!", "iconv -f latin1"),
         (b"\xe2\x82", "cut short"),
-        (b"\x7fELF\0\xff", "it looks binary"),
+        (b"\x7fELF\0\xff", "it looks like a binary file"),
         ("é".encode("utf-16"), "iconv -f utf-16"),
         (b"\xfe\xff\0a", "iconv -f utf-16"),
     ],
@@ -318,7 +318,7 @@ def test_two_characters_are_enough(tmp_path: Path) -> None:
 @pytest.mark.fault(35)
 def test_what_is_held_out_elsewhere_is_not_counted_as_text_to_train_on(tmp_path: Path) -> None:
     one, other = written(tmp_path / "a.txt", "a"), written(tmp_path / "b.txt", "many more")
-    with pytest.raises(DataError, match=r"a\.txt: 1 character, of which 1 .*; give a longer text$"):
+    with pytest.raises(DataError, match=r"a\.txt: 1 character, of which 1 .*; use a longer text$"):
         load_corpus([one], other)
 
 

@@ -45,8 +45,8 @@ def takes(times: dict[str, float], tried: list[str]) -> Callable[[Runtime], floa
         ({"fp32": 2.0, "tf32": 1.0, "fp16": 1.5}, "tf32", "a tf32 step runs at 2.00 times"),
         ({"fp32": 2.0, "tf32": 1.8, "fp16": 2.1}, "fp32", "a tf32 step runs at 1.11 times"),
         ({"fp32": 2.0, "fp16": 1.0}, "fp16", "a fp16 step runs at 2.00 times"),
-        ({"fp32": 2.0}, "fp32", "nothing else runs here"),
-        ({"tf32": 2.0, "fp16": 1.0}, "fp16", "nothing else runs here"),
+        ({"fp32": 2.0}, "fp32", "no other precision works"),
+        ({"tf32": 2.0, "fp16": 1.0}, "fp16", "no other precision works"),
     ],
 )
 def test_auto_takes_what_is_clearly_faster_and_says_by_how_much(
@@ -110,12 +110,12 @@ def test_a_precision_without_the_memory_for_a_step_is_left_out(monkeypatch: pyte
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_asked_for_is_not_measured(precision: str) -> None:
     runtime = choose_runtime(CPU, precision, 3, lambda _: pytest.fail("measured"))
-    assert (runtime.precision, runtime.threads, runtime.reason) == (precision, 3, "as asked for")
+    assert (runtime.precision, runtime.threads, runtime.reason) == (precision, 3, "requested")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_a_processor_refuses_what_only_gpus_have(precision: str) -> None:
-    with pytest.raises(ConfigError, match=f"--precision {precision} is for CUDA"):
+    with pytest.raises(ConfigError, match=f"--precision {precision} needs a CUDA GPU"):
         check_precision(CPU, precision)
 
 

@@ -66,8 +66,8 @@ def test_what_a_folder_holds_beside_text_is_skipped_and_named(tmp_path: Path) ->
     folder = tmp_path / "folder"
     written(folder / "text.txt", LONG)
     skipped = {
-        "run": "a run of charlm's",
-        "interrupted": "a run of charlm's",
+        "run": "a charlm run",
+        "interrupted": "a charlm run",
         "itself": "Too many levels of symbolic links",
         "there": "Too many levels of symbolic links",
         "linked pipe": "not a file",
@@ -180,19 +180,19 @@ def test_what_may_not_be_read_is_named() -> None:
         assert list(corpus.remarks) == [f"skipped {path}: Permission denied" for path in refused]
         with pytest.raises(StorageError, match=r"cannot read .*closed\.txt: Permission denied"):
             load_corpus([str(folder / "closed.txt")], "0")
-        with pytest.raises(DataError, match=r"locked holds no text; skipped .*locked: Permission denied"):
+        with pytest.raises(DataError, match=r"locked contains no text files; skipped .*locked: Permission denied"):
             load_corpus([str(folder / "locked")], "0")
 
 
 @pytest.mark.fault(40)
 def test_a_folder_without_text_is_bad_data_and_says_what_it_holds(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no text; nothing was written"):
+    with pytest.raises(DataError, match=r"contains no text files; nothing was written"):
         load_corpus([str(tmp_path)], "0")
     written(tmp_path / "picture", b"\0\1")
-    with pytest.raises(DataError, match=r"holds no text; skipped .*/picture: binary; nothing was written"):
+    with pytest.raises(DataError, match=r"contains no text files; skipped .*/picture: binary; nothing was written"):
         load_corpus([str(tmp_path)], "0")
     written(tmp_path / "latin", b"\xe9")
-    with pytest.raises(DataError, match=r"holds no text; skipped .*/latin: not UTF-8 at byte 0 and 1 more; nothing"):
+    with pytest.raises(DataError, match=r"no text files; skipped .*/latin: not UTF-8 at byte 0 and 1 more; nothing"):
         load_corpus([str(tmp_path)], "0")
 
 
@@ -224,7 +224,7 @@ def test_the_texts_of_a_folder_are_learned_and_the_rest_is_named_a_line_each(tmp
     expected = [
         ".hidden: hidden",
         "binary␊␛[6n: binary",
-        "checkpoints/z: a run of charlm's",
+        "checkpoints/z: a charlm run",
         "device: not a file",
         "latin⟨U+202E⟩: not UTF-8 at byte 3",
         "loop: a link to a folder",

@@ -74,7 +74,7 @@ def test_a_corpus_is_fetched_from_the_mirror_byte_by_byte(monkeypatch: pytest.Mo
 def test_other_bytes_are_refused_by_their_hash(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     with serving(sends(content)) as (mirror, _):
         monkeypatch.setenv("CHARLM_MIRROR", mirror)
-        with pytest.raises(CharlmError, match=r"is not mine: its SHA-256 differs; nothing was kept"):
+        with pytest.raises(CharlmError, match=r"is not mine: its SHA-256 differs; nothing was written"):
             fetch(CORPUS)
 
 

@@ -1,4 +1,4 @@
-"""CUDA graphs: work that is recorded once and then launched as a whole."""
+"""CUDA graphs: kernels that are recorded once and then launched together."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final, Generic, TypeVar
 import torch
 
 Results = TypeVar("Results")
-_WARM: Final = 3  # runs before the recording, in which libraries set up what a recording may not
+_WARM: Final = 3  # runs before the capture, in which libraries do the setup that a capture does not allow
 
 
 class Captured(Generic[Results]):
-    """What `work` computes from tensors that it finds in place, into the tensors of its `results`.
+    """A captured function: `work` reads tensors whose values the caller overwrites, and writes the tensors `results`.
 
-    Random numbers are those of `noise`, which is to be seeded before each replay. Raises RuntimeError where something
-    in `work` cannot be recorded; `noise` is then of no more use.
+    Random numbers come from `noise`, which the caller seeds before each replay. Raises RuntimeError if `work` cannot be
+    captured; `noise` must not be used after that.
     """
 
     def __init__(self, work: Callable[[], Results], device: torch.device, noise: torch.Generator | None = None) -> None:
@@ -23,7 +23,7 @@ class Captured(Generic[Results]):
         with torch.cuda.device(device):
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):  # around the recording as well, which leaves its stream behind if it fails
+            with torch.cuda.stream(aside):  # also around the capture, which leaves its stream current if it fails
                 for _ in range(_WARM):
                     work()
                 if noise:
@@ -33,6 +33,6 @@ class Captured(Generic[Results]):
             torch.cuda.current_stream().wait_stream(aside)
 
     def replay(self) -> Results:
-        """Compute again; what stood in the results is gone."""
+        """Run the captured kernels again, overwriting the results."""
         self._graph.replay()
         return self.results

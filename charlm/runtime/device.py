@@ -1,4 +1,4 @@
-"""Where and how to compute: device, precision and threads, each with the reason for it."""
+"""Device, precision and threads of a run, and the reason for the choice of precision."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ CUDA_ONLY: Final = ("tf32", "fp16")
 _ROUNDS: Final = 4
 _PRODUCTS, _PRODUCT = 5, 768  # 20 ms on two processors
 _PROBE_SECONDS: Final = 2.0
-_WORTH: Final = 1.15  # times the speed from which bf16 is worth its rounding; measurements waver by less than that
-Probe = Callable[["Runtime"], float]  # seconds that a typical training step takes in this runtime
+_WORTH: Final = 1.15  # minimum speed-up for which reduced precision is chosen; measurements vary by less
+Probe = Callable[["Runtime"], float]  # the time of a typical training step in this runtime, in seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
+    """Where and how a run computes, and why this precision was chosen."""
+
     device: torch.device
     precision: str
     threads: int
@@ -35,7 +37,7 @@ class Runtime:
 
     @property
     def type(self) -> torch.dtype:
-        """In which an optimizer's products are computed; fp16 has too short a range for what is not scaled."""
+        """The type of an optimizer's matrix products; not fp16, whose range is too small without loss scaling."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -45,12 +47,12 @@ class Runtime:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether gradients pass through fp16; under bf16 autocast, too, cuDNN's recurrent layers compute in it."""
+        """Whether gradients pass through fp16; with bf16 too on a GPU, where cuDNN's recurrent layers use fp16."""
         return self.precision == "fp16" or (self.precision == "bf16" and self.device.type == "cuda")
 
     @contextmanager
     def rounding(self) -> Iterator[None]:
-        """While this lasts, and but for fp32, a GPU may round the factors of fp32 products to TF32."""
+        """A context in which a GPU may round the factors of fp32 products to TF32, unless the precision is fp32."""
         switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
         before = [switch.allow_tf32 for switch in switches]
         try:
@@ -63,7 +65,7 @@ class Runtime:
 
     @property
     def environment(self) -> Environment:
-        """What a result depends on, for the checkpoint and for `doctor`."""
+        """Versions, device, threads and precision, for checkpoints and `charlm doctor`."""
         cuda = self.device.type == "cuda"
         return Environment(
             python=platform.python_version(),
@@ -78,8 +80,8 @@ class Runtime:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device asked for, or for `auto` a CUDA GPU if there is one."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # has to stand before CUDA starts, to be deterministic
+    """The requested device, or for `auto` a CUDA GPU if there is one; raises ConfigError if it is not available."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must be set before CUDA starts, for determinism
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
@@ -89,7 +91,7 @@ def choose_device(wanted: str) -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(
-            "--device mps: there is no Metal device here", kept="nothing was written", hint="use --device cpu"
+            "--device mps: this machine has no Metal device", kept="nothing was written", hint="use --device cpu"
         )
     return device
 
@@ -100,49 +102,51 @@ def _gpus() -> str:
 
 
 def set_threads(wanted: int, *, at_most: int = 1024) -> int:
-    """Use this many processor threads (0: as many as the process may use, `at_most` these); returns the number."""
+    """Set the number of processor threads (0: all that the process may use, up to `at_most`); returns the number."""
     threads = wanted or min(processor.available_threads(), at_most)
     torch.set_num_threads(threads)
     return threads
 
 
 def check_precision(device: torch.device, precision: str) -> None:
+    """Raise ConfigError if this device does not support the precision."""
     if precision in CUDA_ONLY and device.type != "cuda":
         raise ConfigError(
-            f"--precision {precision} is for CUDA; a processor has bf16 or fp32", hint="use --precision auto"
+            f"--precision {precision} needs a CUDA GPU; a processor computes in bf16 or fp32",
+            hint="use --precision auto",
         )
 
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
-    """Settle `--precision`: what was asked for, or for `auto` the fastest here, which `probe` measures."""
+    """The runtime for `--precision`: the requested one, or for `auto` the fastest, measured with `probe`."""
     if device.type == "cuda":
         make_exact()
     check_precision(device, precision)
     if precision != "auto":
-        return Runtime(device, precision, threads, "as asked for")
+        return Runtime(device, precision, threads, "requested")
     faster = _reduced(device)
     if probe is None or not faster:
-        return Runtime(device, "fp32", threads, "no faster arithmetic here")
+        return Runtime(device, "fp32", threads, "this device has no faster arithmetic")
     return _fastest(device, threads, faster, probe)
 
 
 def _reduced(device: torch.device) -> tuple[str, ...]:
-    """What is likely to be faster than fp32 on this device."""
-    if device.type == "cuda":  # not bf16: cuDNN's layers would compute in fp16 nevertheless
+    """Precisions that are likely to be faster than fp32 on this device."""
+    if device.type == "cuda":  # not bf16: cuDNN's recurrent layers would compute in fp16 anyway
         return ("tf32", "fp16") if torch.cuda.get_device_capability(device) >= (8, 0) else ("fp16",)
     return ("bf16",) if device.type == "cpu" and _has_bf16() else ()
 
 
 def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe: Probe) -> Runtime:
-    """fp32, or what of `faster` clearly is, by measuring a step of each in turn."""
+    """The fastest of fp32 and `faster`, by timing steps of each in turn; fp32 unless another is clearly faster."""
     times: dict[str, list[float]] = {precision: [] for precision in ("fp32", *faster)}
     ends = time.perf_counter() + _PROBE_SECONDS
-    least = 1 if device.type == "cuda" else 0  # rounds that count for nothing there: libraries are loaded
+    least = 1 if device.type == "cuda" else 0  # on a GPU the first round loads libraries and does not count
     for number in range(_ROUNDS):
         for precision in tuple(times):
             try:
                 times[precision].append(probe(Runtime(device, precision, threads, "")))
-            except RuntimeError:  # some builds of oneDNN lack a bf16 recurrence; or memory does not suffice for it
+            except RuntimeError:  # some builds of oneDNN have no bf16 recurrence; or memory does not suffice
                 del times[precision]
         if number >= least and time.perf_counter() > ends:
             break
@@ -150,20 +154,20 @@ def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe:
     others = [precision for precision in best if precision != "fp32"]
     quickest = min(others, key=lambda precision: best[precision], default="fp32")
     if quickest == "fp32" or "fp32" not in best:
-        return Runtime(device, quickest, threads, "nothing else runs here")
+        return Runtime(device, quickest, threads, "no other precision works on this device")
     ratio = best["fp32"] / best[quickest]
     reason = f"measured: a {quickest} step runs at {ratio:.2f} times the speed of an fp32 step"
     return Runtime(device, quickest if ratio > _WORTH else "fp32", threads, reason)
 
 
 def _has_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself (AVX-512 BF16 or AMX)."""
+    """Whether the processor has bf16 matrix instructions (AVX-512 BF16 or AMX)."""
     features = processor.features()
     return "AVX512" in torch.backends.cpu.get_cpu_capability() and ("avx512_bf16" in features or "amx_bf16" in features)
 
 
 def training_speed(device: torch.device) -> float:
-    """FLOP a second that training is likely to reach: on a processor half of what its matrix products do."""
+    """FLOP per second that training is likely to reach; on a processor half the measured speed of a matrix product."""
     if device.type != "cpu":
         return 3e13
     factor = torch.ones(_PRODUCT, _PRODUCT)
@@ -172,12 +176,13 @@ def training_speed(device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that `work` takes, to its end on the device."""
+    """The time of `work` in seconds, until the device has finished it."""
     synchronise(device)
     begin = time.perf_counter()
     work()

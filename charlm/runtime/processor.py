@@ -1,4 +1,4 @@
-"""What the processors here can do and are doing; nothing of this needs torch."""
+"""The processors of this machine: threads, load, instruction sets, and the C library's memory; without torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from functools import cache
 
 
 def available_threads() -> int:
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def other_work(seconds: float = 0.1) -> float:
-    """How many processors others keep busy just now, while this process sleeps; 0 where the system does not tell."""
+    """Number of processors that other processes keep busy, measured while this one sleeps; 0 outside Linux."""
     try:
         before = _processor_times()
         time.sleep(seconds)
@@ -25,18 +26,18 @@ def other_work(seconds: float = 0.1) -> float:
 
 
 def _processor_times() -> list[int]:
-    """Linux's counters over all processors: user, nice, system, idle, ..."""
+    """Linux's time counters, summed over all processors: user, nice, system, idle, ..."""
     with open("/proc/stat", encoding="ascii") as file:
         return [int(count) for count in file.readline().split()[1:]]
 
 
 def keep_memory() -> None:
-    """Keep what this process frees for its next need; does nothing where the C library is not glibc.
+    """Let this process keep the memory that it frees, for later allocations; does nothing without glibc.
 
-    This cannot be undone, so only a program that has its process to itself calls it, such as the command line.
+    It cannot be undone, so only a program that has its process to itself calls it, such as the command line.
 
-    A training step asks for the same large blocks each time. glibc hands each back to the system when it is freed, and
-    the next step waits while the system zeroes fresh pages: a fifth of its time at 2 x 512 (docs/log.md).
+    A training step allocates the same large blocks each time. By default glibc returns each to the system when it is
+    freed, and the next step waits while the system zeroes new pages: a fifth of its time at 2 x 512 (docs/log.md).
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
     try:
@@ -49,7 +50,7 @@ def keep_memory() -> None:
 
 @cache
 def features() -> frozenset[str]:
-    """Instruction sets by Linux's names, such as avx512_bf16; elsewhere the processor's name alone."""
+    """Names of instruction sets on Linux, such as avx512_bf16; elsewhere only the name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             lines = file.read(65536).splitlines()

@@ -1,11 +1,18 @@
-"""Random numbers that depend on where they are used, not on what was drawn before.
+"""Counter-based random numbers: each is a function of the seed and of where it is used, with no state between calls.
 
-Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a 128-bit
-counter and a 64-bit key into four 32-bit words. It needs only 32-bit multiplication, so any language can
-reproduce a sample; the known answers of the authors' Random123 library are in the tests.
+A usual generator has a state that each call moves on, so the n-th number depends on how many were taken before.
+Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) has none: like a
+block cipher it turns a 128-bit counter and a 64-bit key into four 32-bit words. The number for position 1000 of sample 3 can
+be computed at once, in any order, after a resume, and on any number of threads. It needs only 32 x 32-bit
+multiplication, so that it is easily reproduced in other languages; the tests have the known answers of the authors'
+Random123 library.
 
-How charlm uses it: the key is the seed; counter words 0 and 1 are a position (low word first), word 2 a number that
-tells users of one seed apart (the number of a sample), word 3 the purpose below.
+charlm fills the 192 bits as follows:
+
+    key 0, 1        the seed, low 32 bits first
+    counter 0, 1    the position (a token's place, an epoch, a step), low 32 bits first
+    counter 2       the stream: the number of a sample or a lane
+    counter 3       the purpose, one of `Purpose`
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Word = TypeVar("Word", int, NDArray[np.uint64])  # a word, or many that are treated alike
+Word = TypeVar("Word", int, NDArray[np.uint64])  # one word, or an array of words
 Words = tuple[int, int, int, int]
 
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
@@ -25,7 +32,7 @@ _MASK: Final = 0xFFFFFFFF
 
 
 class Purpose(IntEnum):
-    """Counter word 3: keeps the streams of one seed apart."""
+    """What a random number is for (counter word 3): different purposes of one seed have independent numbers."""
 
     SAMPLE = 0
     SHIFT = 1
@@ -35,7 +42,11 @@ class Purpose(IntEnum):
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
-    """Four random 32-bit words for a counter of four and a key of two.
+    """Four random 32-bit words for a counter of four words and a key of two.
+
+    Each of ten rounds multiplies two of the words by constants, to 64 bits, and lets the halves of the products change
+    places with, and be mixed into, the other two words (exclusive or). The key is added in, and moved on by a Weyl
+    sequence: k0 and k1 grow by odd constants, modulo 2**32, so that no two rounds are alike.
 
     >>> [f"{word:08x}" for word in philox((0, 0, 0, 0), (0, 0))]
     ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
@@ -51,20 +62,20 @@ def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tupl
 
 
 def words(seed: int, purpose: Purpose, position: int, stream: int = 0) -> Words:
-    """The four words of one place; `seed` and `position` have 64 bits, `stream` 32."""
+    """The four random words for a seed and position of 64 bits each and a stream of 32 bits."""
     return philox(
         (position & _MASK, position >> 32 & _MASK, stream & _MASK, purpose), (seed & _MASK, seed >> 32 & _MASK)
     )
 
 
 def uniform(seed: int, purpose: Purpose, position: int, stream: int = 0) -> float:
-    """A number in [0, 1) with 53 random bits: (w0 >> 5) * 2**26 + (w1 >> 6), over 2**53."""
+    """A uniform number in [0, 1) with 53 random bits: 27 of the first word and 26 of the second."""
     w0, w1, _, _ = words(seed, purpose, position, stream)
     return ((w0 >> 5) * 67108864 + (w1 >> 6)) / 9007199254740992
 
 
 def uniforms(seed: int, purpose: Purpose, first: int, positions: int, streams: int) -> NDArray[np.float64]:
-    """`uniform` at so many positions from the first [T], in streams 0 to B - 1: [T, B]."""
+    """`uniform` at `positions` positions from `first` on, in streams 0 to `streams` - 1: [T, B]."""
     position = np.arange(first, first + positions, dtype=np.uint64)[:, None]
     stream = np.arange(streams, dtype=np.uint64)[None, :]
     low, high, number = np.broadcast_arrays(position & _MASK, position >> 32, stream)
@@ -73,6 +84,6 @@ def uniforms(seed: int, purpose: Purpose, first: int, positions: int, streams: i
 
 
 def integer(seed: int, purpose: Purpose, position: int, stream: int = 0) -> int:
-    """63 random bits, for seeding a library's own generator."""
+    """63 random bits, to seed the generator of a library."""
     w0, w1, _, _ = words(seed, purpose, position, stream)
     return (w0 << 32 | w1) >> 1

@@ -1,7 +1,8 @@
-"""Files, folders and standard input to one exact text, its held-out part and its fingerprint.
+"""Files, folders and standard input to one exact text, its validation part and its fingerprint.
 
-Bytes are UTF-8, strictly; nothing is normalised, no line end is translated, a byte order mark stays. The last share
-of *each* source is held out; the parts are joined unchanged. This module knows nothing of tokens.
+Bytes are decoded as UTF-8, strictly. Nothing is normalised: line ends and byte order marks stay as they are. The last
+part of *each* source is held out for validation; the training parts are joined unchanged, and so are the validation
+parts. This module knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -29,58 +30,64 @@ _FOLDER: Final = "a folder"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file of a corpus, as it was read; `-` is standard input or a pipe, which nobody can read again."""
+    """One file of a corpus, as it was read; the path `-` is standard input or a pipe, which cannot be read again."""
 
     path: str
     bytes: int
     characters: int
     sha256: str
-    held_out: bool = False  # named by --val
+    held_out: bool = False  # a validation text, named by --val
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A training text and its held-out text, with where they came from."""
+    """A training text and its validation text, and the files that they come from."""
 
     train: str
     val: str
     sources: tuple[Source, ...]
-    remarks: tuple[str, ...]  # what a user should know about the text: what was skipped, BOM, line ends
-    stdin: str = ""  # what standard input, or a pipe, gave
+    remarks: tuple[str, ...]  # what a user should know: skipped files, byte order marks, line ends
+    stdin: str = ""  # the text of standard input or a pipe, if one was read
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the two parts' SHA-256, as hexadecimal."""
+        """SHA-256, in hexadecimal, of the two digests SHA-256(train) and SHA-256(val), 64 bytes."""
         parts = [hashlib.sha256(part.encode()).digest() for part in (self.train, self.val)]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def read_text(path: str) -> str:
-    """The exact text of a file, or of standard input for `-`."""
+    """The exact text of a file, or of standard input for `-`.
+
+    Raises DataError if it is not UTF-8, StorageError if it cannot be read, CharlmError if memory does not suffice.
+    """
     with _in_memory(path):
         return decode(read_bytes(path), path)
 
 
 @contextmanager
 def _in_memory(what: str) -> Iterator[None]:
-    """A text is held in memory, several times its size; one that is too large says so."""
+    """Turn a MemoryError into a message: a text is held in memory, several times its size."""
     try:
         yield
     except MemoryError as error:
         raise CharlmError(
             f"{what} does not fit into memory",
             kept="nothing was written",
-            hint="give a part of it: it takes 10 to 30 times the size of its file",
+            hint="use a part of it: training needs 10 to 30 times the size of the file",
         ) from error
 
 
 def read_bytes(path: str) -> bytes:
+    """The bytes of a file, or of standard input for `-`; raises StorageError."""
     try:
         if path == STDIN:
             return sys.stdin.buffer.read()
         return Path(path).read_bytes()
     except IsADirectoryError as error:
-        raise StorageError(f"{path} is a folder, not a text", kept="nothing was written", hint="name a file") from error
+        raise StorageError(
+            f"{path} is a folder, not a file", kept="nothing was written", hint="name a file in it"
+        ) from error
     except OSError as error:
         raise StorageError(
             f"cannot read {path}: {error.strerror}",
@@ -88,11 +95,13 @@ def read_bytes(path: str) -> bytes:
             hint="check the name and its permissions",
         ) from error
     except ValueError as error:  # a NUL in the name
-        raise StorageError(f"cannot read {path!r}: {error}", kept="nothing was written") from error
+        raise StorageError(
+            f"cannot read {path!r}: {error}", kept="nothing was written", hint="check the name"
+        ) from error
 
 
 def decode(raw: bytes, path: str) -> str:
-    """UTF-8, strictly; the error names the first bad byte's offset and line."""
+    """The text of these bytes, as strict UTF-8; DataError names the offset and line of the first bad byte."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -100,42 +109,43 @@ def decode(raw: bytes, path: str) -> str:
         raise DataError(
             f"{path} is not UTF-8: {error.reason} at byte {error.start}, line {line}",
             kept="nothing was written",
-            hint=_advice(raw, error),
+            hint=_decoding_hint(raw, error),
         ) from error
 
 
-def _advice(raw: bytes, error: UnicodeDecodeError) -> str:
+def _decoding_hint(raw: bytes, error: UnicodeDecodeError) -> str:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "convert it first: iconv -f utf-16 -t utf-8"
     if b"\0" in raw[:_SNIFF]:
-        return "it looks binary: give a text"
+        return "it looks like a binary file: name a text file"
     if error.reason == "unexpected end of data":
-        return "it ends inside a character, as a file that was cut short does: get it whole"
-    return "convert it first, for instance with iconv -f latin1 -t utf-8"
+        return "it ends inside a character, so it may be cut short: get the whole file"
+    return "convert it first, for example with iconv -f latin1 -t utf-8"
 
 
 def load_corpus(paths: Sequence[str], val: str) -> Corpus:
-    """The corpus that these files, folders (recursively, sorted) and `-` make, split as `--val` says.
+    """The corpus of these files, folders (recursively, sorted) and `-`, split as `--val` says.
 
-    Raises DataError when fewer than two characters are left to train on, StorageError when a named file is unreadable.
+    Raises DataError when fewer than two characters are left to train on, ConfigError when standard input or a pipe is
+    named twice, StorageError when a named file cannot be read.
     """
     share = val_share(val)
     named = [*paths, val] if share is None else paths
     if sum(map(_read_once, named)) > 1:
         raise ConfigError(
-            "standard input (-) can be read only once, and so can a pipe; one text may come from there",
+            "standard input (-) and pipes can be read only once, so only one text may come from there",
             kept="nothing was written",
-            hint="write the others to files",
+            hint="save the others as files",
         )
     with _in_memory(", ".join(named)):
         corpus = _joined(paths, val, share)
     if len(corpus.train) < 2:
         found = sum(source.characters for source in corpus.sources if not source.held_out)
         raise DataError(
-            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} to train on; "
+            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} for training; "
             "at least 2 are needed",
             kept="nothing was written",
-            hint="give a longer text, or --val 0" if share else "give a longer text",
+            hint="use a longer text, or --val 0" if share else "use a longer text",
         )
     return corpus
 
@@ -161,12 +171,14 @@ def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
         stdin = text if sources[-1].path == STDIN else stdin
         held = [text]
         if not text:
-            raise DataError(f"{val} is empty", kept="nothing was written", hint="--val wants a text, a share, or 0")
+            raise DataError(f"{val} is empty", kept="nothing was written", hint="--val takes a file, a share, or 0")
     return Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
 
 
 def split_point(characters: int, share: float) -> int:
-    """How many characters are before the held-out share, which is meant as the decimal number that a user reads.
+    """Number of characters before the validation part, computed exactly from the share's decimal digits.
+
+    Floating point would lose characters: 1 - 0.9 is less than 0.1.
 
     >>> split_point(10, 0.9), int(10 * (1 - 0.9))
     (1, 0)
@@ -175,7 +187,7 @@ def split_point(characters: int, share: float) -> int:
 
 
 def _read_once(path: str) -> bool:
-    """Whether this is standard input, or a pipe or another device that gives its text a single time."""
+    """Whether this is standard input, a pipe or a device, which can be read a single time."""
     return path == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
 
 
@@ -209,16 +221,16 @@ def _texts(path: str, remarks: list[str]) -> Iterator[tuple[str, str]]:
     if not found:
         first = f"; skipped {min(skipped)}" + f" and {len(skipped) - 1} more" * (len(skipped) > 1) if skipped else ""
         raise DataError(
-            f"{path} holds no text{first}",
+            f"{path} contains no text files{first}",
             kept="nothing was written",
-            hint="name files, or a folder with UTF-8 texts in it",
+            hint="name files, or a folder with UTF-8 text files in it",
         )
 
 
 def _walk(folder: str, skipped: list[str]) -> Iterator[str]:
-    """Files below a folder, in no order; whatever else lies there is named, and links to folders are not followed.
+    """Paths of the files below a folder, in no order; anything else is added to `skipped`. Links are not followed.
 
-    A list of what is still to be visited instead of recursion: folders may be nested as deep as paths can be long.
+    A list of folders still to visit takes the place of recursion, which deeply nested folders could exhaust.
     """
     left = [folder]
     while left:
@@ -240,7 +252,7 @@ def _walk(folder: str, skipped: list[str]) -> Iterator[str]:
 
 
 def _kind(path: str) -> str:
-    """A file, a folder, or why it is neither that a text is looked for in; a pipe is never opened, it could block."""
+    """`_FILE`, `_FOLDER`, or the reason why this is skipped. A pipe is never opened, because that could block."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:  # unreadable, gone by now, a link to nothing or to itself
@@ -251,11 +263,11 @@ def _kind(path: str) -> str:
         return "not a file"
     if os.path.islink(path):
         return "a link to a folder"
-    return "a run of charlm's" if _is_run(path) else _FOLDER
+    return "a charlm run" if _is_run(path) else _FOLDER
 
 
 def _is_run(folder: str) -> bool:
-    """Whether this is one of our own runs: what we wrote is no text to learn from."""
+    """Whether this is the folder of a charlm run, whose files are not training text."""
     return any(os.path.isfile(os.path.join(folder, f"{name}.safetensors")) for name in ("last", "previous"))
 
 

@@ -1,7 +1,7 @@
-"""Corpora that charlm knows by name: one made from the interpreter itself, others fetched and checked by SHA-256.
+"""The corpora of `charlm data`: one made from the interpreter itself, the others downloaded and checked by SHA-256.
 
-Only a text whose hash is known stands here. `CHARLM_MIRROR` replaces the host of every address, for networks that
-reach a mirror only. This module returns bytes; where they are kept is for others to say.
+The environment variable `CHARLM_MIRROR` replaces the host of every address, for networks that only reach a mirror.
+This module returns bytes; the caller stores them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from charlm.errors import CharlmError, ConfigError
 
 @dataclass(frozen=True, slots=True)
 class KnownCorpus:
-    """`address` is the path on the host, pinned to a commit; empty for the text that every Python carries."""
+    """A corpus. `address` is its path on the host, pinned to a commit; empty for the text that comes with Python."""
 
     name: str
     about: str
@@ -82,18 +82,22 @@ KNOWN: Final = {
 
 
 def find_corpus(name: str) -> KnownCorpus:
+    """The corpus of this name; raises ConfigError."""
     if name not in KNOWN:
-        raise ConfigError(f"there is no corpus {name!r}", kept="nothing was fetched", hint=f"known: {', '.join(KNOWN)}")
+        raise ConfigError(f"unknown corpus {name!r}", kept="nothing was downloaded", hint=f"known: {', '.join(KNOWN)}")
     return KNOWN[name]
 
 
 def fetch(corpus: KnownCorpus) -> bytes:
-    """The corpus's exact bytes, from the interpreter or over the network, checked by their SHA-256."""
+    """The exact bytes of a corpus, from the interpreter or over the network; a download is checked by its SHA-256.
+
+    Raises CharlmError if the download fails or its hash is wrong.
+    """
     return _download(corpus) if corpus.address else python_docs()
 
 
 def python_docs() -> bytes:
-    """The interpreter's own documentation topics, in the order of their names; the same for one version of Python."""
+    """The interpreter's documentation topics, sorted by name; they depend on the version of Python."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).encode() + b"\n"
@@ -108,16 +112,16 @@ def _download(corpus: KnownCorpus) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             content = Path(retrieve(url, known_hash=None, fname="text", path=folder)).read_bytes()
-        except (OSError, ValueError) as error:  # the network, the disk, or an address that is none
+        except (OSError, ValueError) as error:  # network, disk, or an invalid address
             raise CharlmError(
-                f"cannot fetch {url}: {type(error).__name__}",
+                f"cannot download {url}: {type(error).__name__}",
                 kept="nothing was written",
-                hint="check the network and CHARLM_MIRROR, or try charlm data get python-docs",
+                hint="check the network and CHARLM_MIRROR, or run charlm data get python-docs",
             ) from error
     if hashlib.sha256(content).hexdigest() != corpus.sha256:
         raise CharlmError(
-            f"what came from {url} is not {corpus.name}: its SHA-256 differs",
-            kept="nothing was kept",
-            hint="try again, or look at the address",
+            f"the file at {url} is not {corpus.name}: its SHA-256 differs",
+            kept="nothing was written",
+            hint="try again, or check CHARLM_MIRROR",
         )
     return content

@@ -1,18 +1,20 @@
-"""A token stream as B parallel lanes, read chunk by chunk; where reading stands is a value that can be saved.
+"""A token sequence read as B parallel lanes, chunk by chunk, for truncated backpropagation through time.
 
-The stream is rotated by the epoch's shift and cut into B contiguous lanes whose lengths differ by one at most, so
-that an epoch predicts every token exactly once. Row b of one chunk continues row b of the chunk before: the state
-carried between them is true history. A lane's first input is the start token.
+A lane is one row of the batch. The sequence is rotated by the epoch's shift and split into B contiguous lanes whose
+lengths differ by at most one, so that an epoch predicts every token exactly once. Row b of one chunk continues row b of
+the chunk before, so the state carried between them has seen the true history. Each lane's first input of an epoch is
+the start token.
 
-    stream "abcdefgh", 2 lanes, chunks of 2 (^ is the start token)
+    tokens "abcdefgh", 2 lanes, chunks of 2 (^ is the start token)
 
-        chunk 1                      chunk 2
+        chunk 1                       chunk 2
         inputs ^a  targets ab         inputs bc  targets cd
                ^e          ef                fg          gh
 
-The stream lies on the device that will read it, so that nothing waits for chunks to be copied there.
+The position in the text is a value that a checkpoint can save. The tokens are kept on the device that reads them, so no
+chunk has to be copied there.
 
-Legend: T chunk, B lanes. This module knows nothing of models.
+Legend: T tokens of a chunk, B lanes. This module knows nothing of models.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ from charlm.runtime.random import Purpose, uniform
 from charlm.text.position import Position
 from charlm.text.tokenizer import Ids
 
-IGNORE: Final = -100  # a target that is not scored: the end of a lane that is one shorter than the others
+IGNORE: Final = -100  # a target that is not scored: the last place of a lane that is one token shorter than the others
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Inputs and targets [T, B], of which `scored` are no `IGNORE`.
+    """Inputs and targets, token ids [T, B] each; `scored` targets are not `IGNORE`.
 
-    `fresh` chunks begin an epoch, so from the zero state; `next` is where to go on.
+    A `fresh` chunk begins an epoch, from the zero state. `next` is the position after the chunk.
     """
 
     inputs: Tensor
@@ -45,7 +47,8 @@ class Chunk:
 
 
 class Lanes:
-    """
+    """The lanes of a text of ids [N]; `batch` is at most N.
+
     >>> lanes = Lanes(torch.arange(8).numpy(), start=8, batch=2, seed=0)
     >>> chunk = lanes.read(Position(), 2)
     >>> chunk.inputs.T.tolist(), chunk.targets.T.tolist()
@@ -60,11 +63,14 @@ class Lanes:
         edges = torch.arange(batch + 1, device=device) * len(ids) // batch
         self._begin, self._length = edges[:-1], edges.diff()
         self.longest = -(-len(ids) // batch)
-        self._shorter = -len(ids) % batch  # lanes that end a token before the others
+        self._shorter = -len(ids) % batch  # lanes that are one token shorter than the longest
 
     def read(self, position: Position, bptt: int) -> Chunk:
-        """The chunk at `position`, of `bptt` tokens a lane; what is left of an epoch and is less than half of that is
-        read with the chunk before it, so that no update follows from a handful of tokens."""
+        """The chunk at `position`, of `bptt` tokens a lane.
+
+        If less than half a chunk would remain of the epoch after it, the chunk takes the rest too: no update is
+        computed from a handful of tokens.
+        """
         epoch, shift, offset = position
         last = self.longest - offset - bptt < bptt / 2
         stop = self.longest if last else offset + bptt
@@ -79,12 +85,13 @@ class Lanes:
         return Chunk(inputs, targets, targets.numel() - last * self._shorter, offset == 0, following)
 
     def chunks(self, bptt: int) -> int:
-        """How many chunks an epoch has."""
+        """Number of chunks in an epoch."""
         whole, rest = divmod(self.longest, bptt)
         return max(1, whole + (rest >= bptt / 2))
 
     def _epoch(self, number: int, bptt: int) -> Position:
-        """Each epoch after the first cuts the text elsewhere; a text that fits into one chunk is left whole."""
+        """The start of an epoch. Each epoch after the first has a shift of its own, so that lanes begin elsewhere; a
+        text that fits into one chunk is never shifted."""
         if self.longest <= bptt:
             return Position(number)
         return Position(number, int(uniform(self._seed, Purpose.SHIFT, number) * len(self._ids)))

@@ -1,20 +1,23 @@
-"""How much of a text stands verbatim in the training text: its overlaps, exactly, and where they come from.
+"""How much of a text occurs verbatim in the training text, and where: exact substring matches.
 
-An overlap is a substring of the text that is also a substring of one training file's training part; offsets and
-lengths are in characters (code points), nothing is normalised, and no overlap runs from one file into the next. Its
-matching statistics (Chang and Lawler 1994) are, for every position of the text, the length of the longest overlap
-that begins there; everything in `Novelty` follows from them.
+An overlap is a substring of the text that is also a substring of the training part of one training file. Offsets and
+lengths are in characters (code points), nothing is normalised, and no overlap runs from one file into the next. The
+matching statistics of a text (Chang and Lawler 1994) are, for every position, the length of the longest overlap that
+begins there; everything in `Novelty` follows from them. They are found in three steps:
 
-The index is a suffix array, made with NumPy by prefix doubling that sorts again only what is not yet in order (Manber
-and Myers 1993; Larsson and Sadakane 2007). A text is read from its end, each character in a binary search, as in
-backward search (Ferragina and Manzini 2000); that gives each suffix's two neighbours among the training text's, of
-which one has the longest match. How long it is, is found by comparing characters, and only where the neighbour is not
-simply the previous one's next character (Kärkkäinen, Manzini and Puglisi 2009). There are no hashes.
+1. `_suffix_array` sorts all suffixes of the training text, once, by prefix doubling (Manber and Myers 1993; Larsson and
+   Sadakane 2007).
+2. `TrainingIndex._ranks` finds where each suffix of the text would stand in that order. It goes through the text
+   from its end, with one binary search for each character, as in backward search (Ferragina and Manzini 2000). The
+   longest match of a suffix is with one of its two neighbours in the order.
+3. `_match_lengths` compares each suffix with both neighbours, character by character. Where the neighbour of a
+   position is the one of the position before, moved on by one, the length is one less and nothing is compared
+   (Kärkkäinen, Manzini and Puglisi 2009).
 
-For n characters of training text and m of text: building takes O(n) memory and O(n log n) time for each doubling, at
-most log n of them and for prose three or four; a text takes O(m) memory, O(m log n) time for the neighbours, and the
-comparisons. One core of 2023 builds the index of a novel (3.2 million characters) in 0.6 s with 110 MB, and searches
-100,000 characters in 0.15 s.
+No hashes are used, so there are no false matches. With n characters of training text and m of text, the index takes
+O(n) memory and O(n log n) time for each doubling, of which there are at most log n, and for prose three or four. A text
+takes O(m) memory and O(m log n) time, and the comparisons. One core of 2023 builds the index of a novel (3.2 million
+characters) in 0.6 s with 110 MB, and searches 100,000 characters in 0.15 s.
 """
 
 from __future__ import annotations
@@ -28,44 +31,44 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-LENGTHS: Final = (20, 50, 100)  # characters from which on an overlap counts; a passage is one of the first or more
-_BLOCK: Final = 2**18  # characters that are compared at once: bounds memory
-_WINDOW: Final = 16  # characters of each pair that are compared first
+LENGTHS: Final = (20, 50, 100)  # minimum lengths of the reported shares; a passage has at least the first
+_BLOCK: Final = 2**18  # characters compared at once: bounds memory
+_FIRST: Final = 16  # characters of each pair that are compared first
 _SMALL: Final = 2**30  # below it, offsets and their sums fit 32 bits
 Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """A passage of a text that stands in the training text, and cannot be made longer there to either side.
+    """A passage of a text that occurs in the training text and cannot be extended there to either side.
 
-    Where it stands there several times, `training_offset`, `file` and `line` tell of one place.
+    If it occurs several times, `training_offset`, `file` and `line` give one of the places.
     """
 
     offset: int  # in the text, in characters from 0
     length: int  # in characters
-    training_offset: int  # in all files' training parts one after the other, in characters from 0
+    training_offset: int  # in the concatenated training parts of all files, in characters from 0
     file: str
-    line: int  # of the file, where the passage begins there, from 1; lines end with LF
+    line: int  # the line of the file where the passage begins, from 1; lines end with LF
     passage: str
 
 
 @dataclass(frozen=True, slots=True)
 class Novelty:
-    """What of a text stands in the training text.
+    """The overlaps of a text with the training text.
 
-    `passages` are the overlaps of 20 characters or more, the longest first. None holds another, but two may share
-    characters. `shares` gives, for 20, 50 and 100, the share of the text's characters (0 to 1) that are inside at least
-    one overlap of that length or more.
+    `passages` are the overlaps of 20 characters or more, longest first. None contains another, but two may share
+    characters. `shares` maps 20, 50 and 100 to the share of the text's characters (0 to 1) that lie inside at least one
+    overlap of that length or more.
     """
 
     characters: int
-    longest: Overlap | None  # of any length, the first of equals; None where no character of the text is in training
+    longest: Overlap | None  # of any length, the first of equals; None if no character of the text occurs in training
     shares: Mapping[int, float]
     passages: tuple[Overlap, ...]
 
     def record(self) -> dict[str, Any]:
-        """The same for JSON; `longest` is the length alone, 0 where there is none, and `longest_overlap` the rest."""
+        """The same for JSON: `longest` is a length, 0 without overlaps, and `longest_overlap` the overlap itself."""
         return {
             "characters": self.characters,
             "longest": self.longest.length if self.longest else 0,
@@ -76,7 +79,7 @@ class Novelty:
 
 
 class TrainingIndex:
-    """An index of training files, each with its name, built once; it can be asked about any number of texts.
+    """A suffix array over training files, given as (name, training part); any number of texts can be looked up in it.
 
     >>> index = TrainingIndex([("a.txt", "one two three"), ("b.txt", "four")])
     >>> index.matching_statistics("two for ef")[0].tolist()
@@ -89,7 +92,8 @@ class TrainingIndex:
         files = [(name, text) for name, text in files if text]
         self._names = [name for name, _ in files]
         points = [_points(text) for _, text in files]
-        # Every file is followed by a separator, 0, which is no character's code and before all of them.
+        # Characters are numbered from 1 in code point order. Each file is followed by the separator 0, which no text
+        # contains, so that no match can cross it.
         self._begins = np.cumsum([0, *(len(part) + 1 for part in points)])[: len(points)]
         self._codes = np.zeros(0x110000, np.int32)
         for part in points:
@@ -104,23 +108,26 @@ class TrainingIndex:
         self._suffixes = _suffix_array(self._text, letters)
         self._sections = np.cumsum([0, *np.bincount(self._text, minlength=letters + 1)]).tolist()
         before = self._text[self._suffixes - 1]
-        # Ranks of the suffixes that come after each suffix's first character, which ascend for any one character.
+        # For each suffix, in order, the rank of the suffix one character later. Among suffixes with the same first
+        # character these ranks ascend, so `_ranks` can search them. "banana": the suffixes in order are "", a, ana,
+        # anana, banana, na, nana; those with first letter a continue with "", na, nana, of ranks 0, 5, 6.
         self._after = np.argsort(before, kind="stable").astype(self._suffixes.dtype)
 
     def matching_statistics(self, text: str) -> tuple[Ints, Ints]:
-        """For each position of the text the length of the longest overlap that begins there, and its training offset.
+        """For each position of a text [m] the length of the longest overlap that begins there, and its training offset.
 
-        The offset says nothing where the length is 0.
+        Both in characters. Where a length is 0 the offset has no meaning.
         """
         lengths, places = self._matches(text)
         return lengths, places - self._files(places)
 
     def novelty(self, text: str) -> Novelty:
-        """How much of this text stands in the training text, and which passages."""
+        """How much of this text occurs in the training text, and which passages."""
         lengths, places = self._matches(text)
-        reach = lengths + np.arange(len(lengths))
-        shares = {length: _covered(lengths, reach, length) for length in LENGTHS}
-        maximal = np.flatnonzero((np.diff(reach, prepend=0) > 0) & (lengths >= LENGTHS[0]))
+        ends = lengths + np.arange(len(lengths))
+        shares = {length: _covered(lengths, ends, length) for length in LENGTHS}
+        # An overlap can be extended to the left if the one that begins a character earlier ends at the same place.
+        maximal = np.flatnonzero((np.diff(ends, prepend=0) > 0) & (lengths >= LENGTHS[0]))
         longest = maximal[np.argsort(-lengths[maximal], kind="stable")]
         first = int(lengths.argmax()) if len(lengths) else 0
         return Novelty(
@@ -139,14 +146,14 @@ class TrainingIndex:
         )
 
     def _files(self, places: Ints | int) -> Ints:
-        """In which file each place is; that is also the number of separators before it."""
+        """The number of the file that each place is in, which is also the number of separators before the place."""
         return np.maximum(np.searchsorted(self._begins, places, side="right") - 1, 0)
 
     def _matches(self, text: str) -> tuple[Ints, Ints]:
-        """`matching_statistics`, with places that count the separators."""
+        """`matching_statistics`, with places in the indexed text, separators included."""
         codes = self._codes[_points(text)]
         ranks = self._ranks(codes)
-        codes = np.append(np.where(codes, codes, -1), -1)  # what matches nothing, not even a separator
+        codes = np.append(np.where(codes, codes, -1), -1)  # -1 matches nothing, not even a separator
         last = len(self._suffixes) - 1
         lower = self._suffixes[np.maximum(ranks - 1, 0)].astype(np.int64)
         upper = self._suffixes[np.minimum(ranks, last)].astype(np.int64)
@@ -154,10 +161,18 @@ class TrainingIndex:
         return np.maximum(below, above), np.where(below >= above, lower, upper)
 
     def _ranks(self, codes: Ints) -> Ints:
-        """For each suffix of a text, how many suffixes of the training text are before it in the order of codes.
+        """For each suffix of a text [m], how many suffixes of the training text sort before it.
 
-        Before character c and a suffix are all that begin with less, and of those that begin with c as many as go on
-        with something before that suffix. An unknown character counts as less than every other.
+        Let s be a suffix whose rank is known, and c the character before it. The suffixes that sort before c + s are
+
+        - all that begin with a smaller character: they end where the section of c begins;
+        - those that begin with c and continue with something that sorts before s. In the section of c, `_after` holds
+          the ranks of the continuations, in ascending order: a binary search for the rank of s counts them.
+
+        Training text "banana", text "an": the empty suffix has rank 0. n + "" comes after the 5 suffixes that begin
+        with less than n, and none of na, nana continues with less than "": rank 5. a + n: the section of a begins at
+        1, and of its continuations "", na, nana (ranks 0, 5, 6) one is below rank 5: rank 2, between a and ana. An
+        unknown character sorts before every other.
         """
         ranks = array("q", bytes(8 * len(codes)))
         after, sections, rank = self._after.data, self._sections, 0
@@ -171,21 +186,31 @@ def _points(text: str) -> Ints:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
 
 
-def _covered(lengths: Ints, reach: Ints, length: int) -> float:
-    """The share of characters inside overlaps of that length or more, each given by where it begins and ends."""
-    furthest = np.maximum.accumulate(np.where(lengths >= length, reach, 0))
+def _covered(lengths: Ints, ends: Ints, length: int) -> float:
+    """The share of characters inside overlaps of at least this length; the overlap at place i ends at ends[i]."""
+    furthest = np.maximum.accumulate(np.where(lengths >= length, ends, 0))
     return float(np.mean(furthest > np.arange(len(lengths)))) if len(lengths) else 0.0
 
 
 def _suffix_array(text: Ints, letters: int) -> Ints:
-    """Where the suffixes of a text begin, in their order.
+    """The places where the suffixes of a text [n] begin, in sorted order, by prefix doubling.
 
-    Codes are 0 to `letters`; the last one is 0, and no two of 0 are neighbours.
+    Codes are 0 to `letters`; the last one is 0, and no two zeros are neighbours.
 
-    Suffixes whose first `width` codes are equal share a rank, which is the first of their slots in the order. They are
-    told apart by the ranks of what follows these codes, which doubles the width; who is alone in his slot is done.
+    1. Sort all suffixes by their first `width` codes, as many as fit into 64 bits. Suffixes that agree in them form a
+       group; the rank of a group is the first slot that it takes in the order.
+    2. A suffix that is alone in its group is at its final slot. The others are sorted again, within their groups, by
+       the rank of the suffix that begins `width` places later. Now they are sorted by their first 2 `width` codes.
+    3. Double the width, and repeat until all groups have one member.
 
-    >>> _suffix_array(np.array([2, 1, 3, 1, 3, 1, 0], np.uint8), 3).tolist()  # banana
+    "banana" and its end (here 0), if only one code fitted into 64 bits:
+
+        width 1    0 | a a a | b | n n          places 6 | 1 3 5 | 0 | 2 4,  ranks 0 | 1 1 1 | 4 | 5 5
+        the group of a by the ranks that follow: place 5 (rank 0), then places 1 and 3 (rank 5 each)
+        width 2    0 | a0 | an an | ba | na na  ranks 0 | 1 | 2 2 | 4 | 5 5
+        the group of an by the ranks two places later: place 3 (a0, rank 1), then place 1 (an, rank 2); and so on
+
+    >>> _suffix_array(np.array([2, 1, 3, 1, 3, 1, 0], np.uint8), 3).tolist()
     [6, 5, 3, 1, 0, 4, 2]
     """
     size = len(text)
@@ -195,18 +220,18 @@ def _suffix_array(text: Ints, letters: int) -> Ints:
     keys = keys[order]
     suffixes, slots = order.astype(dtype), np.arange(size, dtype=dtype)
     result: Ints = np.empty(size, dtype)
-    ranks = np.full(size + 1, -1, dtype)  # past the end is before everything
+    ranks = np.full(size + 1, -1, dtype)  # the last one stands for places past the end, which sort first
     del order
     while True:
-        first = np.ones(len(keys) + 1, bool)
+        first = np.ones(len(keys) + 1, bool)  # whether a group begins at each of these slots
         np.not_equal(keys[1:], keys[:-1], out=first[1:-1])
         result[slots] = suffixes
         ranks[suffixes] = np.maximum.accumulate(np.where(first[:-1], slots, 0))
-        several = ~(first[:-1] & first[1:])
+        several = ~(first[:-1] & first[1:])  # groups of one are done
         slots, suffixes = slots[several], suffixes[several]
         if not len(suffixes):
             return result
-        keys = ranks[suffixes].astype(np.int64) * (size + 1)
+        keys = ranks[suffixes].astype(np.int64) * (size + 1)  # by group, then by the rank `width` places later
         keys += ranks[np.minimum(suffixes + width, size)]
         order = np.argsort(keys)
         keys, suffixes = keys[order], suffixes[order]
@@ -214,7 +239,7 @@ def _suffix_array(text: Ints, letters: int) -> Ints:
 
 
 def _packed(text: Ints, letters: int) -> tuple[NDArray[np.uint64], int]:
-    """As many codes from each place on as fit 64 bits, in one number that sorts like them, and how many these are."""
+    """From each place on, as many codes as fit into 64 bits in one number that sorts like them [n]; and how many."""
     bits = max(letters.bit_length(), 1)
     width = 64 // bits
     keys = np.zeros(len(text), np.uint64)
@@ -225,29 +250,30 @@ def _packed(text: Ints, letters: int) -> tuple[NDArray[np.uint64], int]:
 
 
 def _match_lengths(codes: Ints, training: Ints, places: Ints) -> Ints:
-    """How many codes are equal from each position of a text and its place in the training text on.
+    """The number of equal codes from each position of a text [m] and its place in the training text [m] on.
 
-    Where a place is the previous one's next, and that one's first codes are equal, the length is one less than there.
-    `codes` has one more than there are places, and its last is in no training text, as the training text's last is in
-    no text.
+    If the place of a position is one after that of the position before, and that pair's first codes are equal, then
+    this match is the rest of the one before: its length is one less. Only the first pair of such a run (its head) is
+    compared. `codes` has m + 1 entries; the last occurs in no training text, as the last of the training text occurs in
+    no text, so that every comparison ends.
     """
     positions = np.arange(len(places))
-    on = np.zeros(len(places), bool)
-    on[1:] = (places[1:] == places[:-1] + 1) & (codes[:-2] == training[places[:-1]])
-    heads = np.flatnonzero(~on)
+    continues = np.zeros(len(places), bool)
+    continues[1:] = (places[1:] == places[:-1] + 1) & (codes[:-2] == training[places[:-1]])
+    heads = np.flatnonzero(~continues)
     lengths = np.zeros(len(places), np.int64)
-    step = _BLOCK // _WINDOW
+    step = _BLOCK // _FIRST
     for begin in range(0, len(heads), step):
         block = heads[begin : begin + step]
         lengths[block] = _compared(codes, training, block, places[block])
-    head = np.maximum.accumulate(np.where(on, 0, positions))
+    head = np.maximum.accumulate(np.where(continues, 0, positions))
     return lengths[head] - (positions - head)
 
 
 def _compared(codes: Ints, training: Ints, positions: Ints, places: Ints) -> Ints:
-    """How many codes are equal from each pair of places on, by comparing windows that grow as pairs drop out."""
+    """The number of equal codes from each pair of places on, comparing more at a time as pairs drop out."""
     lengths = np.zeros(len(positions), np.int64)
-    live, width = np.arange(len(positions)), _WINDOW
+    live, width = np.arange(len(positions)), _FIRST
     while len(live):
         ahead = lengths[live, None] + np.arange(width)
         ours = codes[np.minimum(positions[live, None] + ahead, len(codes) - 1)]
@@ -256,5 +282,5 @@ def _compared(codes: Ints, training: Ints, positions: Ints, places: Ints) -> Int
         ends = differs.any(axis=1)
         lengths[live] += np.where(ends, differs.argmax(axis=1), width)
         live = live[~ends]
-        width = max(_WINDOW, min(2 * width, _BLOCK // max(len(live), 1)))
+        width = max(_FIRST, min(2 * width, _BLOCK // max(len(live), 1)))
     return lengths

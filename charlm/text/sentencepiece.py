@@ -1,4 +1,4 @@
-"""SentencePiece as a tokenizer that gives every text back."""
+"""SentencePiece as a lossless tokenizer: decoding the ids gives every text back exactly."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ _UNSAFE: Final = re.compile("[\u2581\0]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Pieces of a SentencePiece model (Kudo and Richardson 2018), made lossless.
+    """Pieces of a SentencePiece model (Kudo and Richardson 2018), encoded so that every text can be decoded exactly.
 
-    The model is trained without normalisation, with white space kept and bytes to fall back on, and reads one line
-    at a time; a line end is always the byte piece <0x0A>. SentencePiece writes a space as U+2581, so that character
-    itself goes in as bytes. Whatever a piece sequence would not reproduce exactly goes in as bytes too.
+    1. The model is trained without normalisation, with white space kept, and with a byte piece for each of the 256
+       bytes to fall back on.
+    2. A text is encoded line by line, so that ids do not depend on how it is divided into blocks. A line end is always
+       the byte piece <0x0A>.
+    3. SentencePiece writes a space as U+2581 and would decode a literal U+2581 as a space. Each run of that character
+       is therefore encoded as byte pieces: "a b\u2581c" is split into "a b", "\u2581" and "c", and the middle part
+       becomes <0xE2> <0x96> <0x81>.
+    4. The pieces of each part are compared with its UTF-8 bytes. If they differ for any other reason, such as a NUL,
+       the part is encoded as byte pieces too.
     """
 
     kind = "sentencepiece"
     options = ("vocab_size", "sentencepiece")
 
     def __init__(self, model: bytes) -> None:
-        check_model(model)  # before the library, which trusts it, comes to see it
+        check_model(model)  # before the library parses it, which does not check it
         from sentencepiece import SentencePieceProcessor
 
         self._model = model
@@ -49,11 +55,12 @@ class SentencePieceTokenizer(Tokenizer):
         sentencepiece: str = "unigram",
         **options: Any,  # noqa: ARG003
     ) -> SentencePieceTokenizer:
+        """A model trained on a text; raises DataError or ConfigError where the library cannot train one."""
         from sentencepiece import SentencePieceTrainer
 
         if not any(line.strip("\r") for line in _safe_lines(text)):
             raise DataError(
-                "the text holds nothing that sentencepiece could learn from: line ends alone",
+                "sentencepiece cannot learn from this text, which consists of line ends",
                 kept="nothing was written",
                 hint="use --tokenizer char",
             )
@@ -79,15 +86,14 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except RuntimeError as error:
-            if sentencepiece == "unigram" and "no pieces" in str(
-                error
-            ):  # it prunes all it has, as of one character, 8 to 54 times
+            # Unigram training prunes every piece of some texts, such as one character repeated 8 to 54 times.
+            if sentencepiece == "unigram" and "no pieces" in str(error):
                 return cls.train(text, vocab_size=vocab_size, sentencepiece="bpe")
             required = 257 + len(set(text))
             raise ConfigError(
-                f"--vocab-size {vocab_size} is too small: this text's own characters and the 256 bytes take {required}",
+                f"--vocab-size {vocab_size} is too small: this text's characters and the 256 bytes need {required}",
                 kept="nothing was written",
-                hint="leave it out, or give a larger one",
+                hint=f"leave it out, or use --vocab-size {required} or more",
             ) from error
         return cls(model.getvalue())
 
@@ -103,6 +109,7 @@ class SentencePieceTokenizer(Tokenizer):
         return pieces
 
     def encode(self, text: str) -> Encoded:
+        """Ids [N] of a text; nothing is ever escaped. Raises DataError for lone surrogates."""
         ids: list[int] = []
         lines = text.split("\n")
         for number, line in enumerate(lines):
@@ -133,6 +140,9 @@ def _unspace(piece: str) -> bytes:
 
 
 def _safe_lines(text: str) -> Iterable[str]:
-    """What SentencePiece may learn from: lines cut at its own mark for a space, at NUL, which it cannot hold, and
-    within the names of its own pieces, which it would leave out."""
+    """The parts of a text that SentencePiece may learn from.
+
+    Lines are split at U+2581, its mark for a space; at NUL, which it cannot represent; and inside the names of its own
+    special pieces, such as <unk>, which it would skip.
+    """
     return (part for line in text.split("\n") for part in _UNSAFE.split(line) if part)

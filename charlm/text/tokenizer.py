@@ -1,14 +1,19 @@
 """Text to token ids and back, exactly: decode(encode(text)) == text for every text of Unicode scalar values.
 
-Three kinds, one interface. A token id lies in 0..size-1; two ids beyond stand only in *inputs*:
+There are three kinds of tokenizer with one interface. Token ids lie in 0..size-1. Two more ids occur only as *inputs*:
 
-    size        start: what a model reads before the first token; never predicted
-    size + 1    unseen: a character outside the vocabulary (characters only); the characters themselves
-                travel beside the ids, in order
+    size        start: read before the first token; never predicted
+    size + 1    unseen: a character outside the vocabulary (character tokenizers only). The characters themselves are
+                kept beside the ids, in order
 
-Characters have an escape for what training never showed (Good 1953; Katz 1987): with n1 of the N training characters
-seen exactly once, e = (n1 + 1/2) / (N + 1), and P(c) = (1 - e) softmax(c) inside the vocabulary V,
-e / (1112064 - |V|) outside. Bytes and SentencePiece pieces (with byte fallback) cover everything, so their e is 0.
+A character vocabulary is that of the training text, so unseen characters need an escape probability (Good 1953; Katz
+1987). With n1 of the N training characters seen exactly once, e = (n1 + 1/2) / (N + 1), and
+
+    P(c) = (1 - e) softmax(c)           for a character c in the vocabulary V
+    P(c) = e / (1112064 - |V|)          for every other Unicode scalar value
+
+For example "hello" has N = 5 and n1 = 3 (h, e, o), so e = 3.5 / 6. Bytes and SentencePiece pieces (with byte fallback)
+can spell every text, so their e is 0.
 
 This module knows nothing of files, models or probabilities of tokens.
 """
@@ -37,7 +42,7 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A text as ids (length: tokens) and the code points behind its unseen ids (length: unseen characters)."""
+    """A text as ids [N], and the code points of its unseen characters [number of unseen ids], in order."""
 
     ids: Ids
     escaped: Ids
@@ -45,72 +50,77 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerState:
-    """All that brings a tokenizer back: a JSON-able table, and the bytes of a SentencePiece model if there is one."""
+    """A tokenizer as a checkpoint stores it: a table for JSON, and the bytes of a SentencePiece model, if any."""
 
     table: Mapping[str, Any]
     model: bytes = b""
 
 
 class Tokenizer(ABC):
-    """Text to ids and back. A new kind is a subclass, and a line in `charlm.config.TOKENIZERS`."""
+    """Text to ids and back. A new tokenizer is a subclass, and a line in `charlm.config.TOKENIZERS`."""
 
     kind: ClassVar[str]  # its name there
-    options: ClassVar[tuple[str, ...]] = ()  # those of `charlm.config.DataConfig` that `train` takes
+    options: ClassVar[tuple[str, ...]] = ()  # the options of `charlm.config.DataConfig` that `train` takes
     one_per_character: ClassVar[bool] = False  # whether every token is a character
     size: int
     escape: float = 0.0
 
     @property
     def start(self) -> int:
+        """The id of the start input."""
         return self.size
 
     @property
     def unseen(self) -> int:
+        """The id of a character outside the vocabulary."""
         return self.size + 1
 
     @property
     def known_nats(self) -> float:
-        """What the escape costs every known token: -ln(1 - e)."""
+        """What the escape adds to the negative log-likelihood of every known token: -ln(1 - e), in nats."""
         return -math.log1p(-self.escape)
 
     @property
     def unseen_nats(self) -> float:
-        """What an unseen character costs: -ln(e / (1112064 - |V|))."""
+        """The negative log-likelihood of an unseen character: -ln(e / (1112064 - |V|)), in nats."""
         others = SCALARS - self.size
         return math.log(others / self.escape) if self.escape and others else math.inf
 
     @property
     @abstractmethod
     def pieces(self) -> Sequence[bytes]:
-        """The UTF-8 bytes of each id; a token may be less than a character."""
+        """The UTF-8 bytes of each id [V]; a token may be part of a character."""
 
     @abstractmethod
-    def encode(self, text: str) -> Encoded: ...
+    def encode(self, text: str) -> Encoded:
+        """The ids of a text; raises DataError for a lone surrogate, which is not Unicode text."""
 
     def decode(self, encoded: Encoded) -> str:
+        """The inverse of `encode`; ids that do not form valid UTF-8 give U+FFFD."""
         return b"".join([self.pieces[i] for i in encoded.ids]).decode("utf-8", "replace")
 
     @abstractmethod
-    def state(self) -> TokenizerState: ...
+    def state(self) -> TokenizerState:
+        """What `restore` needs to make an equal tokenizer."""
 
     @classmethod
     @abstractmethod
     def train(cls, text: str, **options: Any) -> Tokenizer:
-        """The tokenizer for a training text; `options` are those that the class names."""
+        """The tokenizer for a training text; `options` are those that the class lists."""
 
     @classmethod
     @abstractmethod
     def restore(cls, state: TokenizerState) -> Tokenizer:
-        """The inverse of `state`; raises CheckpointError for whatever `state` could not have given."""
+        """The inverse of `state`; raises CheckpointError for anything that `state` could not have returned."""
 
     def adapt(self, text: str) -> Tokenizer:  # noqa: ARG002 - most vocabularies cover every text
-        """The tokenizer of a model that is trained further on this text."""
+        """The tokenizer for a model that is fine-tuned on this text."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text's ids with the counts that figures about it are divided by."""
+    """The ids of a text [N], with the counts that its score is divided by."""
 
     ids: Ids
     characters: int
@@ -120,7 +130,8 @@ class Tokens:
 
 
 def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
-    """
+    """A text's ids and counts.
+
     >>> tokens = tokenize(CharTokenizer.train("to be"), "to be\\n")
     >>> tokens.characters, tokens.words, tokens.unknown_characters
     (6, 3, 1)
@@ -131,7 +142,7 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
 
 
 class Stream:
-    """Tokens to text as they come; bytes that are no UTF-8 become U+FFFD.
+    """Decodes a stream of tokens piece by piece; bytes that are not UTF-8 become U+FFFD.
 
     >>> stream = Stream(ByteTokenizer())
     >>> [stream.push(byte) for byte in "é!".encode()], stream.close()
@@ -143,14 +154,16 @@ class Stream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
+        """The characters that this token completes, perhaps none."""
         return self._decoder.decode(self._pieces[token])
 
     def close(self) -> str:
+        """U+FFFD if the stream ended inside a character, else nothing."""
         return self._decoder.decode(b"", final=True)
 
 
 class CharTokenizer(Tokenizer):
-    """One token a code point; the vocabulary is what the training text contains, in code point order.
+    """One token per character (code point); the vocabulary is that of the training text, in code point order.
 
     >>> tokenizer = CharTokenizer.train("hello")
     >>> tokenizer.vocabulary, tokenizer.escape == 3.5 / 6
@@ -175,7 +188,7 @@ class CharTokenizer(Tokenizer):
         self._id_of[self._code_points] = np.arange(self.size, dtype=np.int32)
 
     @classmethod
-    def train(cls, text: str, **options: Any) -> CharTokenizer:  # noqa: ARG003 - it has none
+    def train(cls, text: str, **options: Any) -> CharTokenizer:  # noqa: ARG003 - it has no options
         counts = Counter(text)
         once = sum(count == 1 for count in counts.values())
         return cls("".join(sorted(counts)), once, len(text))
@@ -190,7 +203,7 @@ class CharTokenizer(Tokenizer):
         return Encoded(ids, points[ids == self.unseen])
 
     def decode(self, encoded: Encoded) -> str:
-        known = np.append(self._code_points, [0, 0]).astype(np.int32)  # start and unseen: replaced or never there
+        known = np.append(self._code_points, [0, 0]).astype(np.int32)  # start never occurs, unseen is replaced
         points = known[encoded.ids]
         points[encoded.ids == self.unseen] = encoded.escaped
         return points.astype("<u4").tobytes().decode("utf-32-le")
@@ -205,14 +218,14 @@ class CharTokenizer(Tokenizer):
         match state.table:
             case {"vocabulary": str(vocabulary), "once": int(once), "total": int(total)}:
                 return _restore_characters(vocabulary, once, total)
-        raise CheckpointError("the checkpoint's vocabulary or its counts are missing")
+        raise CheckpointError("the checkpoint lacks the vocabulary or its counts")
 
     def adapt(self, text: str) -> CharTokenizer:
         return self.train(text)
 
 
 class ByteTokenizer(Tokenizer):
-    """One token a byte of UTF-8; 256 of them, whatever the text."""
+    """One token per byte of UTF-8; there are 256 for every text."""
 
     kind = "byte"
     size = 256
@@ -246,10 +259,10 @@ def train_tokenizer(data: DataConfig, text: str) -> Tokenizer:
 
 
 def restore_tokenizer(state: TokenizerState) -> Tokenizer:
-    """The inverse of `Tokenizer.state`; whatever is not a state that it could have given is a CheckpointError."""
+    """The inverse of `Tokenizer.state`; raises CheckpointError for anything that it could not have returned."""
     kind = state.table.get("kind")
     if not isinstance(kind, str) or kind not in TOKENIZERS:
-        raise CheckpointError(f"the checkpoint has a tokenizer of unknown kind {reprlib.repr(kind)}")
+        raise CheckpointError(f"the checkpoint has a tokenizer of an unknown kind, {reprlib.repr(kind)}")
     tokenizer: Tokenizer = TOKENIZERS[kind].restore(state)
     return tokenizer
 
@@ -262,7 +275,7 @@ def _restore_characters(vocabulary: str, once: int, total: int) -> CharTokenizer
     if not len(points) or not (np.diff(points) > 0).all():
         raise CheckpointError("the checkpoint's vocabulary is not a sorted set of characters")
     if not len(points) <= total < 2**63 or not 0 <= once <= len(points):
-        raise CheckpointError("the checkpoint's counts of characters contradict its vocabulary")
+        raise CheckpointError("the checkpoint's character counts contradict its vocabulary")
     return CharTokenizer(vocabulary, once, total)
 
 
@@ -274,6 +287,7 @@ def _code_points(text: str) -> Ids:
 
 
 def utf8(text: str) -> bytes:
+    """A text as UTF-8; raises DataError for a lone surrogate."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -281,11 +295,11 @@ def utf8(text: str) -> bytes:
 
 
 def _surrogate(error: UnicodeEncodeError) -> DataError:
-    return DataError(f"the text has a lone surrogate at character {error.start}, which is no Unicode text")
+    return DataError(f"the text has a lone surrogate at character {error.start}, so it is not Unicode text")
 
 
 def utf8_sizes(text: str) -> NDArray[np.int64]:
-    """How many bytes each character of a text takes in UTF-8 [C].
+    """The number of UTF-8 bytes of each character of a text [C].
 
     >>> utf8_sizes("aé…🙂").tolist()
     [1, 2, 3, 4]
