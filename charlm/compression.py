@@ -1,26 +1,34 @@
-"""A text as the bytes that a model's probabilities leave of it: lossless compression by arithmetic coding.
+"""Lossless compression of a text with a model's probabilities, by entropy coding.
 
-The coder is the range variant of asymmetric numeral systems (Duda 2013, arXiv:1311.2540) of the library constriction
-(Bamler 2022, arXiv:2201.01741). It works on whole numbers: each choice is an interval [begin, begin + frequency) of
-[0, 2^24). Both directions compute the frequencies by the same calls, one token at a time in one stream, and sums have
-one order whatever the number of threads, so that both see the same numbers to the bit.
+The entropy coder is the range variant of asymmetric numeral systems (Duda 2013, arXiv:1311.2540) in the library
+constriction (Bamler 2022, arXiv:2201.01741). It codes integers: each choice is an interval [begin, begin + frequency)
+of [0, 2^24), and takes about log2(2^24 / frequency) bits. Compressor and decompressor compute the same frequencies,
+token by token, with the same calls; sums have one order whatever the number of threads, so that both get the same
+numbers to the last bit.
 
-A token is one choice or two. Those with P >= 2^-12 are told apart at once, all others count as one, and are told apart
-by a second choice. Of n possibilities each gets floor(P (2^24 - n)) + 1 of the 2^24, the likeliest what is left. A
-choice costs at most -ln(1 - n / 2^24) nats more than -ln P: at most 2.4e-4 nats where 4096 tokens share the first one,
-1e-7 where the model is sure, and 0.004, on top of 8.3, for the second one among 65,536. A character that training never
-showed is the escape and two choices more: which 1024 of the others, and which of these.
+Frequencies (`_frequencies`). Of n possibilities with probabilities P, each gets floor(P (2^24 - n)) + 1, at least 1,
+and the most probable one what is left, so that they add up to 2^24. In a scale of 16 instead of 2^24, with P = 0.7,
+0.2 and 0.1: n = 3 and floor(P * 13) = 9, 2, 1; the rest of 1 goes to the first: 10, 2, 1; plus 1 each: 11, 3, 2.
 
-A file is at most 0.1 % + 64 bytes larger than the model's own nats, with its header:
+Two-level choice (`_choose`). With a large vocabulary the 1s would take probability away from the likely tokens. Tokens
+with P < 2^-12 are therefore combined into one possibility of a first choice; only if that is chosen, a second choice
+says which of them. At most 4096 tokens are in the first one. With P = 0.9, 0.0999, and two of 0.00005: the first choice
+is among 0.9, 0.0999 and 0.0001 (any other), the second between 0.5 and 0.5.
 
-    3   what it is: C7 43 5A
-    1   the format's version, 1, times 16; plus the engine: 0 compiled, 1 NumPy. Arithmetic is float32
-    12  the model: the first bytes of the checkpoint's `state_sha256`
-    4   the build: the first bytes of a SHA-256 over all that decides how numbers are rounded (`Engine`)
+A choice takes at most -ln(1 - n / 2^24) nats more than -ln P: at most 2.4e-4 nats with 4096 tokens in the first choice,
+1e-7 where the model is certain, and 0.004, on top of 8.3, for a second choice among 65,536. A character outside the
+vocabulary is the escape and two more choices: which block of 1024 of the other characters, and which character in it.
+
+A file is at most 0.1 % + 64 bytes larger than the model's negative log-likelihood, header included:
+
+    3   signature: C7 43 5A
+    1   version of the format, 1, times 16; plus the engine: 0 compiled, 1 NumPy. Arithmetic is float32
+    12  model: the first bytes of the checkpoint's `state_sha256`
+    4   build: the first bytes of a SHA-256 over everything that decides how numbers are rounded (`Engine`)
     4   CRC-32 of all other bytes of the file
     32  SHA-256 of the text as UTF-8
-    1-6 tokens, seven bits a byte from the lowest, the high bit set on all but the last
-    *   what the coder left: 32-bit words, little endian, without the zeros at the end
+    1-6 number of tokens, seven bits a byte from the lowest, the high bit set on all but the last
+    *   the coder's output: 32-bit words, little-endian, without the zero bytes at the end
 """
 
 from __future__ import annotations
@@ -52,17 +60,17 @@ ENGINES: Final = ("compiled", "numpy")
 _MAGIC: Final = b"\xc7CZ"
 _VERSION: Final = 1
 _MODEL, _BUILD, _CRC, _TEXT = 12, 4, 4, 32  # bytes
-_LONGEST_COUNT: Final = 6  # bytes: below 2^42 tokens
-_WHOLE: Final = 1 << 24  # what the frequencies of a choice add up to; the library's own precision
-_RARE: Final = 2.0**-12
-_BLOCK: Final = 1024
+_LONGEST_COUNT: Final = 6  # bytes: fewer than 2^42 tokens
+_WHOLE: Final = 1 << 24  # the sum of the frequencies of a choice; the precision of the library
+_RARE: Final = 2.0**-12  # tokens below this probability share one possibility of the first choice
+_BLOCK: Final = 1024  # characters of a block of those outside the vocabulary
 _KEPT: Final = "nothing was written"
 Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A compressed text: `data` is the whole file, `nats` what the engine itself charges for the text (natural log)."""
+    """A compressed text: `data` is the file, `nats` the engine's negative log-likelihood of the text, in nats."""
 
     data: bytes
     characters: int
@@ -73,26 +81,26 @@ class Compressed:
 
     @property
     def bits_per_character(self) -> float | None:
-        """Of the file, with its header; None for the empty text."""
+        """Bits of the file, header included, per character; None for the empty text."""
         return 8 * len(self.data) / self.characters if self.characters else None
 
 
 def compress(checkpoint: Checkpoint, text: str, *, engine: str = "auto") -> Compressed:
-    """The text as a file that the same model, engine and build turn back into it; `engine` is auto, compiled or numpy.
+    """Compress a text into a file that the same model, engine and build can decompress.
 
-    The file is at most 0.1 % + 64 bytes larger than nats / (8 ln 2) bytes. Raises DataError for what is no Unicode
-    text, ConfigError where the engine cannot be had, CharlmError where the coder's library is missing or the model
-    gives no numbers.
+    `engine` is auto, compiled or numpy. The file is at most 0.1 % + 64 bytes larger than nats / (8 ln 2) bytes. Raises
+    DataError if this is not Unicode text, ConfigError if the engine is not available, CharlmError if the library
+    constriction is missing or the model's numbers are not finite.
     """
     writer = _Writer(_library())
     model = Engine(checkpoint, engine)
     encoded = model.tokenizer.encode(text)
     if model.tokenizer.decode(encoded) != text:
-        raise CharlmError("the checkpoint's tokenizer does not give this text back", kept=_KEPT)
-    walk, escaped, nats = _Walk(model), iter(encoded.escaped.tolist()), 0.0
+        raise CharlmError("the checkpoint's tokenizer does not reproduce this text", kept=_KEPT)
+    predictor, escaped, nats = _Predictor(model), iter(encoded.escaped.tolist()), 0.0
     for token in encoded.ids.tolist():
-        nats += walk.nats(token)
-        walk.choose(writer, token, next(escaped) if token == model.tokenizer.unseen else 0)
+        nats += predictor.nats(token)
+        predictor.choose(writer, token, next(escaped) if token == model.tokenizer.unseen else 0)
     raw = text.encode()
     header = _Header(ENGINES.index(model.name), model.model, model.build, sha256(raw).digest(), len(encoded.ids))
     data = header.joined(writer.payload())
@@ -100,10 +108,10 @@ def compress(checkpoint: Checkpoint, text: str, *, engine: str = "auto") -> Comp
 
 
 def decompress(checkpoint: Checkpoint, data: bytes, *, engine: str = "auto") -> str:
-    """The text that was compressed, exactly; `engine` auto is the one that the file names.
+    """The exact text that was compressed; the `engine` auto is the one that the file names.
 
-    Raises DataError for what is no compressed text of charlm's, CharlmError where the file is damaged, where it was
-    made with another model, engine or build, and where the text is not the one whose SHA-256 the file has.
+    Raises DataError if the file was not written by `compress`; CharlmError if it is damaged, if it was made with
+    another model, engine or build, or if the SHA-256 of the text differs from the one in the file.
     """
     header, payload = _Header.parsed(data)
     here, wanted = checkpoint.state_sha256[: 2 * _MODEL], header.model.hex()
@@ -111,22 +119,22 @@ def decompress(checkpoint: Checkpoint, data: bytes, *, engine: str = "auto") -> 
         raise CharlmError(
             f"the file was made with another model, whose state_sha256 begins {wanted}; this one's begins {here}",
             kept=_KEPT,
-            hint="charlm info tells which is which",
+            hint="charlm info shows the state_sha256 of a checkpoint",
         )
     model = _same_engine(checkpoint, header, engine)
-    reader, walk = _Reader(_library(), payload), _Walk(model)
+    reader, predictor = _Reader(_library(), payload), _Predictor(model)
     ids, escaped = array("i"), array("i")
     for _ in range(header.tokens):
-        token, point = walk.choose(reader)
+        token, point = predictor.choose(reader)
         ids.append(token)
         if token == model.tokenizer.unseen:
             escaped.append(point)
     text = model.tokenizer.decode(Encoded(np.array(ids, dtype=np.int32), np.array(escaped, dtype=np.int32)))
     if reader.payload() != payload or sha256(text.encode()).digest() != header.text:
         raise CharlmError(
-            "what was decoded is not the text that was compressed: the file is damaged, or made on another machine",
+            "the decompressed text differs from the original: the file is damaged, or was made on another machine",
             kept=_KEPT,
-            hint="decompress it where it was compressed",
+            hint="decompress it on the machine where it was compressed",
         )
     return text
 
@@ -140,22 +148,24 @@ def _same_engine(checkpoint: Checkpoint, header: _Header, engine: str) -> Engine
     try:
         model = Engine(checkpoint, wanted)
     except ConfigError as error:
-        raise CharlmError(f"the file was made with the {wanted} engine, which is not to be had: {error}") from error
+        raise CharlmError(
+            f"the file was made with the {wanted} engine, which is not available here: {error}"
+        ) from error
     if model.build != header.build:
         raise CharlmError(
             f"the file was made with another build of the {wanted} engine, {header.build.hex()}; "
             f"here it is {model.build.hex()}",
             kept=_KEPT,
-            hint="decompress it with the processor, compiler and versions that it was compressed with",
+            hint="decompress it with the processor, compiler and package versions of its compression",
         )
     return model
 
 
 class Engine:
-    """A checkpoint and what computes with it; no sum depends on the number of threads.
+    """A checkpoint with a decoder whose results do not depend on the number of threads.
 
-    `build` stands for all that decides how numbers are rounded: the compiled decoder's machine code or NumPy's
-    version, the library that codes, and the processor's kind and instruction sets.
+    `build` identifies everything that decides how numbers are rounded: the machine code of the compiled decoder or the
+    version of NumPy, the version of constriction, and the architecture and instruction sets of the processor.
     """
 
     def __init__(self, checkpoint: Checkpoint, engine: str = "auto") -> None:
@@ -172,7 +182,7 @@ class Engine:
 
     @cached_property
     def others(self) -> NDArray[np.int32]:
-        """The code points outside a vocabulary of characters, in order."""
+        """The code points outside a character vocabulary, in order."""
         outside = np.ones(0x110000, dtype=bool)
         outside[0xD800:0xE000] = False
         outside[[ord(piece.decode()) for piece in self.tokenizer.pieces]] = False
@@ -188,7 +198,7 @@ def _open(config: ModelConfig, weights: Weights, engine: str) -> Decoder:
 
 
 class _InOrder(np.ndarray[Any, np.dtype[Any]]):
-    """A matrix that is multiplied from the left in an order of its own. BLAS splits its sums among threads."""
+    """A matrix whose products are summed in a fixed order. BLAS would split the sums among threads."""
 
     def __rmatmul__(self, rows: Any) -> Any:
         return np.einsum("bi,ij->bj", np.ascontiguousarray(rows), np.ascontiguousarray(self), optimize=False)
@@ -199,8 +209,8 @@ class _OrderedDecoder(NumpyDecoder):
         return super()._matrix(weight).view(_InOrder)
 
 
-class _Walk:
-    """A model on its way through a text, the same way in both directions."""
+class _Predictor:
+    """A model reading a text token by token, identically when compressing and decompressing."""
 
     def __init__(self, model: Engine) -> None:
         self._model, self._escape = model, model.tokenizer.escape
@@ -211,20 +221,23 @@ class _Walk:
         logits, self._state = self._model.decoder.step([token], self._state)
         row = logits[0].astype(np.float64)
         if not np.isfinite(row).all():
-            raise CharlmError("the model gives numbers that are not finite", kept=_KEPT)
+            raise CharlmError("the model's outputs are not finite numbers", kept=_KEPT, hint="charlm verify checks it")
         self._logits = row - row.max()
         self._terms = np.exp(self._logits)
         self._total = float(self._terms.sum())
 
     def nats(self, token: int) -> float:
-        """-ln P of this token, as a score charges it."""
+        """-ln P of this token in nats, escape included, as in scores."""
         tokenizer = self._model.tokenizer
         if token == tokenizer.unseen:
             return tokenizer.unseen_nats
         return float(np.log(self._total) - self._logits[token]) + tokenizer.known_nats
 
     def choose(self, coder: _Coder, token: int = -1, point: int = 0) -> tuple[int, int]:
-        """The next token, and the code point behind it if it is unseen: coded, or (a reader's) decoded; then read."""
+        """Code or decode the next token, and its code point if it is unseen, and let the model read it.
+
+        A writer is given both; a reader returns them.
+        """
         tokenizer = self._model.tokenizer
         shares = self._terms * ((1 - self._escape) / self._total)
         if self._escape:
@@ -238,17 +251,17 @@ class _Walk:
     def _choose_other(self, coder: _Coder, point: int) -> int:
         others = self._model.others
         block, place = divmod(int(np.searchsorted(others, point)), _BLOCK)
-        block = coder.choose(_even(-(-len(others) // _BLOCK)), block)
-        place = coder.choose(_even(min(_BLOCK, len(others) - _BLOCK * block)), place)
+        block = coder.choose(_uniform(-(-len(others) // _BLOCK)), block)
+        place = coder.choose(_uniform(min(_BLOCK, len(others) - _BLOCK * block)), place)
         return int(others[_BLOCK * block + place])
 
 
-def _even(number: int) -> Shares:
+def _uniform(number: int) -> Shares:
     return np.full(number, 1 / number)
 
 
 def _choose(coder: _Coder, shares: Shares, wanted: int) -> int:
-    """One of the shares, the rare ones by a second choice among themselves."""
+    """Code or decode one of the possibilities: the rare ones by a second choice among themselves."""
     rare = shares < _RARE
     seconds = np.flatnonzero(rare)
     if not len(seconds):
@@ -262,19 +275,23 @@ def _choose(coder: _Coder, shares: Shares, wanted: int) -> int:
     return int(seconds[coder.choose(among / (together or 1), int(np.searchsorted(seconds, wanted)))])
 
 
-def _spare(shares: Shares) -> NDArray[np.int64]:
-    """Frequencies, each less 1, of at least two possibilities; what shares of about 1 leave is the likeliest's."""
+def _frequencies(shares: Shares) -> NDArray[np.int64]:
+    """The frequencies, each less 1, of at least two possibilities whose probabilities sum to about 1.
+
+    They add up to 2^24 - n; what rounding down leaves goes to the most probable one.
+    """
     left = _WHOLE - len(shares)
-    spare = (shares * left).astype(np.int64)
-    spare[shares.argmax()] += left - int(spare.sum())
-    return spare
+    frequencies = (shares * left).astype(np.int64)
+    frequencies[shares.argmax()] += left - int(frequencies.sum())
+    return frequencies
 
 
 class _Coder:
-    """Choices as intervals of [0, 2^24), which the library codes as it would the whole distribution.
+    """A sequence of choices, each an interval of [0, 2^24).
 
-    The library gives possibility i of n floats the interval from floor(sum of the first i, scaled to 2^24 - n) + i.
-    Whole numbers that add up to 2^24 - n are floats of 24 bits and so are their sums: all of it is exact.
+    The library takes the weights of n possibilities as floats, scales them to a sum of 2^24 - n, and begins the
+    interval of possibility i at floor(sum of the first i) + i. Integers that add up to 2^24 - n are exact as 24-bit
+    floats, and so are their sums, so that the intervals are exactly those of `_frequencies`.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -282,17 +299,20 @@ class _Coder:
         self._intervals = array("I")
 
     def choose(self, shares: Shares, wanted: int) -> int:
-        """A possibility: the wanted one when writing, the one that was written when reading."""
+        """The possibility that is coded: the wanted one when writing, the decoded one when reading."""
         raise NotImplementedError
 
-    def _note(self, spare: NDArray[np.int64], chosen: int) -> None:
-        self._intervals.extend((int(spare[:chosen].sum()) + chosen, int(spare[chosen]) + 1))
+    def _note(self, frequencies: NDArray[np.int64], chosen: int) -> None:
+        self._intervals.extend((int(frequencies[:chosen].sum()) + chosen, int(frequencies[chosen]) + 1))
 
-    def _categorical(self, spare: Sequence[int] | NDArray[np.int64]) -> Any:
-        return self._stream.model.Categorical(np.asarray(spare, dtype=np.float32), perfect=False)
+    def _categorical(self, frequencies: Sequence[int] | NDArray[np.int64]) -> Any:
+        return self._stream.model.Categorical(np.asarray(frequencies, dtype=np.float32), perfect=False)
 
     def payload(self) -> bytes:
-        """All choices so far. What is coded last is decoded first, so this goes from the last choice to the first."""
+        """The code of all choices so far. The coder is a stack, so they are coded from the last to the first.
+
+        Each is coded as one of at most three possibilities: before the interval, the interval, after it.
+        """
         coder = self._stream.stack.AnsCoder()
         for i in range(len(self._intervals) - 2, -1, -2):
             begin, frequency = self._intervals[i], self._intervals[i + 1]
@@ -304,7 +324,7 @@ class _Coder:
 class _Writer(_Coder):
     def choose(self, shares: Shares, wanted: int) -> int:
         if len(shares) > 1:
-            self._note(_spare(shares), wanted)
+            self._note(_frequencies(shares), wanted)
         return wanted
 
 
@@ -317,25 +337,27 @@ class _Reader(_Coder):
     def choose(self, shares: Shares, wanted: int) -> int:  # noqa: ARG002
         if len(shares) == 1:
             return 0
-        spare = _spare(shares)
-        chosen = int(self._coder.decode(self._categorical(spare)))
-        self._note(spare, chosen)
+        frequencies = _frequencies(shares)
+        chosen = int(self._coder.decode(self._categorical(frequencies)))
+        self._note(frequencies, chosen)
         return chosen
 
 
 def _library() -> Any:
-    """The coder's library, which comes with an extra of the package."""
+    """The stream coders of constriction; raises CharlmError if it is not installed."""
     try:
         import constriction
     except ImportError as error:
         raise CharlmError(
-            "constriction, the library that codes, is not installed", kept=_KEPT, hint="pip install constriction"
+            "compression needs the library constriction, which is not installed",
+            kept=_KEPT,
+            hint="pip install constriction",
         ) from error
     return constriction.stream
 
 
 class _Header(NamedTuple):
-    """What stands before the coded choices."""
+    """The header of a compressed file."""
 
     engine: int
     model: bytes
@@ -345,33 +367,37 @@ class _Header(NamedTuple):
 
     def joined(self, payload: bytes) -> bytes:
         before = _MAGIC + bytes([_VERSION << 4 | self.engine]) + self.model + self.build
-        after = self.text + _count(self.tokens) + payload
+        after = self.text + _encode_integer(self.tokens) + payload
         return before + zlib.crc32(before + after).to_bytes(_CRC, "little") + after
 
     @classmethod
     def parsed(cls, data: bytes) -> tuple[_Header, bytes]:
-        """The header and the coded choices of a file that is whole."""
+        """The header and the coded choices of a file; raises DataError or CharlmError if it is not valid."""
         if not data.startswith(_MAGIC):
-            raise DataError("the file is no text that charlm compressed", kept=_KEPT, hint="charlm compress makes them")
+            raise DataError("the file was not written by charlm compress", kept=_KEPT)
         kind, at = int.from_bytes(data[len(_MAGIC) : len(_MAGIC) + 1]), len(_MAGIC) + 1
         parts = []
         for size in (_MODEL, _BUILD, _CRC, _TEXT):
             parts.append(data[at : at + size])
             at += size
         model, build, _, text = parts
-        tokens, size = _counted(data[at:])
+        tokens, size = _decode_integer(data[at:])
         header, payload = cls(kind & 15, model, build, text, tokens), data[at + size :]
         if kind >> 4 != _VERSION:
-            raise CharlmError("the file was made by another version of charlm, or is damaged", kept=_KEPT)
+            raise CharlmError("the file has another version of the format, or is damaged", kept=_KEPT)
         if not size or header.engine >= len(ENGINES) or header.joined(payload) != data:
             raise CharlmError(
-                "the file is damaged: it is cut short or was changed", kept=_KEPT, hint="get it again, whole"
+                "the file is damaged: it is cut short or was changed", kept=_KEPT, hint="get the whole file again"
             )
         return header, payload
 
 
-def _count(number: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+def _encode_integer(number: int) -> bytes:
+    """An integer with seven bits in each byte, lowest first; the high bit is set on all but the last byte.
+
+    >>> _encode_integer(300).hex(" ")
+    'ac 02'
+    """
     low = bytearray()
     while number > 127:
         low.append(number & 127 | 128)
@@ -379,8 +405,8 @@ def _count(number: int) -> bytes:
     return bytes([*low, number])
 
 
-def _counted(data: bytes) -> tuple[int, int]:
-    """The number that these bytes begin with, and how many of them it takes: 0 where there is none."""
+def _decode_integer(data: bytes) -> tuple[int, int]:
+    """The integer at the beginning of these bytes and its length in bytes, which is 0 if there is none."""
     number = 0
     for place, byte in enumerate(data[:_LONGEST_COUNT]):
         number |= (byte & 127) << 7 * place

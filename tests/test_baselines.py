@@ -50,10 +50,10 @@ def test_all_rows_of_a_text(tokenizer: Tokenizer) -> None:
     assert figures["kneser-ney 5"] < min(figures["add-delta 5"], figures["backoff 5"], figures["gzip"])
 
 
-# counted models
+# n-gram models
 
 
-def test_a_row_is_the_sum_over_distributions_and_the_escape(tokenizer: Tokenizer) -> None:
+def test_a_row_is_the_sum_over_tokens_and_the_escape(tokenizer: Tokenizer) -> None:
     text = "Om☃ Ωe?\n"
     ids = tokenizer.encode(text).ids
     counts = Counts(tokenizer.encode(TRAIN).ids, tokenizer.size, 4)
@@ -65,7 +65,7 @@ def test_a_row_is_the_sum_over_distributions_and_the_escape(tokenizer: Tokenizer
             if token == tokenizer.unseen:
                 nats -= math.log(tokenizer.escape / (SCALARS - tokenizer.size))
             else:
-                nats -= math.log((1 - tokenizer.escape) * model.distribution(ids[:t])[token])
+                nats += model.nats(ids[: t + 1])[t] - math.log(1 - tokenizer.escape)
         assert row.model == model.name
         assert row.score.nats == pytest.approx(nats, rel=1e-12)
         assert row.score.unknown_characters == (2 if tokenizer.escape else 0)
@@ -95,7 +95,7 @@ def test_order_one_by_hand() -> None:
     assert row.score.nats == pytest.approx(-math.log(p))
 
 
-def test_order_one_costs_bytes_their_frequencies() -> None:
+def test_order_one_scores_bytes_by_their_frequencies() -> None:
     """And is divided by characters, of which there are fewer."""
     tokenizer = ByteTokenizer()
     text = "é" * 50

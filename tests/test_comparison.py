@@ -20,12 +20,12 @@ import charlm
 from charlm.cli.main import app
 from charlm.config import DataConfig
 from charlm.errors import ConfigError
-from charlm.evaluation.baselines import baselines, charged
+from charlm.evaluation.baselines import baselines
 from charlm.evaluation.bootstrap import interval, resampled_means
 from charlm.evaluation.comparison import Comparison, ComparisonOptions, Kind, Row, character_nats, compare, rank
 from charlm.evaluation.dynamic import dynamic_nats
 from charlm.evaluation.mixture import mix
-from charlm.evaluation.score import Score, exact_nats
+from charlm.evaluation.score import Score, add_escape, exact_nats
 from charlm.evaluation.surprisal import surprisal
 from charlm.models.network import Network, import_weights
 from charlm.models.ngram import Counts, KneserNey
@@ -127,7 +127,7 @@ def test_every_row_is_what_its_definition_gives(place: Path, name: str) -> None:
     static = exact_nats(network.eval(), tokenizer, tokens.ids)
     dynamic = dynamic_nats(network, tokenizer, tokens.ids)
     counts = Counts(tokenizer.encode(train).ids, tokenizer.size, 8)
-    counted = charged(KneserNey(counts, 8).nats(tokens.ids), tokens.ids, tokenizer)
+    counted = add_escape(KneserNey(counts, 8).nats(tokens.ids), tokens.ids, tokenizer)
     wanted: dict[str, NDArray[Any]] = {
         "lstm": static,
         "lstm, dynamic": dynamic,
@@ -165,7 +165,7 @@ def test_a_network_reads_the_same_before_and_after_it_learned(place: Path) -> No
         decoding.nats(ODD, dynamic=True)
 
 
-def test_models_of_one_training_text_are_judged_against_the_same_rows_once(place: Path) -> None:
+def test_models_of_one_training_text_share_their_baselines(place: Path) -> None:
     models = loaded(place, "first", "again", "bytes", "second")
     found = compare(models, texts(place, "x.txt"), options=ComparisonOptions(baselines=True))
     counted = [row for row in found.rows if row.kind == "counts"]
@@ -212,7 +212,7 @@ def test_who_wrote_this(place: Path) -> None:
     assert pairs[1].sure
 
 
-def test_held_out_texts_of_different_runs_are_not_compared(place: Path) -> None:
+def test_validation_texts_of_different_runs_are_not_compared(place: Path) -> None:
     found = compare(loaded(place, "first", "second"))
     assert [row.number for row in found.rows] == [0, 1]
     assert found.network_pairs() == []
@@ -290,7 +290,7 @@ def test_significance_in_words() -> None:
     assert describe_ranking(network, [], "the lstm") == []
 
 
-def test_what_is_made_of_a_network_in_words() -> None:
+def test_mixtures_and_dynamic_evaluation_in_words() -> None:
     network = row("lstm", "network", 2.3)
     made = [
         row("lstm, dynamic", "network", 2.2),

@@ -103,7 +103,7 @@ def test_the_smallest_vocabularies(vocabulary: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_size_is_what_a_score_with_this_engine_charges(
+def test_the_size_is_that_of_a_score_with_this_engine(
     checkpoints: dict[str, Checkpoint], kind: str, engine: str
 ) -> None:
     checkpoint, text = checkpoints[kind], synthetic_text(4000, seed=22) + "Ω日本\U0001f600"
@@ -115,7 +115,7 @@ def test_the_size_is_what_a_score_with_this_engine_charges(
     assert len(done.data) > done.nats / (8 * math.log(2))
 
 
-def test_a_model_that_is_sure_costs_next_to_nothing() -> None:
+def test_a_certain_model_needs_almost_no_bits() -> None:
     """And where it is sure of the wrong thing, what is all but impossible can still be written."""
     tokenizer = CharTokenizer.train("a" * 10_000_000 + "bb")
     checkpoint = checkpoint_of(tokenizer)
@@ -127,7 +127,7 @@ def test_a_model_that_is_sure_costs_next_to_nothing() -> None:
         there_and_back(sure, "aab" * 20 + "\U0001f600" * 5 + "a" * 50)
 
 
-def test_unseen_characters_cost_what_the_escape_charges() -> None:
+def test_unseen_characters_take_the_bits_of_the_escape() -> None:
     text = "".join(chr(0x3400 + 37 * k % 6000) for k in range(1500))
     there_and_back(checkpoint_of(CharTokenizer.train(LEARNED)), text)
 
@@ -154,7 +154,7 @@ def coded(shares: list[compression.Shares], wanted: list[int]) -> bytes:
     spread=st.sampled_from([0.0, 1.0, 10.0, 1000.0]),
 )
 @settings(max_examples=60)
-def test_any_shares_lead_back_to_the_choices(sizes: list[int], seed: int, spread: float) -> None:
+def test_choices_are_decoded_for_any_probabilities(sizes: list[int], seed: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
     shares = []
     for size in sizes:
@@ -165,13 +165,13 @@ def test_any_shares_lead_back_to_the_choices(sizes: list[int], seed: int, spread
 
 
 @pytest.mark.parametrize("size", [2, 4096, 4097, 65_536])
-def test_equal_shares_cost_their_logarithm(size: int) -> None:
+def test_equal_probabilities_take_their_logarithm(size: int) -> None:
     shares, wanted = [np.full(size, 1 / size)] * 40, [0, size - 1, *range(1, 39)]
     wanted = [choice % size for choice in wanted]
     assert len(coded(shares, wanted)) <= 40 * math.log2(size) / 8 * 1.001 + 4
 
 
-def test_choices_that_are_all_but_certain_cost_their_nats() -> None:
+def test_almost_certain_choices_take_their_nats() -> None:
     """The coder's own rounding would show here: a few nats in all."""
     rng, p = np.random.default_rng(1), 1 - 2.0**-9
     wanted = (rng.random(30_000) > p).astype(int).tolist()
@@ -220,15 +220,15 @@ def test_every_truncation_and_every_flipped_bit_is_refused(checkpoints: dict[str
     checkpoint = checkpoints["char"]
     data = compress(checkpoint, LEARNED[:60]).data
     for size in range(len(data)):
-        refused(checkpoint, data[:size], "damaged|no text that charlm compressed")
+        refused(checkpoint, data[:size], "damaged|not written by charlm compress")
     for place in range(len(data)):
         for bit in range(8):
             flipped = bytearray(data)
             flipped[place] ^= 1 << bit
-            refused(checkpoint, bytes(flipped), "damaged|no text that charlm compressed")
+            refused(checkpoint, bytes(flipped), "damaged|not written by charlm compress")
     refused(checkpoint, data + b"\0", "damaged")
-    refused(checkpoint, b"", "no text that charlm compressed")
-    refused(checkpoint, b"Call me Ishmael.", "no text that charlm compressed")
+    refused(checkpoint, b"", "not written by charlm compress")
+    refused(checkpoint, b"Call me Ishmael.", "not written by charlm compress")
 
 
 def test_a_forged_file_whose_checksum_holds_is_refused_too(checkpoints: dict[str, Checkpoint]) -> None:
@@ -246,11 +246,13 @@ def test_a_forged_file_whose_checksum_holds_is_refused_too(checkpoints: dict[str
         header._replace(tokens=0).joined(payload),
     ]
     for data in forged:
-        refused(checkpoint, data, "not the text that was compressed")
+        refused(checkpoint, data, "differs from the original")
     refused(checkpoint, header._replace(tokens=2**42).joined(payload), "damaged")
     refused(checkpoint, header._replace(engine=2).joined(payload), "damaged")
     header, payload = compression._Header.parsed(compress(checkpoints["byte"], "éé").data)
-    refused(checkpoints["byte"], header._replace(tokens=3).joined(payload), "not the text")  # nor is it UTF-8
+    refused(
+        checkpoints["byte"], header._replace(tokens=3).joined(payload), "differs from the original"
+    )  # nor is it UTF-8
 
 
 def test_another_model_engine_or_build_is_named(checkpoints: dict[str, Checkpoint]) -> None:
@@ -269,7 +271,7 @@ def test_the_same_weights_with_another_vocabulary_are_refused(checkpoints: dict[
     assert isinstance(tokenizer, CharTokenizer)
     moved = CharTokenizer("".join(chr(ord(c) + 1) for c in tokenizer.vocabulary), 2, len(LEARNED))
     other = Checkpoint(config=checkpoint.config, tokenizer=moved.state(), weights=checkpoint.weights)
-    refused(other, compress(checkpoint, LEARNED[:60]).data, "not the text")
+    refused(other, compress(checkpoint, LEARNED[:60]).data, "differs from the original")
 
 
 def test_lone_surrogates_and_a_model_that_overflows_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
@@ -293,7 +295,7 @@ def test_without_the_library_or_the_compiler(
 
     with monkeypatch.context() as patch:
         patch.setattr(compression, "open_decoder", none)
-        refused(checkpoint, data, "compiled engine, which is not to be had: .*no compiler")
+        refused(checkpoint, data, "compiled engine, which is not available here: .*no compiler")
         with pytest.raises(ConfigError):
             compress(checkpoint, "te", engine="compiled")
     monkeypatch.setitem(sys.modules, "constriction", None)
@@ -365,8 +367,8 @@ def test_nothing_is_written_when_anything_is_wrong(
         (1, "another model", command(place, "decompress", "text.cz", "old", "two")),
         (1, "compiled engine, not with numpy", [*command(place, "decompress", "text.cz", "old"), "--engine", "numpy"]),
         (1, "damaged", command(place, "decompress", "short.cz", "old")),
-        (1, "not the text", command(place, "decompress", "forged.cz", "old")),
-        (3, "no text that charlm compressed", command(place, "decompress", "text.txt", "old")),
+        (1, "differs from the original", command(place, "decompress", "forged.cz", "old")),
+        (3, "not written by charlm compress", command(place, "decompress", "text.txt", "old")),
         (3, "not UTF-8", command(place, "compress", "latin1.txt", "old")),
         (4, "nobody", command(place, "compress", "text.txt", "old", "nobody")),
         (74, "nothing.txt", command(place, "compress", "nothing.txt", "old")),

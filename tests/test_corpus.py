@@ -147,7 +147,7 @@ def test_a_tenth_of_1115394_characters_is_111540(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(35)
-def test_the_held_out_share_is_exact_for_every_length(
+def test_the_validation_share_is_exact_for_every_length(
     tmp_path: Path, tries: Tries, many: Callable[[int, int], int]
 ) -> None:
     """In whole numbers: with k hundredths held out of n characters, (100 - k) n // 100 are left to train on."""
@@ -176,7 +176,7 @@ def test_the_held_out_share_is_exact_for_every_length(
         ("0", "abcdefghijABCDEFGHIJK", ""),
     ],
 )
-def test_the_end_of_each_file_is_held_out(tmp_path: Path, val: str, train: str, held: str) -> None:
+def test_the_end_of_each_file_is_validation_text(tmp_path: Path, val: str, train: str, held: str) -> None:
     files = [written(tmp_path / "1", "abcdefghij"), written(tmp_path / "2", "ABCDEFGHIJK")]
     corpus = load_corpus(files, val)
     assert (corpus.train, corpus.val) == (train, held)
@@ -198,7 +198,7 @@ def test_sources_are_recorded_by_their_absolute_paths(tmp_path: Path, monkeypatc
     assert load_corpus(["a.txt"], "0").sources[0].path == str(tmp_path / "a.txt")
 
 
-def test_a_file_can_be_the_held_out_text(tmp_path: Path) -> None:
+def test_a_file_can_be_the_validation_text(tmp_path: Path) -> None:
     path, later = written(tmp_path / "a.txt", LONG), written(tmp_path / "later.txt", "later\r\n")
     corpus = load_corpus([path], later)
     assert (corpus.train, corpus.val) == (LONG, "later\r\n")
@@ -206,7 +206,7 @@ def test_a_file_can_be_the_held_out_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(35)
-def test_an_empty_or_missing_held_out_file_is_refused(tmp_path: Path) -> None:
+def test_an_empty_or_missing_validation_file_is_refused(tmp_path: Path) -> None:
     path, empty = written(tmp_path / "a.txt", LONG), written(tmp_path / "empty.txt", "")
     with pytest.raises(DataError, match=r"empty\.txt is empty"):
         load_corpus([path], empty)
@@ -231,7 +231,7 @@ def test_standard_input_is_read_exactly_and_once(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.fault(37)
-def test_held_out_text_from_standard_input_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_text_from_standard_input_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed(monkeypatch, b"held out")
     corpus = load_corpus([written(tmp_path / "a.txt", LONG)], "-")
     assert (corpus.train, corpus.val, corpus.stdin) == (LONG, "held out", "held out")
@@ -248,7 +248,7 @@ def test_a_pipe_is_read_like_a_file_and_kept_like_standard_input(tmp_path: Path,
 
 
 @pytest.mark.fault(37)
-def test_a_pipe_can_give_the_held_out_text_and_more_than_one_is_refused_unread(tmp_path: Path) -> None:
+def test_a_pipe_can_be_the_validation_text_and_two_are_refused_unread(tmp_path: Path) -> None:
     text = written(tmp_path / "a.txt", LONG)
     with piped(tmp_path / "fifo", [b"held ", b"out"]) as path:
         for paths, val in (([path, "-"], "0"), ([path, text, path], "0"), ([path], path), (["-"], path)):
@@ -316,7 +316,7 @@ def test_two_characters_are_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(35)
-def test_what_is_held_out_elsewhere_is_not_counted_as_text_to_train_on(tmp_path: Path) -> None:
+def test_a_validation_file_does_not_count_as_training_text(tmp_path: Path) -> None:
     one, other = written(tmp_path / "a.txt", "a"), written(tmp_path / "b.txt", "many more")
     with pytest.raises(DataError, match=r"a\.txt: 1 character, of which 1 .*; use a longer text$"):
         load_corpus([one], other)

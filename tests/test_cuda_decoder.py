@@ -12,7 +12,7 @@ from test_decoder import CELLS, SETTINGS, V, decoder_of, log_softmax, random_ids
 
 from charlm.errors import ConfigError
 from charlm.generation import cuda as module
-from charlm.generation.cuda import TorchDecoder, choose
+from charlm.generation.cuda import TorchDecoder, sample_tokens
 from charlm.generation.sampling import SamplingParameters, next_token
 from charlm.models.network import Network, export_weights
 
@@ -77,14 +77,14 @@ def test_it_samples_what_the_other_engines_sample(
     st.sampled_from([0.1, 0.5, 0.9, 1.0]),
     st.sampled_from([0.0, 0.01, 0.5, 1.0]),
 )
-def test_a_choice_is_that_of_next_token(
+def test_a_sampled_token_is_that_of_next_token(
     quarters: list[int], u: float, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     """Small whole numbers make many ties."""
     logits = np.array(quarters, dtype=np.float32) / 4
     settings = SamplingParameters(temperature, top_k, top_p, min_p)
     rows = torch.from_numpy(np.stack([logits, logits[::-1]]))
-    found = choose(rows, torch.tensor([u, u], dtype=torch.float64), settings).tolist()
+    found = sample_tokens(rows, torch.tensor([u, u], dtype=torch.float64), settings).tolist()
     assert found == [next_token(row.numpy(), u, **settings._asdict()) for row in rows]
 
 

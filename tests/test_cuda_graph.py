@@ -74,7 +74,7 @@ def test_work_runs_aside_before_it_is_recorded_and_then_only_as_a_whole(events: 
     assert events[-1] == "replay"
 
 
-def test_what_cannot_be_recorded_leaves_no_stream_behind(events: list[str]) -> None:
+def test_a_failed_capture_leaves_no_stream_behind(events: list[str]) -> None:
     def work() -> None:
         if "in Graph" in events:
             raise RuntimeError("operation not permitted when stream is capturing")

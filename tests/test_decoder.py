@@ -16,7 +16,7 @@ import charlm
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation import compiled
-from charlm.generation.compiled import CompiledDecoder, Pace
+from charlm.generation.compiled import CompiledDecoder, ThreadTuner
 from charlm.generation.decoder import Decoder, NumpyDecoder, quantize
 from charlm.generation.engine import open_decoder
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
@@ -89,7 +89,7 @@ def test_decoder_equals_the_network_over_200_steps(engine: str, cell: str, layer
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_streams_do_not_hear_each_other(engine: str, precision: str, cell: str) -> None:
+def test_lanes_do_not_affect_each_other(engine: str, precision: str, cell: str) -> None:
     decoder = decoder_of(steady_network(cell, 2, 7), engine, precision=precision)
     ids = random_ids(30, 5)
     together, _ = decoder.read(ids, decoder.init_state(5))
@@ -101,7 +101,7 @@ def test_streams_do_not_hear_each_other(engine: str, precision: str, cell: str) 
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_many_streams_are_read_alike_by_both_engines(cell: str) -> None:
+def test_both_engines_read_many_lanes_alike(cell: str) -> None:
     """71 lanes are 16 groups of four, one more and three by themselves; of 70 units 64 meet all groups first."""
     network = steady_network(cell, 2, 7, hidden=70)
     ids = random_ids(20, 71)
@@ -219,7 +219,7 @@ def test_the_number_of_threads_changes_no_bit(precision: str, cell: str) -> None
             np.testing.assert_array_equal(one, other)
 
 
-def test_eight_bit_sums_do_not_depend_on_how_many_streams_are_read() -> None:
+def test_eight_bit_sums_do_not_depend_on_the_number_of_lanes() -> None:
     """Sums of whole numbers are exact, so that groups of lanes and one by itself agree to the bit."""
     network = steady_network("lstm", 2, 7, hidden=40)
     decoder = decoder_of(network, "compiled", precision="int8")
@@ -233,27 +233,28 @@ def test_eight_bit_sums_do_not_depend_on_how_many_streams_are_read() -> None:
 def test_the_number_of_threads_that_was_fastest_is_kept_and_tried_again() -> None:
     """Four threads wait for each other here, until at the second round of trying they no longer do."""
     seconds = {4: 3.0, 2: 1.0, 1: 2.0}
-    pace, taken = Pace(0, most=7), []
+    tuner, taken = ThreadTuner(0, most=7), []
     for call in range(40):
-        threads = pace.threads(64, 1)
+        threads = tuner.threads(64, 1)
         taken.append(threads)
-        pace.took(64, 1, threads, seconds[threads] if call < 16 or threads < 4 else 0.5)
+        tuner.record(64, 1, threads, seconds[threads] if call < 16 or threads < 4 else 0.5)
     assert taken[:16] == [4, 2, 1] + [2] * 13
     assert taken[16:32] == [4, 2, 1] + [4] * 13
-    assert pace.threads(1, 256) == 4, "other calls are tried for themselves"
-    pace, tried = Pace(0, most=2), []
+    assert tuner.threads(1, 256) == 4, "other calls are tried for themselves"
+    tuner, tried = ThreadTuner(0, most=2), []
     for call in range(5000):
-        threads = pace.threads(1, 1)
+        threads = tuner.threads(1, 1)
         tried += [call] * (threads == 2)
-        pace.took(1, 1, threads, float(threads))
+        tuner.record(1, 1, threads, float(threads))
     assert tried == [0, 16, 48, 112, 240, 496, 1008, 2032, 3056, 4080], "who never wins is asked ever less often"
-    pace, tried = Pace(0, most=2), []
+    tuner, tried = ThreadTuner(0, most=2), []
     for call in range(200):
-        threads = pace.threads(1, 1)
+        threads = tuner.threads(1, 1)
         tried += [call] * (threads == 1)
-        pace.took(1, 1, threads, 100.0 if call % 10 == 5 else 1 / threads)
+        tuner.record(1, 1, threads, 100.0 if call % 10 == 5 else 1 / threads)
     assert tried == [1, 17, 49, 113], "a call that stumbles now and then decides nothing"
-    assert {Pace(3, most=8).threads(1, 1), Pace(0, most=1).threads(1, 1), Pace(0, most=0).threads(1, 1)} == {3, 1}
+    tuners = ThreadTuner(3, most=8), ThreadTuner(0, most=1), ThreadTuner(0, most=0)
+    assert [tuner.threads(1, 1) for tuner in tuners] == [3, 1, 1]
 
 
 # which engine
@@ -267,7 +268,7 @@ def fresh_library() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fresh_library")
-def test_without_a_compiler_numpy_takes_over_and_the_reason_is_told(
+def test_without_a_compiler_numpy_takes_over_and_the_reason_is_given(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -301,7 +302,7 @@ def test_what_was_compiled_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyP
     assert kept.stat().st_mtime_ns == made
 
 
-def test_ids_that_no_table_holds_are_refused_before_they_are_looked_up() -> None:
+def test_ids_out_of_range_are_refused_before_they_are_looked_up() -> None:
     decoder = decoder_of(steady_network("lstm", 1, 7), "compiled")
     for token in (-1, V + 2):
         with pytest.raises(IndexError):

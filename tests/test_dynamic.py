@@ -139,7 +139,7 @@ def test_without_a_rate_the_score_is_the_static_one(tokenizer: Tokenizer) -> Non
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_first_segment_is_read_with_the_weights_as_given(cell: str) -> None:
+def test_the_first_segment_is_read_with_the_trained_weights(cell: str) -> None:
     network, ids = small(cell), ids_of(TEXT)
     static = exact_nats(network, LETTERS, ids)
     nats = dynamic_nats(network, LETTERS, ids, adaptation=QUICK)

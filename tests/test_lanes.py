@@ -53,7 +53,7 @@ def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bpt
 
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
-def test_lanes_read_on_through_the_text_and_only_their_ends_are_ignored(
+def test_lanes_continue_through_the_text_and_only_their_ends_are_ignored(
     tokens: int, batch: int, bptt: int, seed: int, number: int
 ) -> None:
     lanes = rows(epoch(stream(tokens, batch, seed), bptt, number), "targets")
@@ -79,7 +79,7 @@ def test_inputs_are_the_targets_of_the_step_before(tokens: int, batch: int, bptt
 
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED)
-def test_fresh_windows_are_those_that_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: int) -> None:
+def test_fresh_chunks_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: int) -> None:
     before = -1
     for position, chunk in walk(stream(tokens, batch, seed), bptt, 3):
         assert chunk.fresh == (position.epoch != before) == (chunk.inputs[0] == START).all()
@@ -89,7 +89,7 @@ def test_fresh_windows_are_those_that_begin_an_epoch(tokens: int, batch: int, bp
 
 @PROFILE
 @given(TOKENS, BATCH, BPTT)
-def test_windows_have_the_asked_length_and_a_short_rest_joins_the_last(tokens: int, batch: int, bptt: int) -> None:
+def test_chunks_have_the_given_length_and_a_short_rest_joins_the_last(tokens: int, batch: int, bptt: int) -> None:
     lanes = min(batch, tokens)
     longest = -(-tokens // lanes)
     lengths = [chunk.inputs.shape for chunk in epoch(stream(tokens, batch), bptt)]
@@ -101,7 +101,7 @@ def test_windows_have_the_asked_length_and_a_short_rest_joins_the_last(tokens: i
 
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED, st.data())
-def test_a_saved_position_gives_the_same_windows(
+def test_a_saved_position_gives_the_same_chunks(
     tokens: int, batch: int, bptt: int, seed: int, data: st.DataObject
 ) -> None:
     chunks = list(walk(stream(tokens, batch, seed), bptt, 3))
@@ -117,7 +117,7 @@ def test_a_saved_position_gives_the_same_windows(
         position = chunk.next
 
 
-def test_epochs_after_the_first_are_cut_elsewhere_by_seed_and_epoch_alone() -> None:
+def test_epochs_after_the_first_are_shifted_by_seed_and_epoch_alone() -> None:
     def shifts(batch: int, bptt: int, seed: int) -> list[int]:
         seen = {position.epoch: position.shift for position, _ in walk(stream(10_000, batch, seed), bptt, 6)}
         return list(seen.values())
@@ -132,7 +132,7 @@ def test_epochs_after_the_first_are_cut_elsewhere_by_seed_and_epoch_alone() -> N
 
 @PROFILE
 @given(TOKENS, BATCH, SEED, st.integers(0, 5))
-def test_a_text_that_fits_into_one_window_is_never_shifted(tokens: int, batch: int, seed: int, more: int) -> None:
+def test_a_text_that_fits_into_one_chunk_is_never_shifted(tokens: int, batch: int, seed: int, more: int) -> None:
     lanes = stream(tokens, batch, seed)
     bptt = -(-tokens // min(batch, tokens)) + more
     first, *later = walk(lanes, bptt, 4)
@@ -144,7 +144,7 @@ def test_a_text_that_fits_into_one_window_is_never_shifted(tokens: int, batch: i
 
 @PROFILE
 @given(TOKENS, st.integers(0, 100))
-def test_more_lanes_than_tokens_are_cut_down(tokens: int, more: int) -> None:
+def test_lanes_are_at_most_as_many_as_tokens(tokens: int, more: int) -> None:
     lanes = stream(tokens, tokens + more)
     assert (lanes.batch, lanes.longest) == (tokens, 1)
     chunk = lanes.read(Position(), 8)

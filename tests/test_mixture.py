@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from oracles import synthetic_text
 
 import charlm
-from charlm.evaluation.baselines import charged
 from charlm.evaluation.mixture import STEPS, mix
-from charlm.evaluation.score import exact_nats
+from charlm.evaluation.score import add_escape, exact_nats
 from charlm.models.network import Network, import_weights
 from charlm.models.ngram import Counts, KneserNey
 
@@ -164,13 +163,13 @@ def test_models_that_know_different_things_are_better_together() -> None:
     assert mix([early, late], ids, context=0)[-100:].mean() > 0.5
 
 
-def test_a_network_and_a_counted_model_are_better_than_either(small_model: charlm.LanguageModel) -> None:
+def test_a_network_and_an_ngram_model_together_are_better_than_either(small_model: charlm.LanguageModel) -> None:
     tokenizer = small_model.tokenizer
     network = Network(small_model.config.model, tokenizer.size)
     import_weights(network.eval(), small_model.checkpoint.weights)
     train, ids = (tokenizer.encode(part).ids for part in _split(synthetic_text(60_000, seed=7) + "☃"))
     neural = exact_nats(network, tokenizer, ids)
-    counted = charged(KneserNey(Counts(train, tokenizer.size, 6), 6).nats(ids), ids, tokenizer)
+    counted = add_escape(KneserNey(Counts(train, tokenizer.size, 6), 6).nats(ids), ids, tokenizer)
     mixed = mix([neural, counted], ids)
     assert mixed.mean() < min(neural.mean(dtype=np.float64), counted.mean()) - 0.005
     assert mixed[-1] == pytest.approx(tokenizer.unseen_nats)

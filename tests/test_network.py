@@ -110,7 +110,7 @@ def test_gru_equals_the_lecture_when_its_reset_gates_are_open_and_only_then() ->
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("cut", [1, 7, 19])
-def test_state_carried_over_windows_equals_one_long_window(cell: str, cut: int) -> None:
+def test_state_carried_over_chunks_equals_one_long_chunk(cell: str, cut: int) -> None:
     network = random_network(small(cell, layers=3), V, seed=11).double()
     ids, begin = some_ids(20, 3, seed=12), network.init_state(3)
     whole, last = network(ids, begin)

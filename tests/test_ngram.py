@@ -1,4 +1,4 @@
-"""Counted models against counts by hand, a slow reading of the textbook, and what any model must satisfy."""
+"""N-gram models against counts by hand, a slow reading of the textbook, and what any model must satisfy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import synthetic_text
 
-from charlm.models.ngram import FALLBACK, AddDelta, Backoff, Counts, KneserNey, NGram, WittenBell, discounts
+from charlm.models.ngram import (
+    FALLBACK,
+    AddDelta,
+    Backoff,
+    Counts,
+    Floats,
+    KneserNey,
+    NGram,
+    WittenBell,
+    estimate_discounts,
+)
 from charlm.text.tokenizer import CharTokenizer, Ids
 
 METHODS: list[type[NGram]] = [AddDelta, Backoff, WittenBell, KneserNey]
@@ -33,9 +43,15 @@ def toy(order: int) -> Counts:
     return Counts(of(["abcdr".index(letter) for letter in TOY]), 5, order)
 
 
+def distribution(model: NGram, history: Ids) -> Floats:
+    """P(. | history) [V], from the nats of each token after the history."""
+    tokens = range(model.counts.size)
+    return np.exp([-model.nats(np.append(history, of([token])))[-1] for token in tokens])
+
+
 def toy_p(model: NGram, token: str, history: str) -> float:
     return float(
-        model.distribution(of(["abcdr?".index(letter) for letter in history.replace("?", "r")]))["abcdr".index(token)]
+        distribution(model, of(["abcdr?".index(letter) for letter in history.replace("?", "r")]))["abcdr".index(token)]
     )
 
 
@@ -121,7 +137,7 @@ def test_add_delta_by_hand() -> None:
     assert toy_p(AddDelta(toy(3), 3), "c", "bb") == pytest.approx(1 / 5), "bb does not occur"
 
 
-def test_delta_is_a_token_shared_by_all_unless_told_otherwise() -> None:
+def test_the_default_delta_is_one_token_shared_by_all() -> None:
     assert toy_p(AddDelta(toy(2), 2), "b", "a") == pytest.approx(float((2 + Q(1, 5)) / (4 + 1)))
 
 
@@ -131,7 +147,7 @@ def test_backoff_by_hand() -> None:
     assert toy_p(model, "r", "bb") == pytest.approx(float(Q(2 + 1, 2 + 5)))
     assert toy_p(model, "c", "ra") == pytest.approx(float(Q(1 + 1, 1 + 5)))
     short = Counts(of([0, 1, 2]), 3, 3)  # 2 is followed by nothing, and so is 1 2
-    assert Backoff(short, 3, delta=1).distribution(of([1, 2])) == pytest.approx([2 / 6] * 3)
+    assert distribution(Backoff(short, 3, delta=1), of([1, 2])) == pytest.approx([2 / 6] * 3)
 
 
 def test_witten_bell_by_hand() -> None:
@@ -147,7 +163,8 @@ def test_kneser_ney_by_hand() -> None:
     """Before a stand start, r, c, d: 4 kinds; before b, c, d only a; before r only b: 8 in all. The toy text has too
     few rare pairs for an estimate, so 0.5, 1 and 1.5 are taken off."""
     model = KneserNey(toy(3), 2)
-    assert model.discounts(1) == model.discounts(2) == (0.5, 1.0, 1.5)
+    assert estimate_discounts(model.counts.continuations(1)) == (0.5, 1.0, 1.5)
+    assert estimate_discounts(model.counts.count(2)) == (0.5, 1.0, 1.5)
     b_alone = (1 - Q(1, 2) + (Q(3, 2) + 4 * Q(1, 2)) * Q(1, 5)) / 8
     assert b_alone == Q(3, 20)
     assert toy_p(model, "b", "a") == pytest.approx(float((2 - 1 + (1 + Q(1, 2) + Q(1, 2)) * b_alone) / 4))
@@ -158,15 +175,15 @@ def test_kneser_ney_by_hand() -> None:
 def test_discounts_of_rare_sequences_by_hand() -> None:
     """n1..n4 = 8, 4, 3, 2: Y = 8/16."""
     counts = np.repeat(np.array([0, 1, 2, 3, 4, 7], dtype=np.int32), [3, 8, 4, 3, 2, 9])
-    assert discounts(counts) == pytest.approx((1 - 2 * 0.5 * 4 / 8, 2 - 3 * 0.5 * 3 / 4, 3 - 4 * 0.5 * 2 / 3))
+    assert estimate_discounts(counts) == pytest.approx((1 - 2 * 0.5 * 4 / 8, 2 - 3 * 0.5 * 3 / 4, 3 - 4 * 0.5 * 2 / 3))
 
 
 @pytest.mark.parametrize(
     "ns", [(0, 4, 3, 2), (8, 0, 3, 2), (8, 4, 0, 2), (8, 4, 3, 0), (4, 1, 9, 1), (9, 4, 1, 9), (0, 0, 0, 0)]
 )
-def test_discounts_that_cannot_be_estimated_are_the_stated_ones(ns: tuple[int, ...]) -> None:
+def test_discounts_that_cannot_be_estimated_are_the_fallback(ns: tuple[int, ...]) -> None:
     """No rare ones at all, or D2 below 0, D3 below 0, D3 as large as 3."""
-    assert discounts(np.repeat(np.array([1, 2, 3, 4], dtype=np.int32), ns)) == FALLBACK
+    assert estimate_discounts(np.repeat(np.array([1, 2, 3, 4], dtype=np.int32), ns)) == FALLBACK
 
 
 # the textbook
@@ -200,7 +217,8 @@ def test_nats_of_a_longer_text_are_those_of_the_textbook() -> None:
     counts, slow, estimated = Counts(train, tokenizer.size, 6), Textbook(train.tolist(), tokenizer.size), 0
     for order in (1, 2, 4, 6):
         model, p = KneserNey(counts, order), slow.kneser_ney(order)
-        estimated += sum(model.discounts(k) != FALLBACK for k in range(1, order + 1))
+        levels = [counts.continuations(k) for k in range(1, order)] + [counts.count(order)]
+        estimated += sum(estimate_discounts(level) != FALLBACK for level in levels)
         nats = model.nats(ids)
         for (history, token), value in zip(each(ids), nats, strict=True):
             if token < tokenizer.size:
@@ -213,19 +231,19 @@ def test_nats_of_a_longer_text_are_those_of_the_textbook() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_probabilities_sum_to_one_in_every_context(method: type[NGram]) -> None:
-    """Every context of up to three tokens, seen or not, with unseen characters (id 6) among them."""
-    counts = toy(4)
-    for order, length in product(range(1, 5), range(4)):
-        model = method(counts, order)
+    """Every context of up to three tokens, seen or not, with unseen characters (id 6) among them; orders 1 to 4."""
+    model = method(toy(4), 4)
+    for length in range(4):
         for history in product([0, 1, 2, 3, 4, 6], repeat=length):
-            p = model.distribution(of(history))
+            nats = [[order[-1] for order in model.nats_by_order(of([*history, token]))] for token in range(5)]
+            p = np.exp(-np.array(nats))  # [tokens, orders]
             assert p.min() > 0
-            assert math.fsum(p) == pytest.approx(1, abs=1e-12)
+            assert p.sum(axis=0) == pytest.approx(np.ones(4), abs=1e-12)
 
 
 @settings(max_examples=30)
 @given(texts, st.lists(st.integers(0, 5), max_size=8))
-def test_distributions_sum_to_one_and_agree_with_nats(text: tuple[int, list[int], int], scored: list[int]) -> None:
+def test_probabilities_sum_to_one_and_agree_between_orders(text: tuple[int, list[int], int], scored: list[int]) -> None:
     size, train, order = text
     counts = Counts(of(train), size, order)
     ids = of([token if token < size else size + 1 for token in scored])
@@ -236,7 +254,7 @@ def test_distributions_sum_to_one_and_agree_with_nats(text: tuple[int, list[int]
             nats = model.nats(ids)
             np.testing.assert_array_equal(nats, by_order[k - 1])
             for (history, token), value in zip(each(ids), nats, strict=True):
-                p = model.distribution(of(history))
+                p = distribution(model, of(history))
                 assert math.fsum(p) == pytest.approx(1, abs=1e-12)
                 assert value == (pytest.approx(-math.log(p[token]), abs=1e-12) if token < size else math.inf)
 
@@ -245,7 +263,7 @@ def test_distributions_sum_to_one_and_agree_with_nats(text: tuple[int, list[int]
 def test_a_token_depends_on_no_more_than_its_context(method: type[NGram]) -> None:
     model = method(toy(4), 3)
     far, near = of([4, 4, 4, 1, 1, 0, 1]), of([2, 0, 1])
-    np.testing.assert_array_equal(model.distribution(far), model.distribution(near))
+    np.testing.assert_array_equal(distribution(model, far), distribution(model, near))
     assert model.nats(np.append(far, of([4])))[-1] == model.nats(np.append(near, of([4])))[-1]
 
 
@@ -255,19 +273,19 @@ def test_a_token_depends_on_no_more_than_its_context(method: type[NGram]) -> Non
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_an_unseen_character_in_the_context_ends_it(method: type[NGram]) -> None:
     model, unseen = method(toy(4), 4), 6
-    alone = model.distribution(of([0, 0, 0, unseen]))
-    np.testing.assert_array_equal(model.distribution(of([0, 1, unseen])), alone)
+    alone = distribution(model, of([0, 0, 0, unseen]))
+    np.testing.assert_array_equal(distribution(model, of([0, 1, unseen])), alone)
     if method is KneserNey:
         assert alone[1:] == pytest.approx([3 / 20] * 4)  # one kind before each; see the hand count
     else:
-        np.testing.assert_allclose(alone, method(toy(4), 1).distribution(of([])))
+        np.testing.assert_allclose(alone, distribution(method(toy(4), 1), of([])))
     nats = model.nats(of([0, unseen, 0, 1]))
     assert nats[1] == math.inf
     assert np.isfinite(nats[[0, 2, 3]]).all()
 
 
 def test_after_an_unseen_character_add_delta_knows_nothing() -> None:
-    assert AddDelta(toy(3), 3).distribution(of([0, 6])) == pytest.approx([1 / 5] * 5)
+    assert distribution(AddDelta(toy(3), 3), of([0, 6])) == pytest.approx([1 / 5] * 5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -277,10 +295,10 @@ def test_texts_of_hardly_any_tokens(method: type[NGram], train: list[int]) -> No
     for order in (1, 2, 6):
         model = method(counts, order)
         assert len(model.nats(of([]))) == 0
-        assert model.nats(of([1])) == pytest.approx(-np.log(model.distribution(of([]))[[1]]))
+        assert model.nats(of([1])) == pytest.approx(-np.log(distribution(model, of([]))[[1]]))
         assert model.nats(of([0, 1, 2, 4, 0] * 3)).shape == (15,)
         if not train:
-            assert model.distribution(of([0, 1])) == pytest.approx([1 / 3] * 3)
+            assert distribution(model, of([0, 1])) == pytest.approx([1 / 3] * 3)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -325,7 +343,7 @@ def test_kneser_ney_gains_from_longer_contexts_and_beats_the_others(figures: dic
         assert figures["backoff"][order - 1] < figures["add-delta"][order - 1]
 
 
-def test_an_order_of_one_costs_the_entropy_of_its_frequencies(figures: dict[str, list[float]]) -> None:
+def test_order_one_has_the_entropy_of_its_frequencies(figures: dict[str, list[float]]) -> None:
     text = synthetic_text(60_000, seed=7)
     frequency, held = Counter(text[:54_000]), text[54_000:]
     expected = -sum(math.log(frequency[character] / 54_000) for character in held) / len(held)
@@ -337,6 +355,6 @@ def test_counts_take_no_more_memory_than_stated() -> None:
     ids = np.random.default_rng(0).integers(0, 200, 30_000).astype(np.int32)  # hardly anything repeats
     counts = Counts(ids, 200, 6)
     arrays = [f(k) for k in range(1, 7) for f in (counts.keys, counts.count)] + [
-        counts.preceded(k) for k in range(1, 6)
+        counts.continuations(k) for k in range(1, 6)
     ]
     assert sum(array.nbytes for array in arrays) < 16 * 6 * 30_000

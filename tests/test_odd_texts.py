@@ -298,7 +298,7 @@ def test_a_text_larger_than_memory_is_one_line_and_nothing_is_written(place: Pat
 
 @pytest.mark.fault(38)
 @pytest.mark.parametrize("text", ["☃", "☃é\0😀\U0010ffff" * 300], ids=["one", "many"])
-def test_a_text_of_unknown_characters_costs_what_the_formula_says(
+def test_a_text_of_unknown_characters_has_the_loss_of_the_formula(
     inside: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     learned = PLAIN[: len(PLAIN) - math.ceil(len(PLAIN) / 10)]

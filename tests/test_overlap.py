@@ -239,7 +239,7 @@ def test_the_command_shows_a_planted_quotation_and_where_it_comes_from(place: Pa
     }
 
 
-def test_the_command_reads_standard_input_and_what_is_held_out_is_new(place: Path) -> None:
+def test_the_command_reads_standard_input_and_validation_text_is_new(place: Path) -> None:
     held_out = (place / "first.txt").read_text()[1800:]
     done = charlm("novelty", "two", "--text", "-", "--json", cwd=place, stdin=held_out)
     report = json.loads(done.stdout)
@@ -281,7 +281,7 @@ def test_mistakes_of_the_command(place: Path) -> None:
     one_line(charlm("novelty", "two", "--text", "nothing.txt", cwd=place), 74, "nothing.txt")
 
 
-def test_a_sample_is_judged_without_its_prime_and_where_nothing_else_is_written(place: Path) -> None:
+def test_novelty_of_a_sample_leaves_out_its_prime(place: Path) -> None:
     """A model that is asked for its likeliest text after 200 characters of its own corpus; the prime would count."""
     prime = (place / "first.txt").read_text()[:200]
     options = ["--prime", prime, "--length", "60", "--temperature", "0", "--novelty"]

@@ -73,7 +73,7 @@ def test_gradients_are_those_of_finite_differences(cell: type[Layer], shape: tup
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("cut", [1, 4, 8])
-def test_state_handed_over_between_windows_carries_value_and_gradient(cell: type[Layer], cut: int) -> None:
+def test_state_passed_between_chunks_carries_value_and_gradient(cell: type[Layer], cut: int) -> None:
     layer, (x, h) = filled(cell, 5, 7, torch.float64), given(9, 3, 5, 7, torch.float64)
     wanted = [x, h, *layer.parameters()]
     y, last = layer(x, h)
@@ -117,7 +117,7 @@ def test_repetition_and_reading_without_gradients_change_no_bit(cell: type[Layer
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_way_back_can_be_walked_twice_and_leaves_what_it_was_given(cell: type[Layer]) -> None:
+def test_a_backward_pass_can_be_repeated_and_leaves_its_inputs(cell: type[Layer]) -> None:
     layer, (x, h) = filled(cell, 5, 7), given(6, 3, 5, 7)
     y, _ = layer(x, h)
     dy = torch.linspace(-1, 1, y.numel()).view_as(y)
@@ -165,7 +165,7 @@ def test_on_other_devices_pytorch_computes(cell: type[Layer], monkeypatch: pytes
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_last_state_does_not_hold_the_window_in_memory(cell: type[Layer]) -> None:
+def test_the_last_state_does_not_keep_the_chunk_in_memory(cell: type[Layer]) -> None:
     x, h = given(50, 3, 5, 7)
     y, last = filled(cell, 5, 7)(x, h)
     assert torch.equal(last[0], y[-1])

@@ -60,7 +60,7 @@ def test_evenly_spread_numbers_select_each_token_in_proportion(temperature: floa
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5, 1e6, 1e9])
-def test_frequencies_of_random_draws_pass_a_chi_squared_test(temperature: float) -> None:
+def test_frequencies_of_samples_pass_a_chi_squared_test(temperature: float) -> None:
     count = 10_000
     drawn = [next_token(TEN, uniform(3, Purpose.SAMPLE, k), temperature=temperature) for k in range(count)]
     expected = count * np.array(softmax(TEN, temperature))
@@ -223,7 +223,7 @@ def test_min_p_keeps_what_has_that_share_of_the_likeliest(weights: list[int], mi
     assert kept(distribution(logits_of(weights), min_p=min_p)) == expected
 
 
-def test_cuts_follow_each_other_on_renormalised_probabilities() -> None:
+def test_truncations_follow_each_other_on_renormalised_probabilities() -> None:
     """0.5 and 0.3 are left by top_k; of these, 0.5 is 62.5 %: enough for top_p 0.6, though 50 % would not be."""
     logits = logits_of([0.2, 0.5, 0.3])
     np.testing.assert_allclose(distribution(logits, top_k=2), [0, 0.625, 0.375], rtol=1e-6)
@@ -288,7 +288,7 @@ def test_a_sample_with_a_stop_text_is_the_one_without_up_to_its_first_occurrence
     assert written(EVEN, AB, length=length, seed=seed, count=2, stop=stop) == [text.split(stop)[0] for text in whole]
 
 
-def test_sample_k_at_a_position_draws_the_documented_number() -> None:
+def test_sample_k_at_a_position_uses_the_documented_number() -> None:
     logits = np.log(np.array([0.2, 0.8], dtype=np.float32))
     texts = written(memoryless_decoder([0.2, 0.8]), AB, length=40, count=3, seed=11)
     for k, text in enumerate(texts):
@@ -331,7 +331,7 @@ def test_bytes_are_shown_and_counted_as_whole_characters() -> None:
     assert written(decoder, ByteTokenizer(), length=9, stop="😀é") == ["é€"]
 
 
-def test_bytes_that_are_no_text_count_as_one_replacement_character_each() -> None:
+def test_bytes_that_are_not_utf8_count_as_one_replacement_character_each() -> None:
     assert written(scripted_decoder([0x80], 256), ByteTokenizer(), length=3) == ["\ufffd" * 3]
 
 

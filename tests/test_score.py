@@ -102,7 +102,7 @@ def test_uniform_bytes_have_perplexity_256_for_each_byte() -> None:
     assert result.bits_per_character == pytest.approx(8 * 10 / 4, rel=1e-6)
 
 
-def test_uniform_pieces_are_charged_by_character() -> None:
+def test_uniform_pieces_are_scored_by_character() -> None:
     """ln V for each piece, divided by characters and not by pieces."""
     text = synthetic_text(4000, seed=9)
     tokenizer = train_tokenizer(DataConfig(tokenizer="sentencepiece", vocab_size=320), text)
@@ -142,7 +142,7 @@ def test_score_is_the_sum_over_the_networks_own_steps(network: Network, tokenize
     assert exact.nats / 600 == pytest.approx(total / 600, abs=1e-6)
 
 
-def test_exact_loss_does_not_move_with_the_window(network: Network, tokenizer: Tokenizer) -> None:
+def test_exact_loss_does_not_depend_on_the_chunk_length(network: Network, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(with_strangers(1500)).ids
     losses = [
         exact_nats(network, tokenizer, ids, chunk=chunk).mean(dtype=np.float64) for chunk in (1, 7, 64, 256, 10**6)
@@ -242,7 +242,7 @@ def test_escape_is_what_good_and_turing_say(small_model: charlm.LanguageModel, t
 
 
 @pytest.mark.fault(38)
-def test_each_unseen_character_costs_its_share_of_the_escape(network: Network, tokenizer: Tokenizer) -> None:
+def test_each_unseen_character_has_its_share_of_the_escape(network: Network, tokenizer: Tokenizer) -> None:
     text = "a☃ Ω Ωe"
     nats = exact_nats(network, tokenizer, tokenizer.encode(text).ids)
     price = -math.log(tokenizer.escape / (1_112_064 - tokenizer.size))
@@ -256,7 +256,7 @@ def test_each_unseen_character_costs_its_share_of_the_escape(network: Network, t
 
 
 @pytest.mark.fault(38)
-def test_any_text_is_charged_for_each_character_known_or_not(tries: Tries, many: Callable[[int, int], int]) -> None:
+def test_every_character_of_any_text_is_scored_known_or_not(tries: Tries, many: Callable[[int, int], int]) -> None:
     """By the formula, with a model of equal logits: ln V - ln(1 - e) for a known one, ln((1112064 - V) / e) else."""
 
     @settings(max_examples=many(100, 2000))

@@ -138,7 +138,7 @@ def test_alternatives_are_a_softmax_by_hand(pair: Pair) -> None:
     np.testing.assert_array_equal(found.nats, plain.nats)
 
 
-def test_alternatives_cross_windows_and_end_where_told(pairs: dict[str, Pair]) -> None:
+def test_alternatives_cross_chunks_and_end_where_requested(pairs: dict[str, Pair]) -> None:
     whole = judged(pairs["char"], TEXT, likeliest=3).likeliest
     part = judged(pairs["char"], TEXT, likeliest=3, within=300).likeliest
     assert whole is not None
@@ -165,7 +165,7 @@ def test_no_more_alternatives_than_there_are_and_the_rest_is_the_escape() -> Non
 # totals
 
 
-def test_lines_and_words_are_what_counting_anew_gives(pair: Pair) -> None:
+def test_lines_and_words_equal_an_independent_count(pair: Pair) -> None:
     text = "the cat\n\nthe  dog\r\nand the\tcat"
     found = judged(pair, text)
     bits = (found.character_nats / BIT).tolist()

@@ -201,7 +201,7 @@ def test_sentencepiece_gives_the_same_ids_for_any_chunking_by_lines(
 
 
 @pytest.mark.parametrize("kind", KINDS[2:])
-def test_sentencepieces_own_sign_for_a_space_costs_its_bytes_and_no_more(kind: str) -> None:
+def test_sentencepieces_mark_for_a_space_is_encoded_as_its_bytes(kind: str) -> None:
     left, right, sign = (trained(kind).encode(text).ids.tolist() for text in ("The old", "bridge", "\u2581"))
     assert joined(trained(kind), sign) == "\u2581".encode()
     assert len(sign) == 3
@@ -235,7 +235,7 @@ def test_another_trainers_model_that_normalises_is_refused(more: dict[str, Any])
         SentencePieceTokenizer(model.getvalue())
 
 
-def test_a_vocabulary_of_all_characters_leaves_none_to_be_charged() -> None:
+def test_a_vocabulary_of_all_characters_needs_no_escape() -> None:
     everything = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000)
     table = {"kind": "char", "vocabulary": everything, "once": 0, "total": 2 * len(everything)}
     tokenizer = restore_tokenizer(TokenizerState(table))

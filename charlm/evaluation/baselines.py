@@ -1,14 +1,14 @@
-"""What a neural model is judged against, on the same text: counted models, and general compressors.
+"""Baselines for a neural model on the same text: n-gram models, and general-purpose compressors.
 
-Counted models (`charlm.models.ngram`) read the same tokens and pay the same escape, so they are true probability
-models over the same characters, and their figures are `Score`s like any other. Nothing about them is fitted to the
-scored text: discounts come from the training text, the rest is fixed here. They count one training text from end to
-end, as it was joined from its files, with a start symbol before its first token alone.
+N-gram models (`charlm.models.ngram`) read the same tokens with the same escape, so they are probability models over the
+same characters, and their figures are `Score`s like any other. Nothing about them is fitted to the scored text:
+discounts come from the training text, everything else is fixed here. They count the whole training text, as it was
+joined from its files, with a start symbol before its first token only.
 
-A compressor's figure is a code length: how many more bits it needs for training text and scored text in a row than for
-the training text alone, C(train + text) - C(train). That is no probability model: it has learned some of the scored
-text by the time it comes to the rest, forgets what lies further back than its window (gzip 32 KiB, bz2 a block of 900
-kB), and is rounded to what its format can express, so that for a text of a few characters it means little.
+A compressor's figure is a code length: C(train + text) - C(train), the additional bits that it needs for the text after
+the training text. It is not comparable in every respect. The compressor adapts to the scored text while it reads it, it
+forgets what lies further back than its window (gzip 32 KiB, bz2 a block of 900 kB), and its code is a whole number of
+bytes with headers, so that for a text of a few characters the figure means little.
 
 This module knows nothing of networks, training, files or printing.
 """
@@ -25,13 +25,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
-
-from charlm.evaluation.score import Score
+from charlm.evaluation.score import Score, add_escape
 from charlm.models.ngram import AddDelta, Backoff, Counts, Floats, KneserNey, NGram, WittenBell
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens
 
-MODELS: Final[Mapping[type[NGram], Sequence[int]]] = {  # and their orders; all are counted up to the highest
+MODELS: Final[Mapping[type[NGram], Sequence[int]]] = {  # methods and their orders
     AddDelta: (3, 5),
     Backoff: (5,),
     WittenBell: (5, 6),
@@ -40,7 +38,7 @@ MODELS: Final[Mapping[type[NGram], Sequence[int]]] = {  # and their orders; all 
 
 
 def highest_order(models: Mapping[type[NGram], Sequence[int]]) -> int:
-    """The order up to which is counted, once for all of them."""
+    """The highest order of these models, up to which sequences are counted."""
     return max(max(orders) for orders in models.values())
 
 
@@ -49,9 +47,10 @@ HIGHEST_ORDER: Final = highest_order(MODELS)
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One row: "kneser-ney 6" or "xz", whether its nats are -ln P (counts) or a file's length (code length), and these.
+    """One row: a model such as "kneser-ney 6" or "xz", its kind, and its score.
 
-    The score of a code length has its bits as nats, so that its figures compare; its counts are those of the tokens.
+    The kind "counts" is an n-gram model, whose nats are -ln P. The kind "code length" is a compressor, whose bits are
+    converted to nats so that its figures can be compared; its counts are those of the tokens.
     """
 
     model: str
@@ -60,14 +59,14 @@ class Baseline:
 
 
 def baselines(train: str, text: str, tokenizer: Tokenizer, tokens: Tokens) -> list[Baseline]:
-    """All rows for a text, of which `tokens` are the tokens, after a training text."""
+    """All baselines for a text, whose tokens are `tokens`, given a training text."""
     return [*score_ngrams(tokenizer.encode(train).ids, tokenizer, tokens), *code_lengths(train, text, tokens)]
 
 
 def score_ngrams(
     train: Ids, tokenizer: Tokenizer, tokens: Tokens, models: Mapping[type[NGram], Sequence[int]] = MODELS
 ) -> Iterator[Baseline]:
-    """Counted models of these orders, counted on the ids of a training text [N]."""
+    """Scores of n-gram models of these methods and orders, counted on a training text of ids [N]."""
     counts = Counts(train, tokenizer.size, highest_order(models))
     for name, nats in ngram_nats(counts, tokenizer, tokens.ids, models):
         yield Baseline(name, "counts", Score.of(float(nats.sum()), tokens))
@@ -76,22 +75,15 @@ def score_ngrams(
 def ngram_nats(
     counts: Counts, tokenizer: Tokenizer, ids: Ids, models: Mapping[type[NGram], Sequence[int]] = MODELS
 ) -> Iterator[tuple[str, Floats]]:
-    """Name and nats, with the escape's price, of each token [N] under counted models of these orders."""
+    """Name, and -ln P of each token [N] in nats, escape included, of n-gram models of these methods and orders."""
     for method, orders in models.items():
         for order, nats in enumerate(method(counts, max(orders)).nats_by_order(ids), 1):
             if order in orders:
-                yield f"{method.method} {order}", charged(nats, ids, tokenizer)
-
-
-def charged(nats: Floats, ids: Ids, tokenizer: Tokenizer) -> Floats:
-    """What each token costs [N] when a model of the known ones charges these nats [N]: with the escape's price."""
-    if not tokenizer.escape:
-        return nats
-    return np.where(ids < tokenizer.size, nats + tokenizer.known_nats, tokenizer.unseen_nats)
+                yield f"{method.method} {order}", add_escape(nats, ids, tokenizer)
 
 
 def code_lengths(train: str, text: str, tokens: Tokens) -> Iterator[Baseline]:
-    """C(train + text) - C(train) for each compressor at its highest setting; xz takes up to 0.7 GB for that."""
+    """C(train + text) - C(train) for each compressor at its highest level; xz needs up to 0.7 GB of memory."""
     before, whole = train.encode(), (train + text).encode()
     for name, compress in _compressors().items():
         bits = 8 * (len(compress(whole)) - len(compress(before)))
@@ -110,7 +102,7 @@ def _compressors() -> Mapping[str, Callable[[bytes], bytes]]:
 
 
 def _zstd() -> Callable[[bytes], bytes] | None:
-    """Zstandard at level 22, where Python (from 3.14) or the package `zstandard` has it."""
+    """Zstandard at level 22, if Python (from 3.14) or the package `zstandard` provides it."""
     if importlib.util.find_spec("compression") and importlib.util.find_spec("compression.zstd"):
         library: Any = importlib.import_module("compression.zstd")
         return lambda data: library.compress(data, 22)

@@ -1,21 +1,30 @@
-"""How far a mean over a text's characters can be trusted: the circular block bootstrap.
+"""Confidence intervals for a mean over a text's characters: the circular block bootstrap.
 
-What characters cost is not independent: hard passages are hard for hundreds of characters. A text is therefore drawn
-anew from its own blocks of neighbouring characters (Künsch 1989, "The jackknife and the bootstrap for general
-stationary observations"), which keep the dependence inside them. Blocks begin at any character, and one that reaches
-the end goes on at the beginning, so that every character is as likely as any other and the resampled means scatter
-around the true one (Politis and Romano 1992, "A circular block-resampling procedure for stationary data").
+The surprisals of neighbouring characters are not independent: difficult passages are difficult for hundreds of
+characters. Resampling single characters would therefore give intervals that are too narrow. Instead the text is
+resampled in blocks of consecutive characters, which keep the dependence within them (Künsch 1989, "The jackknife and
+the bootstrap for general stationary observations"):
 
-An interval is that between two quantiles of the resampled means (Efron's percentile interval). It says how a figure
-would move if other passages like those of this text stood in it. It says nothing of training again with another seed,
-and too little of other texts: scenes and chapters differ by more than their own passages tell, so that a text of a
-few thousand characters has too narrow an interval if it is to stand for a book. Differences of two models suffer much
-less from that, because what is hard for one is hard for the other. docs/mathematics.md has figures.
+1. A resampled text consists of k = ceil(N / l) blocks of l consecutive characters each; l is `block_length`.
+2. Choose k places at random, with replacement, among all N, and take the block that begins at each. A block that
+   passes the end continues at the beginning (the text is a circle), so that every character is equally likely to be
+   chosen and the resampled means are centred on the mean (Politis and Romano 1992, "A circular block-resampling
+   procedure for stationary data").
+3. The mean of these blocks is the mean of one resampled text. Repeat 1,000 times.
+4. The interval lies between the 2.5 % and 97.5 % quantiles of the 1,000 means (Efron's percentile interval).
 
-The blocks depend on the number of characters, the seed and nothing else. Means of two models on one text are so
-resampled in the same places, and the interval of their difference is simply that of the resampled means' differences.
+    series 1 2 3 4 5 6, blocks of 2, places 4 and 0 and 5 (from 0):  5 6 | 1 2 | 6 1, with the mean 3.5
 
-Legend: N characters, R resamples. Series may be in any unit; this module knows nothing of texts, models or printing.
+The interval says how far the figure would move with other passages like those of this text. It does not cover training
+again with another seed, and it is too narrow for other texts: scenes and chapters differ by more than the passages
+within them, so the interval of a few thousand characters does not hold for the whole book. Differences of two models
+suffer much less from that, because what is difficult for one is difficult for the other. docs/mathematics.md has
+figures.
+
+The blocks depend only on the number of characters and the seed. Two models on one text are therefore resampled in the
+same places, and the interval of their difference is that of the differences of their resampled means (paired).
+
+Legend: N characters, R resamples. A series may be in any unit; this module knows nothing of texts, models or printing.
 """
 
 from __future__ import annotations
@@ -28,7 +37,7 @@ from numpy.typing import NDArray
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
-BLOCKS: Final = 20  # there are at least so many, and a text with fewer characters has no interval
+BLOCKS: Final = 20  # the least number of blocks; a text with fewer characters has no interval
 _SEED: Final = 1
 
 Floats = NDArray[np.float64]
@@ -36,9 +45,9 @@ Interval = tuple[float, float]  # low, high
 
 
 def block_length(characters: int) -> int:
-    """Characters of a block: N to the power of 2/3, and at most a twentieth of the N characters, which is less to 8000.
+    """The number of characters of a block: N^(2/3), and at most N / 20, which is smaller up to N = 8000.
 
-    Longer than for a process with a short memory, where the power would be 1/3: a text's dependence has no such end.
+    For a process with a short memory N^(1/3) would suffice, but the dependence in a text has no definite end.
 
     >>> [block_length(characters) for characters in (10, 400, 8_000, 1_000_000)]
     [1, 20, 400, 10000]
@@ -49,10 +58,10 @@ def block_length(characters: int) -> int:
 def resampled_means(
     series: NDArray[np.floating[Any]], *, resamples: int = RESAMPLES, seed: int = _SEED
 ) -> Floats | None:
-    """The means [R] of so many texts that are drawn from the blocks of a series [N], such as each character's bits.
+    """The means [R] of resampled texts, made of blocks of a series [N], such as the surprisal of each character.
 
-    None where it has fewer than 20 values, or one that is not finite. Equal N and seed give equal blocks. Time is
-    O(N + R N / block), memory that of four series.
+    None for fewer than 20 values, or if one is not finite. Equal N and seed give equal blocks. Takes O(N + R N / block)
+    time, and the memory of four series.
     """
     values = np.asarray(series, dtype=np.float64)
     if len(values) < BLOCKS or not np.isfinite(values).all():
@@ -60,15 +69,15 @@ def resampled_means(
     length = block_length(len(values))
     mean = float(values.mean())
     running = np.cumsum(np.concatenate([[0.0], values - mean, values[: length - 1] - mean]))
-    blocks = running[length:] - running[:-length]  # [N], the sum of the block that begins at each character
+    blocks = running[length:] - running[:-length]  # [N], sums of the blocks that begin at each character
     count = -(-len(values) // length)
-    draw = np.random.default_rng(seed)
-    sums = [blocks[draw.integers(len(blocks), size=count)].sum() for _ in range(resamples)]
+    generator = np.random.default_rng(seed)
+    sums = [blocks[generator.integers(len(blocks), size=count)].sum() for _ in range(resamples)]
     return np.array(sums, dtype=np.float64) / (count * length) + mean
 
 
 def interval(means: Floats | None, level: float = LEVEL) -> Interval | None:
-    """Between which values the middle `level` of the resampled means [R] lie; None for None.
+    """The interval that contains the middle `level` of the resampled means [R]; None for None.
 
     >>> interval(np.arange(1001.0), level=0.5)
     (250.0, 750.0)
@@ -80,5 +89,5 @@ def interval(means: Floats | None, level: float = LEVEL) -> Interval | None:
 
 
 def difference(means: Floats | None, others: Floats | None, level: float = LEVEL) -> Interval | None:
-    """The paired interval of a mean minus another, of series over the same characters; None where one is None."""
+    """The paired interval of the difference of two means over the same characters; None if one is None."""
     return None if means is None or others is None else interval(means - others, level)

@@ -1,15 +1,16 @@
-"""Texts under several models, side by side: networks, what is made of them, and what they are judged against.
+"""Comparison of models on texts: networks, mixtures with them, and baselines.
 
-A `Row` is one model's score of one text, with the means of its resampled texts: rows of one text are resampled in the
-same places (`charlm.evaluation.bootstrap`), whatever their tokenizers, because the series are those of characters.
+A `Row` is one model's score of one text, with the means of its resampled texts. Rows of one text are resampled in the
+same places (`charlm.evaluation.bootstrap`) whatever their tokenizers, because the series are those of characters. The
+kinds of model are:
 
-    network         a trained model, as it is (`lstm`) or learning as it reads (`lstm, dynamic`)
-    cold windows    a network that reads every N characters from zero state (`lstm, cold windows of 256`)
-    mixture         a network and modified Kneser-Ney of order 8 (`lstm + kneser-ney 8`), charlm.evaluation.mixture
-    counts          a counted model on the network's own training text and tokenizer (`kneser-ney 6`)
-    code length     a compressor that has seen the training text (`xz`): no probability model, and without interval
+    network         a trained model, as it is (`lstm`) or with dynamic evaluation (`lstm, dynamic`)
+    cold windows    a network that reads every N characters from the zero state (`lstm, cold windows of 256`)
+    mixture         a network mixed with modified Kneser-Ney of order 8 (`lstm + kneser-ney 8`)
+    counts          an n-gram model of the network's training text and tokenizer (`kneser-ney 6`)
+    code length     a compressor that has read the training text (`xz`); not a probability model, without interval
 
-This module knows nothing of training or printing. Of files it knows that a checkpoint's training text has to be found.
+This module knows nothing of training or printing. It finds the training text of a checkpoint, and reads no other files.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.evaluation.baselines import HIGHEST_ORDER, charged, code_lengths, ngram_nats
+from charlm.evaluation.baselines import HIGHEST_ORDER, code_lengths, ngram_nats
 from charlm.evaluation.bootstrap import Floats, Interval, difference, interval, resampled_means
 from charlm.evaluation.mixture import mix
-from charlm.evaluation.score import Score
+from charlm.evaluation.score import Score, add_escape
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.provenance import own_corpus
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
-MIXED_ORDER: Final = 8  # of the counted model in mixtures
-VALIDATION_TEXT: Final = "held-out text"
+MIXED_ORDER: Final = 8  # of the n-gram model in mixtures
+VALIDATION_TEXT: Final = "validation text"
 
 Kind = Literal["network", "cold windows", "mixture", "counts", "code length"]
 
 
 class LoadedModel(Protocol):
-    """What is needed of a loaded model; `charlm.api.LanguageModel` is one."""
+    """The protocol of a loaded model; `charlm.api.LanguageModel` follows it."""
 
     @property
     def path(self) -> Path: ...
@@ -64,7 +65,7 @@ class LoadedModel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonOptions:
-    """Which rows are wanted beside the networks' own."""
+    """Which rows to compute besides those of the networks, and whether to score in one exact pass."""
 
     exact: bool = False
     dynamic: bool = False
@@ -80,16 +81,16 @@ class ComparisonOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """The score of one text under one model; `means` are resampled bits per character [R], if it has any."""
+    """The score of one text under one model; `means` are resampled bits per character [R], or None."""
 
     text: str
-    number: int  # of the text: rows of one number can be compared
+    number: int  # of the text: rows with the same number can be compared
     checkpoint: str
     model: str
     kind: Kind
     score: Score
     means: Floats | None
-    seconds: float | None = None  # that reading took
+    seconds: float | None = None  # taken to read the text
 
     @property
     def bits_per_character(self) -> float:
@@ -97,11 +98,11 @@ class Row:
 
     @property
     def interval(self) -> Interval | None:
-        """Of the bits per character, 95 %."""
+        """The 95 % interval of the bits per character, or None."""
         return interval(self.means)
 
     def record(self) -> dict[str, Any]:
-        """The row as JSON has it: null for what does not exist."""
+        """The row for JSON: null for figures that do not exist."""
         score = self.score
         return {
             "text": self.text,
@@ -126,29 +127,29 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """Of two rows of one text the one with fewer bits a character, and the other; of equals, the first."""
+    """Two rows of one text: the one with fewer bits per character is the winner; of equals, the first."""
 
     winner: Row
     runner_up: Row
 
     @property
     def difference(self) -> float:
-        """Bits per character that the runner-up needs more, 0 or above."""
+        """How many more bits per character the runner-up has, 0 or above."""
         return self.runner_up.bits_per_character - self.winner.bits_per_character
 
     @property
     def factor(self) -> float:
-        """How many times as high its perplexity is, and the winner's probability of a character, on average."""
+        """The ratio of the two perplexities per character, 1 or above."""
         return 2.0**self.difference if self.difference < 1000 else math.inf
 
     @property
     def interval(self) -> Interval | None:
-        """Of the difference, paired, 95 %; None where one of the two has none."""
+        """The paired 95 % interval of the difference, or None."""
         return difference(self.runner_up.means, self.winner.means)
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.interval is not None and self.interval[0] > 0
 
     def record(self) -> dict[str, Any]:
@@ -167,7 +168,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """All rows, in the order of models and texts: a network's own, what is made of it, what it is judged against.
+    """All rows, in the order of models and texts; for each, the network, its mixtures, and the baselines.
 
     Networks with the same training text and tokenizer share their baseline rows, which exist once: `baselines_of` maps
     each checkpoint to the one that holds them. `verbatim` names texts, by number, that occur as a whole in the
@@ -180,21 +181,21 @@ class Comparison:
 
     @property
     def networks(self) -> tuple[Row, ...]:
-        """The networks as they are: one row for each model and text."""
+        """The rows of networks without dynamic evaluation: one for each model and text."""
         return tuple(row for row in self.rows if row.kind == "network" and not row.model.endswith(_DYNAMIC))
 
     def texts(self) -> list[list[Row]]:
-        """The rows of each text."""
+        """The rows of each text, in the order of the texts."""
         ordered = sorted(self.rows, key=lambda row: row.number)
         return [list(rows) for _, rows in groupby(ordered, key=lambda row: row.number)]
 
     def network_pairs(self) -> list[Pair]:
-        """For each text that several networks have read, the best of them and the next."""
+        """For each text that several networks have scored, the two best."""
         pairs = (best_two(row for row in rows if row in self.networks) for rows in self.texts())
         return [pair for pair in pairs if pair is not None]
 
     def baseline_pairs(self) -> list[Pair]:
-        """For each network and text that have counted rows beside them, the network and the best of these."""
+        """For each network and text with n-gram models, the network and the best of these."""
         pairs = []
         for network in self.networks:
             best = rank(row for row in self.beside(network) if row.kind == "counts")[:1]
@@ -202,21 +203,21 @@ class Comparison:
         return [pair for pair in pairs if pair is not None]
 
     def beside(self, network: Row) -> list[Row]:
-        """The other rows of its text that are made of a network, or that it is judged against."""
+        """The other rows of the same text that belong to this network: its mixtures and baselines."""
         owners = dict.fromkeys(("network", "cold windows", "mixture"), network.checkpoint)
-        teacher = self.baselines_of.get(network.checkpoint)
+        owner = self.baselines_of.get(network.checkpoint)
         rows = (row for row in self.rows if row.number == network.number and row is not network)
-        return [row for row in rows if row.checkpoint == owners.get(row.kind, teacher)]
+        return [row for row in rows if row.checkpoint == owners.get(row.kind, owner)]
 
 
 def rank(rows: Iterable[Row]) -> list[Row]:
-    """Rows that have a figure, from the fewest bits a character to the most."""
+    """The rows with finite figures, from the fewest bits per character to the most."""
     figures = (row for row in rows if math.isfinite(row.bits_per_character))
     return sorted(figures, key=lambda row: row.bits_per_character)
 
 
 def best_two(rows: Iterable[Row]) -> Pair | None:
-    """The best two; None where fewer have a figure."""
+    """The two best rows, or None if fewer have finite figures."""
     best = rank(rows)[:2]
     return Pair(*best) if len(best) == 2 else None
 
@@ -227,15 +228,16 @@ def compare(
     corpus: Sequence[str] = (),
     options: ComparisonOptions | None = None,
 ) -> Comparison:
-    """Rows for each model and each text, given by name and content; without texts, what each model held out.
+    """Score every text, given as (name, content), under every model; without texts, each model's validation text.
 
-    `corpus` says where the models' own texts are now. Raises DataError when such a text is needed and missing, or has
-    another fingerprint, before anything is scored; ConfigError when a model cannot learn as it reads.
+    `corpus` says where the models' own texts are now, if they have moved. Raises DataError, before anything is scored,
+    if such a text is needed and is missing or has another fingerprint; ConfigError if a model cannot be evaluated
+    dynamically.
     """
     options = options or ComparisonOptions()
     read = [list(texts) or [(VALIDATION_TEXT, model.held_out(corpus))] for model in models]
     training = [_Training.of(model, corpus) for model in models] if options.counts else []
-    first = [training.index(one) for one in training]  # of equal ones the first serves
+    first = [training.index(one) for one in training]  # equal ones share the rows of the first
     baselines_of = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}
     numbers: dict[tuple[str, str], int] = {}
     verbatim = set()
@@ -297,7 +299,7 @@ class _Reading:
 
 @dataclass(slots=True)
 class _Training:
-    """A training text as a tokenizer has it; equal ones give equal counted models, and are counted once."""
+    """A training text with its tokenizer; equal ones give equal n-gram models, which are counted once."""
 
     fingerprint: str
     tokenizer: Any
@@ -320,7 +322,7 @@ class _Training:
 
 
 def _network_rows(reading: _Reading, train: _Training | None, options: ComparisonOptions) -> Iterator[Row]:
-    """The network, and what is made of it."""
+    """The rows of the network, and of its mixtures."""
     model, text, cell = reading.model, reading.text, reading.cell
     read = {cell: reading.timed(lambda: model.nats(text, exact=options.exact))}
     if options.dynamic:
@@ -332,15 +334,15 @@ def _network_rows(reading: _Reading, train: _Training | None, options: Compariso
     if train is None or not options.mix:
         return
     ids = reading.tokens.ids
-    counted = KneserNey(train.counts(_highest(options)), MIXED_ORDER)
-    other = charged(counted.nats(ids), ids, model.tokenizer)
+    ngram = KneserNey(train.counts(_highest(options)), MIXED_ORDER)
+    other = add_escape(ngram.nats(ids), ids, model.tokenizer)
     for name, (nats, _) in read.items():
         mixed = mix([nats, other], ids) if len(ids) else nats
-        yield reading.row(f"{name} + {counted.name}", "mixture", mixed)
+        yield reading.row(f"{name} + {ngram.name}", "mixture", mixed)
 
 
 def _baseline_rows(reading: _Reading, train: _Training) -> Iterator[Row]:
-    """The rows of `charlm.evaluation.baselines.baselines`, with the nats of each token kept for their intervals."""
+    """The rows of `charlm.evaluation.baselines.baselines`, with intervals."""
     ids = reading.tokens.ids
     for name, nats in ngram_nats(train.counts(HIGHEST_ORDER), reading.model.tokenizer, ids):
         yield reading.row(name, "counts", nats)
@@ -349,24 +351,24 @@ def _baseline_rows(reading: _Reading, train: _Training) -> Iterator[Row]:
 
 
 def _highest(options: ComparisonOptions) -> int:
-    """The order up to which is counted: once, for all that the options ask for."""
+    """The highest order that these options need, up to which sequences are counted once."""
     return HIGHEST_ORDER if options.baselines else MIXED_ORDER
 
 
 def character_nats(tokenizer: Tokenizer, ids: Ids, text: str, nats: NDArray[np.floating[Any]]) -> Floats:
-    """The nats of each character [C] of a text, from those of its tokens [N]; their sum is the same.
+    """The nats of each character of a text [C], from those of its tokens [N]; their sum is the same.
 
-    A token's are spread evenly over its bytes, and a character has those of its own: all of a token that is one
-    character, a share of a piece of several, the sum over the bytes of a character that is several tokens. A token
-    without bytes, should there be one, counts to where it stands.
+    The nats of a token are spread evenly over its bytes, and a character has the sum over its bytes. So a character
+    that is one token keeps its nats, those of a piece of several characters are divided among them, and a character of
+    several tokens has their sum. A token without bytes, if there is one, counts for the character at its place.
     """
-    charged = np.asarray(nats, dtype=np.float64)
+    given = np.asarray(nats, dtype=np.float64)
     if tokenizer.one_per_character or not text:
-        return charged
+        return given
     lengths = np.array([len(piece) for piece in tokenizer.pieces], dtype=np.int64)[ids]
     owner = np.repeat(np.arange(len(text)), utf8_sizes(text))
-    spread = np.bincount(owner, np.repeat(charged / np.maximum(lengths, 1), lengths), minlength=len(text))
+    spread = np.bincount(owner, np.repeat(given / np.maximum(lengths, 1), lengths), minlength=len(text))
     empty = lengths == 0
     places = owner[np.minimum(np.cumsum(lengths)[empty], len(owner) - 1)]
-    np.add.at(spread, places, charged[empty])
+    np.add.at(spread, places, given[empty])
     return spread.astype(np.float64, copy=False)

@@ -1,19 +1,19 @@
-"""Dynamic evaluation: a network that goes on learning from the text that it is scored on.
+"""Dynamic evaluation: the network continues to learn from the text on which it is scored.
 
-Krause, Kahembwe, Murray and Renals (2018), "Dynamic evaluation of neural sequence models", in its RMS form. The text is
-read once, in one stream, in segments of a few tokens. A segment is scored with the weights as they are; only then do
-they follow its gradient g, and are drawn back to the trained weights w0:
+Krause, Kahembwe, Murray and Renals (2018), "Dynamic evaluation of neural sequence models", in the RMS form. The text is
+read once, from its first token to its last, in segments of a few tokens. Each segment is scored with the current
+weights w. Only then are the weights updated with its gradient g, and moved back towards the trained weights w0:
 
     w <- w - lr g / (s + epsilon) + d (w0 - w)      d = min(decay s / mean of s, 1)      s = sqrt(mean square of g)
 
-Each token is so predicted from what stands before it and nothing else: its nats are those of a probability model, and
-compare with the static ones.
+So each token is predicted from the tokens before it and nothing else: its negative log-likelihood is that of a
+probability model and can be compared with the static one.
 
-s is the usual size of each weight's gradient. In the paper it comes from the training text, where `gradient_squares`
-gathers it. Without that it is taken over the segments read so far, the present one included, which needs nothing but
-the text and gains almost as much.
+s is the typical size of the gradient of each weight. In the paper it is measured on the training text, as
+`gradient_squares` does. Without that it is the root mean square over the segments read so far, the current one
+included; this needs only the text and is almost as good.
 
-This module knows nothing of files or printing.
+Legend: N tokens. This module knows nothing of files or printing.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import charged
+from charlm.evaluation.score import add_escape, cross_entropy
 from charlm.models.network import Network, detach_state
 from charlm.text.tokenizer import Ids, Tokenizer
 
 Tensors = list[Tensor] | tuple[Tensor, ...]  # one for each parameter of a network, in their order
 
-SAMPLE: Final = 20_000  # tokens of a training text that gradients are gathered from
-_STRETCH: Final = 1024  # of them in a row
+SAMPLE: Final = 20_000  # tokens of the training text on which gradients are measured
+_STRETCH: Final = 1024  # consecutive tokens among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptation:
-    """How weights follow what was read."""
+    """The parameters of dynamic evaluation."""
 
     segment: int = 32  # tokens from one update to the next
-    lr: float = 2e-4  # what a weight moves where its gradient is as large as usual
-    decay: float = 0.002  # the share of its way back that a weight of mean s goes with each update
-    epsilon: float = 1e-4  # added to s, in nats a token; for weights that hardly ever have a gradient
+    lr: float = 2e-4  # the change of a weight whose gradient has its typical size
+    decay: float = 0.002  # the share of w0 - w that is added at each update, for a weight of mean s
+    epsilon: float = 1e-4  # added to s; for weights whose gradient is almost always 0
 
 
 DEFAULT: Final = Adaptation()
@@ -59,35 +59,35 @@ def dynamic_nats(
     adaptation: Adaptation = DEFAULT,
     squares: Tensors | None = None,
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N] under a network that learns as it reads; the network that is given stays as it is.
+    """-ln P of each token [N] in nats, under a copy of the network that learns as it reads.
 
-    `squares` are those of `gradient_squares`. The device is the network's. All is done in order, so that time grows
-    with the length of the text.
+    `squares` come from `gradient_squares`; without them s is measured on the text. Computes on the device of the
+    network, segment by segment in order.
     """
     learner = _learner(network)
     weights: list[Tensor] = list(learner.parameters())
-    return _read(learner, tokenizer, ids, adaptation.segment, _Rule(weights, adaptation, squares).step)
+    return _read(learner, tokenizer, ids, adaptation.segment, _Update(weights, adaptation, squares).step)
 
 
 def gradient_squares(
     network: Network, tokenizer: Tokenizer, ids: Ids, *, segment: int = DEFAULT.segment, sample: int = SAMPLE
 ) -> list[Tensor]:
-    """The mean square of the gradient of a segment's loss, for each of the network's parameters.
+    """The mean square of the gradient of a segment's loss, in the shape of each of the network's parameters.
 
-    It is gathered over at most about `sample` tokens in stretches from all over a training text's ids [N], read in a
-    row. What is wanted is its order of magnitude.
+    It is measured on at most about `sample` tokens, in stretches from all over the ids of a training text [N]; only its
+    order of magnitude matters.
     """
     learner = _learner(network)
     sums = [torch.zeros_like(weight) for weight in learner.parameters()]
     if not len(ids):
         return sums
-    read = _stretches(ids, sample)
+    tokens = _stretches(ids, sample)
 
     def add(gradients: Tensors) -> None:
         torch._foreach_addcmul_(sums, gradients, gradients)
 
-    _read(learner, tokenizer, read, segment, add)
-    return list(torch._foreach_div(sums, -(-len(read) // segment)))
+    _read(learner, tokenizer, tokens, segment, add)
+    return list(torch._foreach_div(sums, -(-len(tokens) // segment)))
 
 
 def _stretches(ids: Ids, sample: int) -> Ids:
@@ -98,7 +98,7 @@ def _stretches(ids: Ids, sample: int) -> Ids:
 
 
 def _learner(network: Network) -> Network:
-    """A copy that gradients can go through, without dropout: cuDNN has none for recurrent layers in evaluation mode."""
+    """A copy to learn with, without dropout. cuDNN has no gradient for recurrent layers in evaluation mode."""
     learner = copy.deepcopy(network).eval().requires_grad_()
     learner.rnn.train()
     return learner
@@ -108,21 +108,21 @@ def _learner(network: Network) -> Network:
 def _read(
     network: Network, tokenizer: Tokenizer, ids: Ids, segment: int, learn: Callable[[Tensors], None]
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N]; `learn` gets the gradient of each segment's mean after the segment was scored."""
+    """-ln P of each token [N]; after each segment `learn` gets the gradient of its mean loss."""
     weights, state, nats = list(network.parameters()), network.init_state(1), []
-    stream = torch.from_numpy(np.concatenate([[tokenizer.start], ids]).astype(np.int64)).to(network.device)
+    tokens = torch.from_numpy(np.concatenate([[tokenizer.start], ids]).astype(np.int64)).to(network.device)
     for at in range(0, len(ids), segment):
-        inputs, targets = stream[:-1][at : at + segment, None], stream[1:][at : at + segment, None]
+        inputs, targets = tokens[:-1][at : at + segment, None], tokens[1:][at : at + segment, None]
         logits, after = network(inputs, state)
         state = detach_state(after)
-        charge = charged(logits, targets, tokenizer)[:, 0]
-        nats.append(charge.detach())
-        learn(torch.autograd.grad(charge.mean(), weights))
-    return torch.cat(nats).cpu().numpy() if nats else np.zeros(0, dtype=np.float32)
+        nll = cross_entropy(logits, targets)[:, 0]
+        nats.append(nll.detach())
+        learn(torch.autograd.grad(nll.mean(), weights))
+    return add_escape(torch.cat(nats).cpu().numpy(), ids, tokenizer) if nats else np.zeros(0, dtype=np.float32)
 
 
-class _Rule:
-    """The update above over some weights, in place."""
+class _Update:
+    """The update of the module's docstring, on these weights in place."""
 
     def __init__(self, weights: list[Tensor], adaptation: Adaptation, squares: Tensors | None) -> None:
         self.weights, self.adaptation = weights, adaptation

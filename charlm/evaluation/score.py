@@ -1,14 +1,16 @@
 """The one definition of loss, bits per character and perplexity.
 
-A text's nats are the sum over its tokens of -ln P(token | everything before), with the state carried from its first
-character to its last; figures divide that sum once, by *characters*, so that characters, bytes and SentencePiece
-compare. Every character is charged, unseen ones through the tokenizer's escape.
+The negative log-likelihood of a text, in nats, is the sum over its tokens of -ln P(token | everything before), with the
+state carried from its first character to its last. That sum is divided once, by *characters*, so that figures of
+character, byte and SentencePiece models can be compared. Every character is scored, unseen ones with the tokenizer's
+escape.
 
-`exact` is that one pass. The default cuts the text into lanes that are read side by side. Each lane first reads the
-`CONTEXT` tokens before its own without scoring them, so that the state it starts from is nearly the true one. What
-comes out is within 0.0005 bits a character of the exact pass, which is watched where the lanes overlap.
+`exact` is that one pass. The default splits the text into lanes that are read in parallel. Each lane first reads the
+`CONTEXT` tokens before its own without scoring them, so that it starts scoring from almost the true state. The result
+is within 0.0005 bits a character of the exact pass; the difference is measured where lanes overlap.
 
-This module knows nothing of training, files or printing.
+Legend: N tokens of the text, T tokens of a chunk, B lanes, V vocabulary. This module knows nothing of training, files
+or printing.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ from torch.nn import functional as F
 from charlm.generation.decoder import Decoder, DecoderState
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens
 
-CONTEXT: Final = 256  # tokens that each lane reads unscored; docs/log.md has the measurement behind it
+CONTEXT: Final = 256  # tokens that each lane reads without scoring; measured in docs/log.md
 LANES: Final = 64
-_DRIFT: Final = 1e-4  # nats a token at the end of the contexts; a third of what the promise of 0.0005 bpc allows
+_DRIFT: Final = 1e-4  # largest drift in nats a token; a third of what 0.0005 bits a character allow
 _CHUNK: Final = 256
-_LOGITS: Final = 2**24  # numbers of one chunk's logits: bounds memory for large vocabularies
+_LOGITS: Final = 2**24  # largest number of logits of a chunk: bounds memory for large vocabularies
 
 
 class Scorable(Protocol):
-    """What can be scored: ids [T, B] and a state to logits [T, B, V] and the next state."""
+    """A model that can be scored: it maps ids [T, B] and a state to logits [T, B, V] and the next state."""
 
     def init_state(self, lanes: int) -> Any: ...
 
@@ -42,7 +44,7 @@ class Scorable(Protocol):
 
 
 class ScorableDecoder:
-    """A decoder where a network is expected: what sampling writes with, scored like it."""
+    """A decoder with the interface of a network, to score the model exactly as it generates."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -57,7 +59,7 @@ class ScorableDecoder:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Totals over a text, in natural-log units; every figure follows from them.
+    """The negative log-likelihood of a text in nats, and its counts; all figures follow from them.
 
     >>> score = Score(nats=2 * math.log(4), characters=2, bytes=2, words=1, tokens=2, unknown_characters=0)
     >>> score.bits_per_character, score.perplexity, round(score.word_perplexity, 9)
@@ -73,6 +75,7 @@ class Score:
 
     @classmethod
     def of(cls, nats: float, tokens: Tokens) -> Score:
+        """The score of a tokenized text whose tokens have this negative log-likelihood in all, in nats."""
         return cls(
             nats=nats,
             characters=tokens.characters,
@@ -88,25 +91,27 @@ class Score:
 
     @property
     def loss(self) -> float:
-        """Nats per character."""
+        """Cross-entropy in nats per character; NaN for the empty text."""
         return self.nats / self.characters if self.characters else math.nan
 
     @property
     def bits_per_character(self) -> float:
+        """loss / ln 2."""
         return self.loss / math.log(2)
 
     @property
     def bits_per_byte(self) -> float:
+        """Bits per byte of the text as UTF-8."""
         return self.nats / self.bytes / math.log(2) if self.bytes else math.nan
 
     @property
     def perplexity(self) -> float:
-        """Per character: exp(loss)."""
+        """Perplexity per character: exp(loss)."""
         return perplexity(self.nats, self.characters)
 
     @property
     def word_perplexity(self) -> float:
-        """exp(nats / words); NaN without words, infinite where it overflows."""
+        """Perplexity per word: exp(nats / words); NaN without words, infinite where it overflows."""
         return perplexity(self.nats, self.words)
 
 
@@ -130,7 +135,7 @@ def score(
     exact: bool = False,
     device: torch.device | None = None,
 ) -> Score:
-    """The score of a tokenised text; see the module for `exact`. Arithmetic is fp32 unless the caller autocasts."""
+    """The score of a tokenized text; the module explains `exact`. Arithmetic is fp32 unless the caller autocasts."""
     read = exact_nats if exact else lane_nats
     nats = read(model, tokenizer, tokens.ids, device=device)
     return Score.of(float(nats.sum(dtype=np.float64)), tokens)
@@ -139,16 +144,17 @@ def score(
 def exact_nats(
     model: Scorable, tokenizer: Tokenizer, ids: Ids, *, chunk: int = _CHUNK, device: torch.device | None = None
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N], read in one pass."""
+    """-ln P of each token [N] in nats, read in one pass."""
     return token_nats(model, tokenizer, ids, lanes=1, context=0, chunk=chunk, device=device)[0]
 
 
 def lane_nats(
     model: Scorable, tokenizer: Tokenizer, ids: Ids, *, device: torch.device | None = None
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N], read in lanes whose contexts are long enough for this model on this text.
+    """-ln P of each token [N] in nats, read in lanes whose contexts are long enough for this model and text.
 
-    A model that remembers for very long shows a drift; it is read again with a longer context, at last in one pass.
+    If the lanes drift from the true history, because the model remembers for longer, the text is read again with four
+    times the context, and finally in one pass.
     """
     context = CONTEXT
     while True:
@@ -169,11 +175,11 @@ def token_nats(
     chunk: int = _CHUNK,
     device: torch.device | None = None,
 ) -> tuple[NDArray[np.float32], float]:
-    """-ln P of each token [N] in the order of the text, and how far the lanes' beginnings are from true history.
+    """-ln P of each token [N] in nats, in the order of the text, and the lanes' drift from the true history.
 
-    That drift is the mean difference, in nats a token, between what a lane makes of the last quarter of its context and
-    what the lane before it, which scored the same tokens, made of them; 0 for one lane. There are as many lanes as
-    asked for if each is at least twice as long as its context; without a context there is one.
+    The last quarter of a lane's context was also scored by the lane before it, with a longer history. The drift is the
+    mean absolute difference of the two, in nats a token; 0 for one lane. There are fewer lanes than asked for if they
+    would be shorter than twice the context; without a context there is one.
     """
     nats, cold = np.zeros(len(ids), dtype=np.float32), np.full(len(ids), np.nan, dtype=np.float32)
     if not len(ids):
@@ -183,14 +189,15 @@ def token_nats(
     begin = np.arange(lanes, dtype=np.int64)[None, :] * stride
     chunk = fit_chunk(lanes, tokenizer.size, chunk)
     state = model.init_state(lanes)
-    stream = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
+    tokens = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
     for at in range(0, total, chunk):
         offset = np.arange(at, min(at + chunk, total))[:, None]
         place = begin + offset
-        inputs = torch.from_numpy(stream[np.minimum(place, len(ids) - 1)]).to(device)
-        targets = torch.from_numpy(stream[np.minimum(place + 1, len(ids))]).to(device)
+        inputs = torch.from_numpy(tokens[np.minimum(place, len(ids) - 1)]).to(device)
+        targets = tokens[np.minimum(place + 1, len(ids))]
         logits, state = model(inputs, state)
-        values = charged(logits, targets, tokenizer).cpu().numpy()
+        nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
+        values = add_escape(nll, targets, tokenizer)
         first, inside = begin == 0, place < len(ids)
         scored = inside & ((offset >= context) | first)
         nats[place[scored]] = values[scored]
@@ -201,14 +208,21 @@ def token_nats(
 
 
 def fit_chunk(lanes: int, vocabulary: int, most: int = _CHUNK) -> int:
-    """How many tokens of each lane are read at once: `most`, or fewer where their logits would take too much memory."""
+    """The number of tokens of each lane in a chunk: `most`, or fewer if their logits would need too much memory."""
     return max(1, min(most, _LOGITS // (lanes * vocabulary)))
 
 
 def _segments(tokens: int, lanes: int, context: int) -> tuple[int, int]:
-    """Distance between the lanes' beginnings, and the length of each.
+    """The distance between the beginnings of lanes, and the length of a lane, in tokens.
 
-    Lane 0 scores all that it reads, the others all after their context.
+    Lane 0 scores everything that it reads, the others everything after their context. 10 tokens in 2 lanes with a
+    context of 2:
+
+        lane 0    0 1 2 3 4 5              scores 0 to 5
+        lane 1            4 5 6 7 8 9      scores 6 to 9
+
+    >>> _segments(10, 2, 2)
+    (4, 6)
     """
     if lanes == 1:
         return tokens, tokens
@@ -216,10 +230,19 @@ def _segments(tokens: int, lanes: int, context: int) -> tuple[int, int]:
     return stride, stride + context
 
 
-def charged(logits_TBV: Tensor, targets_TB: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """-ln P of each target [T, B]: cross-entropy and the escape's price."""
-    known = targets_TB < tokenizer.size
+def cross_entropy(logits_TBV: Tensor, targets_TB: Tensor) -> Tensor:
+    """-ln softmax(logits)[target] of each target [T, B] in nats; 0, with a zero gradient, for unseen characters."""
+    known = targets_TB < logits_TBV.shape[-1]
     flat = F.cross_entropy(logits_TBV.float().flatten(0, 1), (targets_TB * known).flatten(), reduction="none")
+    return torch.where(known, flat.view_as(targets_TB), 0.0)
+
+
+def add_escape(nats: NDArray[Any], ids: Ids, tokenizer: Tokenizer) -> NDArray[Any]:
+    """-ln P of tokens by their ids, from the nats that a model of the vocabulary gives them (arrays of any shape).
+
+    P(c) is (1 - e) times the model's probability for a character in the vocabulary, and the same for all others; bytes
+    and SentencePiece have no escape (`charlm.text.tokenizer`).
+    """
     if not tokenizer.escape:
-        return flat.view_as(targets_TB)
-    return torch.where(known, flat.view_as(targets_TB) + tokenizer.known_nats, tokenizer.unseen_nats)
+        return nats
+    return np.where(ids < tokenizer.size, nats + tokenizer.known_nats, tokenizer.unseen_nats).astype(nats.dtype)

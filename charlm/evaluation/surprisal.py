@@ -1,19 +1,18 @@
-"""How many bits each character of a text costs a model: by character, word, line, and by place since the start.
+"""Surprisal: the bits of each character of a text under a model, by character, word, line, and distance from the start.
 
-The nats are those of `charlm.evaluation.score` in its exact pass, token by token; nothing is computed twice or in
-another way. A token need not be a character, so the text is cut into *units*: the smallest runs of whole characters
-that are made up of whole tokens. A unit's surprisal is the sum of its tokens'.
+The nats of tokens are those of `charlm.evaluation.score` in its exact pass; nothing is computed twice or differently. A
+token need not be a character, so the text is divided into *units*: the smallest runs of whole characters that consist
+of whole tokens. The surprisal of a unit is the sum over its tokens.
 
     characters      a unit is a character, and a token
     bytes           a unit is a character of one to four tokens
     SentencePiece   a unit is a piece of one or more characters, or a character of one to four byte pieces
 
-Where a figure of single characters is wanted, as by a word that begins within a piece, a unit's nats are spread
-evenly over its characters. So any division of the text has parts that add up to the whole.
+Where the surprisal of single characters is needed, as for a word that begins inside a piece, the nats of a unit are
+spread evenly over its characters. So the parts of any division of the text add up to the whole.
 
-How much context helps is seen where a model has none: `position_losses` cuts the text into segments, reads each from
-the state in which every text starts, side by side, and averages over segments by the place within them. (The first
-characters of the text itself would be one sample of that.)
+`position_losses` shows how much context helps: it cuts the text into segments, reads each in a lane of its own from the
+zero state, and averages over the segments by the place within them.
 
 Legend: N tokens, U units, C characters, k alternatives, T steps, B lanes, V vocabulary. This module knows nothing of
 training, files or printing.
@@ -34,11 +33,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import LANES, Scorable, charged, exact_nats, fit_chunk, perplexity
+from charlm.evaluation.score import LANES, Scorable, add_escape, cross_entropy, exact_nats, fit_chunk, perplexity
 from charlm.storage.checkpoint import finite
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
-SEGMENT: Final = 1024  # characters that are read from a cold start
+SEGMENT: Final = 1024  # characters that are read from the zero state
 _WORD: Final = re.compile(r"\S+")
 
 Floats = NDArray[np.float64]
@@ -47,7 +46,7 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run of characters, `start` to `end` (exclusive, from 0), and its nats."""
+    """The characters from `start` to `end` (exclusive, from 0), and their nats."""
 
     start: int
     end: int
@@ -73,7 +72,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A white-space-separated run of characters wherever it stands: how often, and the nats of all its places.
+    """A word (characters between white space): how often it occurs, and the nats of all occurrences.
 
     >>> word = Word("tea", 2, 12 * math.log(2))
     >>> word.bits, word.mean_bits, word.bits_per_character
@@ -90,7 +89,7 @@ class Word:
 
     @property
     def mean_bits(self) -> float:
-        """Bits each time that it stands in the text."""
+        """Mean bits of one occurrence."""
         return self.bits / self.count
 
     @property
@@ -100,7 +99,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class PositionLoss:
-    """The nats of all characters `first` to `last` (inclusive, from 1) after a cold start, over all segments."""
+    """The nats of the characters at places `first` to `last` (inclusive, from 1) of all segments."""
 
     first: int
     last: int
@@ -114,9 +113,9 @@ class PositionLoss:
 
 @dataclass(frozen=True, slots=True)
 class Likeliest:
-    """The tokens that the model held likeliest at the first M tokens' places, best first: both [M, k], k <= V.
+    """The most probable tokens at the places of the first M tokens, best first: both [M, k], k <= V.
 
-    Probabilities are those that are charged: (1 - e) softmax, e being the escape for unseen characters.
+    Probabilities are (1 - e) softmax, with e the escape for unseen characters, as in scores.
     """
 
     ids: Ids
@@ -125,12 +124,12 @@ class Likeliest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surprisal:
-    """A text with the nats of each of its tokens, and the units that text and tokens have in common."""
+    """A text with the nats of each of its tokens, and its division into units."""
 
     text: str
     ids: Ids  # [N]
     nats: NDArray[np.float32]  # [N], -ln P(token | all before it)
-    starts: Places  # [U + 1], the characters at which units begin, and C
+    starts: Places  # [U + 1], the character at which each unit begins, and C
     unit_of: Places  # [N], the unit of each token
     unknown_characters: int
     likeliest: Likeliest | None = None
@@ -144,40 +143,40 @@ class Surprisal:
 
     @property
     def spans(self) -> Places:
-        """Of each token the unit that it is a part of, as its first character and that after its last, [N, 2]."""
+        """The first character and the end of the unit of each token, [N, 2]."""
         return np.stack([self.starts[self.unit_of], self.starts[self.unit_of + 1]], axis=1)
 
     @property
     def unit_nats(self) -> Floats:
-        """[U]"""
+        """The nats of each unit, [U]."""
         return _summed(self.nats, self.unit_of, self.starts)
 
     @property
     def first_tokens(self) -> Places:
-        """The place among the tokens of each unit's first, [U]."""
+        """The place of the first token of each unit, [U]."""
         return np.searchsorted(self.unit_of, np.arange(len(self.starts) - 1))
 
     @property
     def character_nats(self) -> Floats:
-        """Units' nats spread evenly over their characters, [C]."""
+        """The nats of each character, those of a unit spread evenly over its characters, [C]."""
         return _spread(self.unit_nats, self.starts)
 
     def units(self) -> list[str]:
-        """The text, cut into units."""
+        """The text divided into units."""
         return [self.text[start:end] for start, end in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
     def lines(self) -> tuple[Part, ...]:
-        """The text's lines, each with its line end."""
+        """The lines of the text, each with its line end."""
         ends = [match.end() for match in re.finditer(r"[^\n]*\n|[^\n]+\Z", self.text)]
         return self._parts([0, *ends][: len(ends)], ends)
 
     def words(self) -> tuple[Part, ...]:
-        """White-space-separated runs of characters, in the order of the text; white space belongs to none."""
+        """The words, in the order of the text; white space belongs to none."""
         spans = [match.span() for match in _WORD.finditer(self.text)]
         return self._parts([start for start, _ in spans], [end for _, end in spans])
 
     def worst_words(self, count: int) -> tuple[Word, ...]:
-        """The words that cost most bits a character, mean over all places where they stand; of equals, most bits."""
+        """The words with the most bits per character, averaged over all occurrences; of equals, the most bits."""
         nats: dict[str, float] = defaultdict(float)
         times: dict[str, int] = defaultdict(int)
         for part in self.words():
@@ -195,7 +194,7 @@ class Surprisal:
         return tuple(Part(*part) for part in zip(starts, ends, sums.tolist(), strict=True))
 
     def record(self, *, words: int = 10) -> dict[str, Any]:
-        """All figures as JSON has them: null for what is not finite; `tokens` are the units."""
+        """All figures for JSON: null for what is not finite; `tokens` are the units."""
         total = self.total
         bits = np.round(self.unit_nats / math.log(2), 7).tolist()  # as many digits as float32 has
         return {
@@ -237,20 +236,20 @@ def surprisal(
 ) -> Surprisal:
     """The surprisal of a text, read in one exact pass.
 
-    `likeliest` asks for that many alternatives at each token's place, or at the first `within` tokens'; they are
-    gathered chunk by chunk, so that the distributions of the whole text [N, V] are never held.
+    `likeliest` is the number of alternatives to keep at the place of each token, or of the first `within` tokens. They
+    are selected chunk by chunk, so that the distributions of the whole text [N, V] are never in memory.
     """
     encoded = tokenizer.encode(text)
-    listener = _Listener(model, tokenizer, likeliest, len(encoded.ids) if within is None else within)
-    nats = exact_nats(listener if likeliest else model, tokenizer, encoded.ids, device=device)
+    recorder = _TopTokens(model, tokenizer, likeliest, len(encoded.ids) if within is None else within)
+    nats = exact_nats(recorder if likeliest else model, tokenizer, encoded.ids, device=device)
     starts, unit_of = _units(tokenizer, encoded.ids, text)
     return Surprisal(
-        text, encoded.ids, nats, starts, unit_of, len(encoded.escaped), listener.heard() if likeliest else None
+        text, encoded.ids, nats, starts, unit_of, len(encoded.escaped), recorder.alternatives() if likeliest else None
     )
 
 
-class _Listener:
-    """A model that keeps the k likeliest of what it is asked for, in one lane."""
+class _TopTokens:
+    """A model that also records the k most probable tokens after each id that it reads, in one lane."""
 
     def __init__(self, model: Scorable, tokenizer: Tokenizer, k: int, places: int) -> None:
         self._model, self._k, self._left = model, min(k, tokenizer.size), places
@@ -270,7 +269,7 @@ class _Listener:
             self._left -= len(best.indices)
         return logits, state
 
-    def heard(self) -> Likeliest:
+    def alternatives(self) -> Likeliest:
         return Likeliest(np.concatenate(self._ids), np.concatenate(self._probabilities))
 
 
@@ -301,9 +300,9 @@ def position_losses(
     segment: int = SEGMENT,
     device: torch.device | None = None,
 ) -> tuple[PositionLoss, ...]:
-    """What characters cost at places 1, 2, 3-4, 5-8, ... since a cold start, over all segments of the text.
+    """Losses at places 1, 2, 3-4, 5-8, ... after the zero state, over all segments of the text.
 
-    Segments have `segment` characters, the last one maybe fewer. A place is one that some segment has.
+    Segments have `segment` characters, the last one perhaps fewer.
     """
     nats = cold_nats(model, tokenizer, text, window=segment, device=device)
     length, places = min(segment, len(text)), np.arange(len(text)) % segment
@@ -319,24 +318,23 @@ def position_losses(
 def _cold_nats(
     model: Scorable, tokenizer: Tokenizer, ids: Sequence[Ids], device: torch.device | None
 ) -> NDArray[np.float32]:
-    """-ln P of each token [T, B] of B texts, each from its start; behind a text's end stands what means nothing."""
-    stream = np.full((max(map(len, ids)) + 1, len(ids)), tokenizer.start, dtype=np.int64)
+    """-ln P of each token [T, B] of B texts, from the zero state; values after the end of a text mean nothing."""
+    tokens = np.full((max(map(len, ids)) + 1, len(ids)), tokenizer.start, dtype=np.int64)
     for lane, own in enumerate(ids):
-        stream[1 : len(own) + 1, lane] = own
-    inputs, targets = stream[:-1], np.where(stream[1:] == tokenizer.start, 0, stream[1:])
+        tokens[1 : len(own) + 1, lane] = own
+    inputs, targets = tokens[:-1], np.where(tokens[1:] == tokenizer.start, 0, tokens[1:])
     chunk = fit_chunk(len(ids), tokenizer.size)
     nats, state = [], model.init_state(len(ids))
     for at in range(0, len(inputs), chunk):
         logits, state = model(torch.from_numpy(inputs[at : at + chunk]).to(device), state)
-        wanted = torch.from_numpy(targets[at : at + chunk]).to(device)
-        nats.append(charged(logits, wanted, tokenizer).cpu().numpy())
-    return np.concatenate(nats)
+        nats.append(cross_entropy(logits, torch.from_numpy(targets[at : at + chunk]).to(device)).cpu().numpy())
+    return add_escape(np.concatenate(nats), targets, tokenizer)
 
 
 def _units(tokenizer: Tokenizer, ids: Ids, text: str) -> tuple[Places, Places]:
-    """Where units begin [U + 1], in characters, and the unit of each token [N].
+    """The character at which each unit begins [U + 1], and the unit of each token [N].
 
-    A unit ends where a token and a character end. Tokens without a byte, should there be any, join the unit before.
+    A unit ends where both a token and a character end. A token without bytes, if there is one, joins the unit before.
     """
     if tokenizer.one_per_character:
         return np.arange(len(text) + 1), np.arange(len(text))

@@ -1,7 +1,7 @@
-"""The decoder in C: kernel.c, compiled once for this processor, and fed with a model's weights.
+"""The decoder in C: kernel.c, compiled once for this processor and called with a model's weights.
 
-A compiler is found on most machines where PyTorch runs, and the result is smaller and quicker to load than any
-library that could take its place (docs/log.md has the measurements). Where there is none, NumPy does the work.
+Most machines that run PyTorch have a C compiler, and the result is smaller and loads faster than any library that could
+replace it (docs/log.md has the measurements). Without a compiler, `charlm.generation.engine` uses NumPy.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ SOURCE: Final = Path(__file__).with_name("kernel.c")
 _FOR_THIS_PROCESSOR: Final = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
 _FLAGS: Final = "-O3 -std=gnu11 -shared -fPIC -pthread -w"
 _WIDTH: Final = 16  # units side by side, as in kernel.c
-_READ: Final = 4096  # steps of one call: between calls Ctrl-C is heard
-_SHARE: Final = 200_000  # bytes of weights that may be worth a thread
-_MOST: Final = 4  # threads
-_LAST: Final = 3  # calls with a number of threads by which it is judged
-_AGAIN: Final = 16  # calls after which all numbers of threads are tried again, at first
-_SELDOM: Final = 1024  # and at last
+_READ: Final = 4096  # steps of one call; Ctrl-C takes effect between calls
+_SHARE: Final = 200_000  # bytes of weights for each additional thread
+_MOST: Final = 4  # threads at most
+_LAST: Final = 3  # the last calls with a number of threads, whose times are compared
+_AGAIN: Final = 16  # calls until all numbers of threads are tried again, initially
+_SELDOM: Final = 1024  # and at most
 
 
 class NoKernel(Exception):
-    """There is no compiled decoder here; the message says why."""
+    """The compiled decoder is not available; the message says why."""
 
 
-# compiling
+# compilation
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernel, from the user's cache, or compiled into it; raises NoKernel."""
+    """The compiled kernel, from the user's cache or newly compiled into it; raises NoKernel."""
     compiler = os.environ.get("CC", "cc")
     key = repr((SOURCE.read_bytes(), compiler, sorted(processor.features()), _FLAGS, _FOR_THIS_PROCESSOR))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "charlm")
@@ -67,21 +67,21 @@ def library() -> ctypes.CDLL:
 
 
 def _compile(compiler: str, path: Path) -> None:
-    """Under a name of its own first, so that nobody ever loads half a library."""
+    """Compile to a temporary file and rename it, so that no other process loads an incomplete library."""
     import subprocess
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder, path.name)
+        compiled = Path(folder, path.name)
         for flags in _FOR_THIS_PROCESSOR:
-            command = [*shlex.split(compiler), *_FLAGS.split(), *flags.split(), str(SOURCE), "-o", str(made), "-lm"]
+            command = [*shlex.split(compiler), *_FLAGS.split(), *flags.split(), str(SOURCE), "-o", str(compiled), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode == 0:
-                made.replace(path)
+                compiled.replace(path)
                 return
     raise RuntimeError(f"{compiler} could not compile the decoder: {done.stderr.strip().partition(chr(10))[0]}")
 
 
-# what kernel.c works on; its comments say what the fields mean
+# the structures of kernel.c, whose comments explain the fields
 
 
 class _Matrix(Structure):
@@ -121,35 +121,35 @@ class _Work(Structure):
 
 
 @dataclass(slots=True)
-class _Tried:
-    """What is known of calls of one kind; how long the last ones took, by number of threads."""
+class _Timings:
+    """Times of calls with the same number of steps and lanes, by number of threads."""
 
     seconds: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST)))
     fastest: int = 0
-    calls: int = 0  # since all numbers were tried last
-    until: int = _AGAIN  # so many
+    calls: int = 0  # since all numbers of threads were tried
+    until: int = _AGAIN  # calls until they are tried again
 
     def typical(self, threads: int) -> float:
-        """The median of the last calls' seconds: one that stumbled decides nothing."""
+        """The median time of the last calls in seconds, which ignores a single slow one."""
         seconds = sorted(self.seconds[threads])
         return seconds[(len(seconds) - 1) // 2]
 
 
-class Pace:
-    """How many threads pay, found by trying. None of them changes a bit; on a busy processor they wait for each other.
+class ThreadTuner:
+    """Finds the fastest number of threads by timing calls. The results do not depend on it to the last bit.
 
-    Numbers from 1 to `most` that double are tried in turn, and again after a while, which doubles each time that the
-    same one wins: a try that makes threads wait for a busy processor may cost as much as a hundred calls. A `fixed`
-    number is kept to.
+    The numbers 1, 2, 4, .. up to `most` are tried in turn, and again after a number of calls that doubles each time the
+    same one is fastest: on a busy processor, where threads wait for each other, one try may take as long as a hundred
+    calls. If `fixed` is not 0, it is used always.
     """
 
     def __init__(self, fixed: int, *, most: int) -> None:
         doubling = [1 << n for n in reversed(range(max(1, min(most, _MOST)).bit_length()))]
         self._choices = [fixed] if fixed else doubling
-        self._kinds: dict[tuple[int, int], _Tried] = defaultdict(_Tried)
+        self._kinds: dict[tuple[int, int], _Timings] = defaultdict(_Timings)
 
     def threads(self, steps: int, lanes: int) -> int:
-        """For the next call of so many steps: calls of a kind are compared with each other."""
+        """The number of threads for the next call, which has this many steps and lanes."""
         kind = self._kinds[steps, lanes]
         if kind.calls == kind.until:
             kind.calls = 0
@@ -164,24 +164,24 @@ class Pace:
             kind.until = min(2 * kind.until, _SELDOM)
         return fastest
 
-    def took(self, steps: int, lanes: int, threads: int, seconds: float) -> None:
-        """That call took so long."""
+    def record(self, steps: int, lanes: int, threads: int, seconds: float) -> None:
+        """Record the time of that call."""
         self._kinds[steps, lanes].seconds[threads].append(seconds)
 
 
 class CompiledDecoder(Decoder):
-    """A model's weights, packed for kernel.c; raises NoKernel.
+    """The decoder in C; raises NoKernel if it cannot be compiled or does not have the cell.
 
-    `precision` is fp32 or int8; `threads` 0 takes as many as pay.
+    `precision` is fp32 or int8; with `threads` 0 the fastest number is found while decoding.
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32", threads: int = 0) -> None:
         if (number := cell_of(config).compiled) is None:
-            raise NoKernel(f"it does not know the cell {config.cell}")
+            raise NoKernel(f"kernel.c does not have the cell {config.cell}")
         self._run = library().charlm_run
         self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _padded(config.hidden)
         self._int8 = precision == "int8"
-        self._kept: list[NDArray[Any]] = []  # what the C structures point to
+        self._kept: list[NDArray[Any]] = []  # arrays that the C structures point to
         gates = len(cell_of(config).gates)
         layers = (_Layer * config.layers)()
         for place, layer in enumerate(layers):
@@ -206,21 +206,21 @@ class CompiledDecoder(Decoder):
             head_bias=self._address(self._rows(weights["head.bias"][None], 1)),
         )
         size = sum(weight.nbytes for name, weight in weights.items() if "weight_" in name) // (4 if self._int8 else 1)
-        self._pace = Pace(threads, most=min(processor.available_threads(), size // _SHARE))
+        self._tuner = ThreadTuner(threads, most=min(processor.available_threads(), size // _SHARE))
 
     def _address(self, array: NDArray[Any]) -> int:
         self._kept.append(np.ascontiguousarray(array))
         return self._kept[-1].ctypes.data
 
     def _rows(self, values: NDArray[Any], gates: int) -> NDArray[Any]:
-        """[N, gates * units] as [N, blocks, gates, 16], padded."""
+        """[N, gates * units] rearranged to [N, blocks, gates, 16], padded with zeros."""
         units = values.shape[1] // gates
         padded = np.zeros((len(values), gates, _padded(units)), dtype=values.dtype)
         padded[:, :, :units] = values.reshape(len(values), gates, units)
         return padded.reshape(len(values), gates, -1, _WIDTH).transpose(0, 2, 1, 3)
 
     def _matrix(self, weight: NDArray[Any], gates: int) -> _Matrix:
-        """A matrix [gates * units, columns] as [blocks, gates, columns, 16], or in bytes [.., columns / 4, 16, 4]."""
+        """A matrix [gates * units, columns] as [blocks, gates, columns, 16]; with int8 as [.., columns / 4, 16, 4]."""
         if not self._int8:
             return _Matrix(self._address(self._columns(weight.astype(np.float32), gates).transpose(1, 2, 0, 3)))
         whole, scale = quantize(weight)
@@ -234,7 +234,7 @@ class CompiledDecoder(Decoder):
         )
 
     def _columns(self, weight: NDArray[Any], gates: int) -> NDArray[Any]:
-        """[columns, blocks, gates, 16], padded."""
+        """A matrix [gates * units, columns] as [columns, blocks, gates, 16], padded with zeros."""
         columns = np.zeros((self.width, len(weight)), dtype=weight.dtype)
         columns[: weight.shape[1]] = weight.T
         return self._rows(columns, gates)
@@ -254,7 +254,7 @@ class CompiledDecoder(Decoder):
 
     def _checked(self, ids_TB: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         if not 0 <= ids_TB.min() <= ids_TB.max() < self.vocabulary + 2:
-            raise IndexError(f"ids lie in 0..{self.vocabulary + 1}")
+            raise IndexError(f"ids must lie in 0..{self.vocabulary + 1}")
         return np.ascontiguousarray(ids_TB, dtype=np.int64)
 
     def sample(
@@ -281,7 +281,7 @@ class CompiledDecoder(Decoder):
         h, *c = (np.stack(parts) for parts in zip(*state, strict=True))
         steps = sum(len(array) for array in (ids, sampled) if array is not None)
         lanes = h.shape[1]
-        threads = self._pace.threads(steps, lanes)
+        threads = self._tuner.threads(steps, lanes)
         work = _Work(
             model=pointer(self._model),
             lanes=lanes,
@@ -299,12 +299,12 @@ class CompiledDecoder(Decoder):
         began = time.perf_counter()
         if self._run(ctypes.addressof(work)):
             raise MemoryError("no memory for the decoder's state")
-        self._pace.took(steps, lanes, threads, time.perf_counter() - began)
+        self._tuner.record(steps, lanes, threads, time.perf_counter() - began)
         return list(zip(h, *c, strict=True))
 
 
 def open_compiled(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:
-    """The compiled decoder; raises ConfigError where there is none."""
+    """The compiled decoder, for `charlm.config.ENGINES`; raises ConfigError if it is not available."""
     try:
         return CompiledDecoder(config, weights, precision, threads)
     except NoKernel as problem:

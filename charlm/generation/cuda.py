@@ -1,8 +1,8 @@
-"""A decoder on a GPU, through torch: drawing and reading sixteen tokens in a row is one CUDA graph.
+"""A decoder on a GPU, with torch: sampling and reading sixteen tokens in turn is one CUDA graph.
 
-A token is some twenty kernels of a few microseconds, which a processor launches one by one no faster than it would
-compute them itself; a graph is launched once. Without CUDA the same lines run on a processor, where tests hold them to
-the other engines.
+A token takes some twenty kernels of a few microseconds each. Launching them one by one takes a processor as long as
+computing the token itself; a graph is launched once. Without a GPU the same code runs on a processor, where tests
+compare it with the other decoders.
 
 Legend: T steps, B lanes, V vocabulary.
 """
@@ -26,12 +26,12 @@ from charlm.models.network import Network, State, copy_state, import_weights, ov
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import choose_device, choose_runtime
 
-_CHUNK: Final = 16  # tokens to a graph
+_CHUNK: Final = 16  # tokens of one graph
 Sampled = tuple[Tensor, Tensor, State]  # tokens [T, B]; logits [B, V] and the state after the last
 
 
 class TorchDecoder(Decoder):
-    """A network whose layers take one step at a time, in fp32."""
+    """The training network, read one token at a time in fp32."""
 
     def __init__(self, config: ModelConfig, weights: Weights, device: torch.device) -> None:
         self.config, self.width, self.vocabulary = config, config.hidden, len(weights["head.bias"])
@@ -85,7 +85,7 @@ class TorchDecoder(Decoder):
     def _run(self, logits: Tensor, state: State, uniforms_TB: Tensor, settings: SamplingParameters) -> Sampled:
         tokens = []
         for uniforms in uniforms_TB:
-            tokens.append(choose(logits, uniforms, settings))
+            tokens.append(sample_tokens(logits, uniforms, settings))
             logits, state = self._step(tokens[-1], state)
         return torch.stack(tokens), logits, state
 
@@ -98,7 +98,7 @@ class TorchDecoder(Decoder):
         return self._network.head(x), tuple(following)
 
     def _stepped(self, layer: torch.nn.Module, x_BE: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """A layer's states [B, H] after one input."""
+        """The states of a layer, [B, H] each, after one input [B, E]."""
         if self._cell is None:
             return run_layer(layer, x_BE[None], before)[1]
         after = self._cell(x_BE, before if len(before) > 1 else before[0], *layer.parameters())
@@ -115,7 +115,7 @@ class TorchDecoder(Decoder):
 
 
 class _Graph:
-    """`run` on tensors of its own, recorded."""
+    """`run`, captured as a CUDA graph, on tensors of its own."""
 
     def __init__(
         self,
@@ -134,11 +134,11 @@ class _Graph:
         overwrite_state(self._state, state)
         self._uniforms.copy_(uniforms_TB)
         tokens, at, after = self._captured.replay()
-        return tokens.clone(), at.clone(), copy_state(after)  # the next replay writes over the graph's own
+        return tokens.clone(), at.clone(), copy_state(after)  # the next replay overwrites the graph's own
 
 
-def choose(logits_BV: Tensor, uniforms_B: Tensor, settings: SamplingParameters) -> Tensor:
-    """`charlm.generation.sampling.next_token` for each of B lanes [B], without a word to the processor."""
+def sample_tokens(logits_BV: Tensor, uniforms_B: Tensor, settings: SamplingParameters) -> Tensor:
+    """`charlm.generation.sampling.next_token` for each lane, as tensors [B] on the device."""
     place = torch.arange(logits_BV.shape[1], device=logits_BV.device)
     most = logits_BV.amax(dim=1, keepdim=True)
     if settings.temperature == 0:
@@ -152,7 +152,7 @@ def choose(logits_BV: Tensor, uniforms_B: Tensor, settings: SamplingParameters) 
 
 
 def _truncate(p: Tensor, place: Tensor, settings: SamplingParameters) -> Tensor:
-    """What `charlm.generation.sampling.distribution` keeps, renormalised."""
+    """The truncation of `charlm.generation.sampling.distribution`, renormalised, for probabilities [B, V]."""
     ranked, order = p.sort(dim=1, descending=True, stable=True)
     keep = torch.full_like(order[:, :1], settings.top_k or len(place))
     if settings.top_p < 1:
@@ -171,7 +171,7 @@ def _arrays(state: State) -> DecoderState:
 
 
 def open_cuda(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:  # noqa: ARG001
-    """The decoder on the first GPU; raises ConfigError where there is none, and for precisions other than fp32."""
+    """The decoder on the first GPU; raises ConfigError without a GPU, and for precisions other than fp32."""
     problem = f"computes in fp32, not in {precision}" if precision != "fp32" else "needs a GPU that torch can use"
     if precision != "fp32" or not torch.cuda.is_available():
         raise ConfigError(f"--engine cuda {problem}", kept="nothing was written", hint="use --engine auto")

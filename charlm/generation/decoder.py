@@ -1,11 +1,11 @@
-"""One token at a time, for several lanes at once: what a decoder does, and how it is done in NumPy.
+"""Decoders: a trained model read one token at a time, without torch; the interface, and its implementation in NumPy.
 
-No torch is needed, and no weights are repacked at each step. The first layer's input product is a table, looked up by
-id: (embedding row) W_ih^T + b_ih (+ b_hh), computed once. The equations are those of docs/mathematics.md in PyTorch's
-form; tests hold this engine to the training network, and the compiled one of `charlm.generation.compiled` to this.
+Several sequences are read in parallel, each in its lane. Weights are prepared once: the first layer's input product
+(embedding row) W_ih^T + b_ih (+ b_hh) becomes a table with one row for each id. The equations are those of
+docs/mathematics.md in PyTorch's form; tests compare this decoder with the training network, and the others with this.
 
-With 8-bit weights each row of a matrix is w = scale * q with whole numbers q from -127 to 127, and the hidden state
-that it meets is read in steps of 1/127.
+With 8-bit weights each row of a matrix is w = scale * q, with integers q from -127 to 127, and the hidden state that it
+is multiplied with is rounded to multiples of 1/127.
 
 Legend: T steps, B lanes, H hidden units, G gates, V vocabulary. Arithmetic is float32.
 """
@@ -23,48 +23,49 @@ from charlm.config import ModelConfig
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
 from charlm.models.cells import cell_of
 
-STEPS: Final = 127  # of a hidden state's byte, from 0 to 1
+STEPS: Final = 127  # quantization levels of a hidden state between 0 and 1
 Weights = Mapping[str, NDArray[Any]]
 Ids = Sequence[int] | NDArray[np.integer[Any]]
-DecoderState = list[tuple[Floats, ...]]  # for each layer its states, [B, H] each; an engine may pad H
+DecoderState = list[tuple[Floats, ...]]  # for each layer its states, [B, H] each; a decoder may pad H
 
 
 class Decoder(ABC):
-    """A model that is read, or writes, token by token. States that are handed in are left as they are."""
+    """A model that reads and generates token by token. Its methods do not modify the states that they are given."""
 
     config: ModelConfig
     vocabulary: int
-    width: int  # of a state's rows: H, or more where an engine pads it
+    width: int  # of the rows of a state: H, or more where a decoder pads it
 
     def init_state(self, lanes: int) -> DecoderState:
+        """The zero state."""
         zero = np.zeros((lanes, self.width), dtype=np.float32)
         return [(zero,) * len(cell_of(self.config).states) for _ in range(self.config.layers)]
 
     def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
-        """Logits [B, V] after reading one id in each of B lanes, and the state then."""
+        """Logits [B, V] after reading one id [B] in each lane, and the state after it."""
         return self.after(np.asarray(ids)[None, :], state)
 
     def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
-        """Logits [B, V] after reading the last of T ids, and the state then."""
+        """Logits [B, V] after the last of T ids [T, B], and the state after it."""
         logits, state = self.read(ids_TB, state)
         return logits[-1], state
 
     @abstractmethod
     def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
-        """Logits [T, B, V] after reading each of T ids, and the state in the end."""
+        """Logits [T, B, V] after each of T ids [T, B], and the state after the last."""
 
     @abstractmethod
     def sample(
         self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
-        """T tokens in a row [T, B], each sampled from the logits [B, V] by a number in [0, 1) and then read.
+        """Sample T tokens [T, B] in turn: each from the logits [B, V] by a uniform number in [0, 1), and then read.
 
-        Returns the logits and the state after the last of them, too.
+        Returns the tokens, and the logits [B, V] and the state after the last of them.
         """
 
 
 class NumpyDecoder(Decoder):
-    """A model's weights, arranged for stepping; `precision` is fp32 or int8."""
+    """The decoder in NumPy; `precision` is fp32 or int8."""
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32") -> None:
         self.config, self.width = config, config.hidden
@@ -84,8 +85,8 @@ class NumpyDecoder(Decoder):
             weight = rows * scale[:, None]
         return np.ascontiguousarray(weight.T, dtype=np.float32)
 
-    def _seen(self, h: Floats) -> Floats:
-        """A hidden state as matrices meet it."""
+    def _quantized(self, h: Floats) -> Floats:
+        """A hidden state [B, H] as it is multiplied with matrices: with int8, rounded to multiples of 1/127."""
         return np.floor(h * np.float32(STEPS) + np.float32(0.5)) / np.float32(STEPS) if self._int8 else h
 
     def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
@@ -93,10 +94,10 @@ class NumpyDecoder(Decoder):
         following: DecoderState = []
         for layer, before in enumerate(state):
             if layer:
-                x = self._seen(following[-1][0]) @ self._ih[layer - 1] + self._bias[layer - 1]
-            product = self._seen(before[0]) @ self._hh[layer]
+                x = self._quantized(following[-1][0]) @ self._ih[layer - 1] + self._bias[layer - 1]
+            product = self._quantized(before[0]) @ self._hh[layer]
             following.append(self._cell.step(x, product, before, self._inner[layer]))
-        return self._seen(following[-1][0]) @ self._head + self._head_bias, following
+        return self._quantized(following[-1][0]) @ self._head + self._head_bias, following
 
     def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
         for ids in ids_TB:
@@ -120,19 +121,23 @@ class NumpyDecoder(Decoder):
 
 
 def quantize(weight: NDArray[Any]) -> tuple[NDArray[np.int8], Floats]:
-    """A matrix [rows, columns] as whole numbers from -127 to 127 and each row's scale; ties go to the even number."""
+    """A matrix [rows, columns] as integers from -127 to 127 and a scale for each row [rows]; ties round to even.
+
+    >>> quantize(np.array([[0.5, -1.0], [0.0, 0.0]]))[0].tolist()
+    [[64, -127], [0, 0]]
+    """
     scale = np.abs(weight).max(axis=1) / np.float32(127)
     scale[scale == 0] = 1
     return np.rint(weight / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
 def merge_biases(config: ModelConfig, weights: Weights, layer: int) -> tuple[Floats, Floats]:
-    """The biases of a layer, as `charlm.models.cells.Cell.merge_biases` adds them up."""
+    """The biases of a layer, added by `charlm.models.cells.Cell.merge_biases`."""
     return cell_of(config).merge_biases(weights[f"rnn.{layer}.bias_ih"], weights[f"rnn.{layer}.bias_hh"])
 
 
 def input_table(config: ModelConfig, weights: Weights) -> Floats:
-    """Row by id [V + 2, G H]: what the first layer makes of each token, of the start and of an unseen character."""
+    """The first layer's W_ih x for each id [V + 2, G H]: every token, the start and an unseen character."""
     weight = weights["rnn.0.weight_ih"].T
     if config.embedding:
         known = weights["embedding.weight"]
@@ -143,5 +148,5 @@ def input_table(config: ModelConfig, weights: Weights) -> Floats:
 
 
 def open_numpy(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:  # noqa: ARG001
-    """The decoder that needs nothing but NumPy, which has threads of its own."""
+    """The NumPy decoder, for `charlm.config.ENGINES`; NumPy chooses its own number of threads."""
     return NumpyDecoder(config, weights, precision)

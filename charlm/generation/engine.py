@@ -1,4 +1,4 @@
-"""Which decoder runs a model."""
+"""The choice of a decoder for a model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from charlm.generation.decoder import Decoder, NumpyDecoder, Weights
 def open_decoder(
     config: ModelConfig, weights: Weights, *, engine: str = "auto", precision: str = "fp32", threads: int = 0
 ) -> Decoder:
-    """A decoder of `charlm.config.ENGINES`; raises ConfigError where the one that is asked for is not available."""
+    """A decoder of `charlm.config.ENGINES`; raises ConfigError if the requested one is not available."""
     decoder: Decoder = ENGINES[engine](config, weights, precision, threads)
     return decoder
 
 
 def open_fastest(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:
-    """The compiled decoder, or NumPy where there is no compiler or the cell is unknown to it."""
+    """The compiled decoder, or NumPy's if there is no C compiler or kernel.c does not have the cell."""
     try:
         return CompiledDecoder(config, weights, precision, threads)
     except NoKernel:

@@ -1,7 +1,8 @@
-"""From a prime to samples of text: the loop around a decoder.
+"""Generating text: from a prime to samples, by the loop around a decoder.
 
-Sample k at position t uniforms with u(seed, k, t) from the counter-based generator of `charlm.runtime.random`, so
-that a sample depends on nothing that was sampled before. This module knows nothing of training and prints nothing.
+Sample k at position t uses the uniform number u(seed, k, t) of the counter-based generator in `charlm.runtime.random`,
+so that samples do not depend on each other, nor on how many tokens are sampled at once. This module knows nothing of
+training and prints nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from charlm.generation.sampling import SamplingParameters
 from charlm.runtime.random import Purpose, uniforms
 from charlm.text.tokenizer import Stream, Tokenizer
 
-_MOST: Final = 64  # tokens of each sample that are sampled in one go
+_MOST: Final = 64  # tokens of each sample that are sampled in one call
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A bit of text that belongs to one sample; `done` when that sample has ended."""
+    """New text of one sample, by its number from 0; `done` if the sample ends with it."""
 
     sample: int
     text: str
@@ -33,11 +34,11 @@ class Piece:
 def generate(
     decoder: Decoder, tokenizer: Tokenizer, config: SampleConfig, *, prime: str = "", stop: str = ""
 ) -> Iterator[Piece]:
-    """`config.count` samples of `config.length` characters, token by token, as they are sampled.
+    """`config.count` samples of `config.length` characters, yielded as they are generated.
 
-    The prime is read (its unseen characters as the mean embedding) and not returned. A sample ends before `stop`, if
-    given: text that could become the stop text is held back until it is known not to. Tokens that are less than a
-    character yield once it is whole.
+    The prime is read, unseen characters as the mean embedding, and not returned. A sample ends before the text `stop`,
+    if one is given: text that might be the beginning of it is held back until that is decided. A character of several
+    tokens is yielded when it is complete.
     """
     texts = [_Sample(config.length, stop, Stream(tokenizer)) for _ in range(config.count)]
     if config.length == 0:
@@ -48,7 +49,7 @@ def generate(
     logits, state = decoder.after(read[:, None], decoder.init_state(1))
     logits = np.repeat(logits, config.count, axis=0)
     state = [tuple(np.repeat(part, config.count, axis=0) for part in layer) for layer in state]
-    position, steps = 0, 1  # the first character is not kept waiting
+    position, steps = 0, 1  # one token first, so that the first character appears at once
     while True:
         uniforms_TB = uniforms(config.seed, Purpose.SAMPLE, position, steps, config.count)
         tokens, logits, state = decoder.sample(logits, state, uniforms_TB, settings)
@@ -64,7 +65,7 @@ def generate(
 
 
 class _Sample:
-    """One sample's text on its way out: counts characters and watches for the stop text."""
+    """The text of one sample so far: counts its characters and looks for the stop text."""
 
     def __init__(self, length: int, stop: str, stream: Stream) -> None:
         self.left, self._stop, self._stream = length, stop, stream
@@ -72,7 +73,7 @@ class _Sample:
         self.done = False
 
     def push(self, token: int) -> str:
-        """What can be shown now that this token is sampled."""
+        """The text that can be shown after this token."""
         fresh = self._stream.push(token)[: self.left]
         self.left -= len(fresh)
         self._held += fresh
@@ -86,12 +87,12 @@ class _Sample:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The longest end of `text` that is a beginning of `stop`."""
+    """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
 
 
 def collect(pieces: Iterator[Piece], count: int) -> Sequence[str]:
-    """Whole samples, in order."""
+    """The complete samples, in the order of their numbers."""
     texts = [""] * count
     for piece in pieces:
         texts[piece.sample] += piece.text

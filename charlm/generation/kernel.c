@@ -1,13 +1,15 @@
-/* A recurrent network token by token: what charlm.generation.compiled compiles, loads and feeds.
+/* A recurrent network read token by token. charlm.generation.compiled compiles, loads and calls this.
 
-   Units come in blocks of 16, which are computed side by side, so that no sum runs across a vector. A matrix with 1, 3 or
-   4 gates lies as [blocks][gates][columns][16] in floats, or as [blocks][gates][columns / 4][16][4] in signed bytes
-   with a scale for each row. Units and columns are padded to 16 with zero weights, which keep a padded unit at zero.
+   Units are computed in blocks of 16, the elements of a vector, so that no sum runs across a vector. A matrix with 1, 3
+   or 4 gates is stored as [blocks][gates][columns][16] floats, or as [blocks][gates][columns / 4][16][4] signed bytes
+   with a scale for each row. Units and columns are padded to multiples of 16 with zero weights, so padded units stay 0.
 
-   Signed bytes meet hidden states as unsigned ones: h in (-1, 1) is read as (round(127 h) + 128 - 128) / 127, so that
-   a product is a sum of integers, which is exact in any order. Sums of floats have one order for any number of threads.
+   With signed bytes, a hidden state h in (-1, 1) is stored as the unsigned byte round(127 h) + 128, because the
+   instruction multiplies unsigned with signed bytes; 128 times the sum of each row is subtracted from the result. The
+   product is a sum of integers, exact in any order. Sums of floats have the same order for any number of threads.
 
-   Every thread owns a range of blocks, and of the vocabulary's; threads meet after the draw, each layer and the head. */
+   Every thread computes a range of the blocks of each layer, and of the vocabulary. Threads synchronise after sampling,
+   after each layer, and after the head. */
 
 #define _GNU_SOURCE /* CPU sets */
 #include <math.h>
@@ -22,7 +24,7 @@
 #endif
 
 enum { WIDTH = 16, TOGETHER = 4, MOST_GATES = 4, MOST_THREADS = 64 };
-enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* of a block of floats and of lanes: together they fit the nearest cache */
+enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* columns and groups of lanes that fit into the nearest cache together */
 enum { LSTM, GRU, RNN };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -32,21 +34,21 @@ typedef int32_t Ints __attribute__((vector_size(4 * WIDTH), aligned(4)));
 
 typedef struct {
     const void *weights;
-    const float *scale;   /* [blocks][gates][16], of signed bytes: what one of their sums is worth */
-    const int32_t *excess; /* likewise: 128 times the sum of a row */
+    const float *scale;   /* [blocks][gates][16], with signed bytes: the value of 1 in a sum */
+    const int32_t *excess; /* [blocks][gates][16], with signed bytes: 128 times the sum of a row */
 } Matrix;
 
 typedef struct {
     Matrix input, recurrent;
-    const float *bias;  /* [blocks][gates][16]; the first layer's stands in the table */
-    const float *inner; /* [units], the bias that a GRU's reset gate acts on */
+    const float *bias;  /* [blocks][gates][16]; that of the first layer is part of the table */
+    const float *inner; /* [units], the bias that the reset gate of a GRU multiplies */
 } Layer;
 
 typedef struct {
     int32_t cell, gates, layers, units, vocabulary, bytes; /* bytes: whether weights are signed bytes */
     const float *table;                                    /* [vocabulary + 2][blocks][gates][16] */
     const Layer *layer;
-    Matrix head; /* one gate; the vocabulary is padded to 16 too */
+    Matrix head; /* one gate; the vocabulary is padded to a multiple of 16 too */
     const float *head_bias;
 } Model;
 
@@ -59,7 +61,7 @@ typedef struct {
     const Model *model;
     int32_t lanes, threads;
     int64_t steps;
-    const int64_t *ids;  /* [steps][lanes] to be read; NULL: draw them */
+    const int64_t *ids;  /* [steps][lanes] to read; NULL: sample them */
     const double *uniforms; /* [steps][lanes] in [0, 1) */
     const SamplingParameters *settings;
     int64_t *sampled;      /* [steps][lanes] */
@@ -68,16 +70,17 @@ typedef struct {
     int32_t every;
 } Work;
 
-/* A call's own memory. Units read the whole state of before while others write theirs, so there are two. */
+/* The memory of one call. Each unit reads the whole previous state while other units write theirs, so there are two. */
 typedef struct {
     const Work *work;
     float *fresh;           /* as h */
-    uint8_t *old, *coming;  /* h and fresh as bytes */
-    int processor;          /* where the first thread runs */
+    uint8_t *old, *coming;  /* h and fresh as unsigned bytes */
+    int processor;          /* on which the first thread runs */
     atomic_int threads;     /* 0 until all have been started */
     atomic_int arrived, round;
 } Team;
 
+/* A barrier: waits until all threads of the team have arrived. */
 static void meet(Team *team)
 {
     int round = atomic_load(&team->round);
@@ -88,10 +91,11 @@ static void meet(Team *team)
     }
     for (int tries = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round; tries++)
         if (tries > 2000)
-            sched_yield(); /* somebody else needs this processor, perhaps the one who is waited for */
+            sched_yield(); /* another thread needs this processor, perhaps one that we wait for */
 }
 
-/* Linux may leave a new thread beside its maker for milliseconds, longer than most calls take, while others are idle. */
+/* Linux may keep a new thread on the processor of its creator for milliseconds, longer than most calls take, while
+   others are idle: forbid that processor. */
 static void keep_off(int processor)
 {
 #if defined(__linux__)
@@ -104,12 +108,13 @@ static void keep_off(int processor)
 #endif
 }
 
-/* e^x by 2^n e^r with |r| <= ln 2 / 2; without branches or a library, so that 16 go side by side */
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln 2 / 2, and e^r by its Taylor series; without branches or library
+   calls, so that 16 are computed at once. */
 INLINE float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x > 87.0f ? 87.0f : x;
     union { float number; int32_t bits; } n = {x * 1.44269504f + 12582912.0f}, power;
-    float whole = n.number - 12582912.0f; /* adding 1.5 * 2^23 rounded it, and left it in the low bits */
+    float whole = n.number - 12582912.0f; /* adding 1.5 * 2^23 has rounded it into the low bits */
     float r = x - whole * 0.693145752f - whole * 1.42860677e-6f;
     float series = 1 / 120.0f + r * (1 / 720.0f);
     series = 1 + r * (1 + r * (1 / 2.0f + r * (1 / 6.0f + r * (1 / 24.0f + r * series))));
@@ -139,7 +144,7 @@ INLINE Ints dot4(Ints sum, const uint8_t *x, const int8_t *w)
 
 typedef Floats Sums[MOST_GATES][TOGETHER]; /* for each gate and lane */
 
-/* Where sums are few there are several parts of each: one would wait for itself. */
+/* If there are few sums, each is computed in several parts, so that additions need not wait for each other. */
 #define PARTS(gates, lanes) ((gates) * (lanes) >= 8 ? 1 : (gates) * (lanes) >= 4 ? 2 : 4)
 
 /* y += the columns `from` to `to` of a block times x */
@@ -186,8 +191,9 @@ INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int colu
     }
 }
 
-/* y[n] = a block of `m` times the states of a layer, as they were or as they are `now`, in the n-th group of `lanes`
-   from the first on. A block of floats outgrows the nearest cache: some of its columns meet all groups, then the next. */
+/* y[n] = a block of `m` times the previous states of a layer, or the new ones if `now`, of the n-th group of `lanes`
+   lanes from lane `first` on. A block of floats does not fit into the nearest cache: some of its columns are multiplied
+   with all groups, then the next ones. */
 INLINE void product(const Team *team, const Matrix *m, int block, int layer, int first, int now, const int gates,
                     const int lanes, const int groups, Sums *y)
 {
@@ -209,7 +215,8 @@ INLINE void product(const Team *team, const Matrix *m, int block, int layer, int
     }
 }
 
-/* The cells, of 16 units: x comes from below, r from before, h is the new state. docs/mathematics.md has the equations. */
+/* The cells, for 16 units: x is the input product, r the recurrent product, h the new state. docs/mathematics.md has
+   the equations. */
 typedef float Row[WIDTH];
 
 INLINE void lstm(const Row *x, const Row *r, float *c, float *h)
@@ -236,8 +243,8 @@ INLINE void rnn(const Row *x, const Row *r, float *h)
         h[i] = hyperbolic(x[0][i] + r[0][i]);
 }
 
-/* One block of a layer in groups of `lanes` lanes, a step on; `cell`, `gates` and `lanes` are constants where it is
-   called. */
+/* One step of one block of a layer, for groups of `lanes` lanes. `cell`, `gates` and `lanes` are constants at each
+   call, so that the compiler unrolls the loops. */
 INLINE void advance(Team *team, int number, int block, int first, const int64_t *ids, const int cell, const int gates,
                     const int lanes, const int groups)
 {
@@ -298,20 +305,20 @@ INLINE void predict(const Team *team, int block, int first, float *logits, const
     }
 }
 
-/* The draw: charlm.generation.sampling in C, and its twin in every rule. */
+/* Sampling: charlm.generation.sampling in C, with the same rules in the same order. */
 
 typedef struct {
     double p;
     int id;
 } Candidate;
 
-static int likelier(const void *a, const void *b)
+static int more_probable(const void *a, const void *b)
 {
     const Candidate *x = a, *y = b;
     return x->p > y->p ? -1 : x->p < y->p ? 1 : x->id - y->id;
 }
 
-/* How many of the likeliest stay; `candidates` are sorted. */
+/* The number of most probable candidates that stay after top-k, top-p and min-p; `candidates` are sorted. */
 static int kept(const Candidate *candidates, int n, const SamplingParameters *settings)
 {
     int keep = settings->top_k && settings->top_k < n ? (int)settings->top_k : n, size = 0;
@@ -328,8 +335,9 @@ static int kept(const Candidate *candidates, int n, const SamplingParameters *se
     return size;
 }
 
-/* The token that u in [0, 1) selects; p and candidates are room for n each. */
-static int choose(const float *logits, int n, double u, const SamplingParameters *settings, double *p, Candidate *candidates)
+/* The token that u in [0, 1) selects; p and candidates are buffers of n elements. */
+static int sample_token(const float *logits, int n, double u, const SamplingParameters *settings, double *p,
+                        Candidate *candidates)
 {
     int best = 0, last = 0;
     for (int i = 1; i < n; i++)
@@ -342,7 +350,7 @@ static int choose(const float *logits, int n, double u, const SamplingParameters
     if (settings->top_k || settings->top_p < 1 || settings->min_p > 0) {
         for (int i = 0; i < n; i++)
             candidates[i] = (Candidate){p[i], i};
-        qsort(candidates, n, sizeof *candidates, likelier);
+        qsort(candidates, n, sizeof *candidates, more_probable);
         for (int i = kept(candidates, n, settings); i < n; i++)
             p[candidates[i].id] = 0;
     }
@@ -361,7 +369,7 @@ typedef struct {
     Team *team;
     int number;
     double *p;             /* [vocabulary] */
-    Candidate *candidates; /* likewise */
+    Candidate *candidates; /* [vocabulary] */
 } Member;
 
 static void *take_part(void *argument)
@@ -382,8 +390,9 @@ static void *take_part(void *argument)
         const int64_t *ids = (work->ids ? work->ids : work->sampled) + step * lanes;
         if (!work->ids) {
             for (int s = MINE(lanes, 0); s < MINE(lanes, 1); s++)
-                work->sampled[step * lanes + s] = choose(work->logits + (size_t)s * vocabulary, vocabulary,
-                                                         work->uniforms[step * lanes + s], work->settings, me->p, me->candidates);
+                work->sampled[step * lanes + s] =
+                    sample_token(work->logits + (size_t)s * vocabulary, vocabulary, work->uniforms[step * lanes + s],
+                                 work->settings, me->p, me->candidates);
             meet(team);
         }
         for (int number = 0; number < model->layers; number++) {
@@ -403,7 +412,7 @@ static void *take_part(void *argument)
             for (; first < lanes; first++)
                 predict(team, block, first, logits, 1);
         }
-        for (int row = 0; row < model->layers * lanes; row++) { /* what was coming is there; each copies its own units */
+        for (int row = 0; row < model->layers * lanes; row++) { /* the new state replaces the old one */
             size_t at = (size_t)row * model->units + (size_t)from * WIDTH, size = (size_t)(to - from) * WIDTH;
             memcpy(work->h + at, team->fresh + at, size * sizeof(float));
             if (model->bytes)
@@ -414,7 +423,7 @@ static void *take_part(void *argument)
     return NULL;
 }
 
-/* All steps of `work`. Returns 0, or -1 if there was no memory, and then nothing has changed. */
+/* Run all steps of `work`. Returns 0, or -1 without memory, in which case nothing has changed. */
 int charlm_run(const Work *work)
 {
     const Model *model = work->model;
@@ -437,7 +446,7 @@ int charlm_run(const Work *work)
         for (int t = 0; t < wanted; t++)
             members[t] = (Member){&team, t, p + t * vocabulary, candidates + t * vocabulary};
         while (started < wanted && !pthread_create(&others[started], NULL, take_part, &members[started]))
-            started++; /* where no more can be had, fewer share the work */
+            started++; /* if no more threads can be created, fewer share the work */
         atomic_store(&team.threads, started);
         take_part(&members[0]);
         for (int t = 1; t < started; t++)

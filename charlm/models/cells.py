@@ -1,12 +1,13 @@
-"""Recurrent cells, each once: its gates and states, the shapes of its weights, its step, and the layer that trains it.
+"""Recurrent cells: for each its gates and states, weight shapes, step in NumPy, and the layer that trains it.
 
-No torch is needed to know a cell: a layer for training is named by its place and imported when a network is built.
+This module does not need torch: the layer for training is given as "module:name" and imported when a network is built.
 A new cell is an object like those at the end of this module, and a line in `charlm.config.CELLS`.
 
-A layer computes W_i x + b_i for all gates at once, and W_h h + b_h likewise; blocks of H rows, one for each gate, lie
-in the order of `gates`, which for these cells is PyTorch's. docs/mathematics.md has the equations.
+A layer computes W_i x + b_i for all gates in one product, and W_h h + b_h in another. The rows of the matrices are
+blocks of H, one for each gate, in the order of `gates`, which for these cells is PyTorch's. docs/mathematics.md has the
+equations.
 
-Legend: B sequences side by side, E input width, H hidden units, G gates, V vocabulary.
+Legend: B lanes (rows of the batch), E input width, H hidden units, G gates, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from charlm.options import resolve
 
 Floats = NDArray[np.float32]
 Shapes = dict[str, tuple[int, ...]]
-# From W_i x + biases [B, G H], W_h h [B, G H], the states [B, H] and the biases kept inside [inner H] to new states.
+# (W_i x + biases [B, G H], W_h h [B, G H], states [B, H] each, inner biases [inner H]) -> new states [B, H] each
 Step = Callable[[Floats, Floats, tuple[Floats, ...], Floats], tuple[Floats, ...]]
 
 
@@ -31,14 +32,15 @@ Step = Callable[[Floats, Floats, tuple[Floats, ...], Floats], tuple[Floats, ...]
 class Cell:
     """A recurrent cell.
 
-    gates     the blocks of its matrices, in their order; one called "f" is a forget gate, with a bias of its own
-    states    what is carried from step to step, the output h first
+    gates     names of the blocks of its matrices, in order; one called "f" is a forget gate, initialised to forget_bias
+    states    names of what is carried from step to step, the output h first
     step      one step in NumPy, float32
-    layer     a torch module class for a chunk, called like torch.nn.LSTM(E, H) and with its parameters: inputs
-              [T, B, E] and states [1, B, H] each to outputs [T, B, H] and states
-    torch     one step as a torch function, called like torch.lstm_cell; without one, `layer` takes single steps
-    inner     of how many of the last gates b_h is not added to b_i, since it stands inside a product with another gate
-    compiled  the cell's number in kernel.c, if that knows it
+    layer     a torch module class that reads a chunk, constructed like torch.nn.LSTM(E, H) and with its parameters; it
+              maps inputs [T, B, E] and states [1, B, H] each to outputs [T, B, H] and states
+    torch     one step as a torch function, called like torch.lstm_cell; without one, `layer` reads single steps
+    inner     the number of gates, counted from the last, whose b_h cannot be added to b_i beforehand, because it is
+              multiplied by another gate
+    compiled  the number of the cell in kernel.c, or None
     """
 
     gates: tuple[str, ...]
@@ -50,20 +52,20 @@ class Cell:
     compiled: int | None = None
 
     def load_layer(self) -> Callable[..., Any]:
-        """The class of the layer that trains it; imports torch."""
+        """The class of the training layer; imports torch."""
         return resolve(self.layer)  # type: ignore[no-any-return]
 
     def load_torch(self) -> Callable[..., Any] | None:
-        """Its step as a torch function, or None; imports torch."""
+        """The step as a torch function, or None; imports torch."""
         return resolve(self.torch) if self.torch else None
 
     def shapes(self, width: int, hidden: int) -> Shapes:
-        """Name and shape of each weight of a layer with inputs of this width."""
+        """Name and shape of each weight of a layer with inputs of this width E."""
         rows = len(self.gates) * hidden
         return {"weight_ih": (rows, width), "weight_hh": (rows, hidden), "bias_ih": (rows,), "bias_hh": (rows,)}
 
     def merge_biases(self, bias_ih: Floats, bias_hh: Floats) -> tuple[Floats, Floats]:
-        """What can be added up beforehand [G H], and the part of b_h that stands inside a product [inner H]."""
+        """b_i + b_h [G H], without the inner part of b_h, and that part by itself [inner H]."""
         outside = len(bias_hh) // len(self.gates) * (len(self.gates) - self.inner)
         bias = bias_ih.copy()
         bias[:outside] += bias_hh[:outside]
@@ -71,7 +73,7 @@ class Cell:
 
 
 def cell_of(config: ModelConfig) -> Cell:
-    """The cell of a network."""
+    """The cell that a network's configuration names."""
     cell: Cell = CELLS[config.cell]
     return cell
 
@@ -87,7 +89,7 @@ def weight_shapes(config: ModelConfig, vocabulary: int) -> Shapes:
 
 
 def state_shapes(config: ModelConfig, lanes: int) -> Shapes:
-    """Name and shape of every carried state of so many lanes."""
+    """Name and shape of every carried state, for this number of lanes."""
     return {
         f"state.{layer}.{name}": (lanes, config.hidden)
         for layer in range(config.layers)
@@ -96,7 +98,7 @@ def state_shapes(config: ModelConfig, lanes: int) -> Shapes:
 
 
 def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + e^-x), by way of tanh, which cannot overflow."""
+    """1 / (1 + e^-x), computed with tanh, which cannot overflow."""
     half = np.float32(0.5)
     y: Floats = half * np.tanh(half * x) + half
     return y

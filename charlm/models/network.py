@@ -1,10 +1,10 @@
 """The network: embedding, recurrent stack, head. docs/mathematics.md has its equations.
 
-Legend: T chunk, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ...].
+Legend: T tokens of a chunk, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ..].
 
 Dropout acts on non-recurrent connections only (Zaremba, Sutskever, Vinyals 2014, "Recurrent neural network
 regularization"): on the embedding's output, between layers and before the head; h(t-1) -> h(t) is never masked.
-The network knows ids, not text: V is the start input, V + 1 an unseen character, which reads the mean embedding.
+The network knows ids, not text. Id V is the start input, V + 1 an unseen character, which reads the mean embedding.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from charlm.config import ModelConfig
 from charlm.models.cells import cell_of
 from charlm.runtime.random import Purpose, integer
 
-State = tuple[tuple[Tensor, ...], ...]  # for each layer its cell's states, [B, H] each: h, and for LSTM c after it
+State = tuple[tuple[Tensor, ...], ...]  # for each layer the states of its cell, [B, H] each: h, and for LSTM also c
 
 
 class Dropout(nn.Module):
     """Inverted dropout: each value becomes 0 with probability p (in steps of 2**-16), and x / (1 - p) otherwise.
 
-    Masks come from a generator of the network's own, four to a 64-bit number, which is four times as fast on a
-    processor as torch's Bernoulli draws.
+    Masks come from the network's own generator, four from each 64-bit number, which on a processor is four times as
+    fast as torch's Bernoulli samples.
     """
 
     def __init__(self, p: float, generator: torch.Generator) -> None:
@@ -40,26 +40,26 @@ class Dropout(nn.Module):
             return x
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[: x.numel()]
-        kept = bits.view(x.shape) <= round((1 - self.p) * 65536) - 32769  # for the least p, 32767: all of int16
+        kept = bits.view(x.shape) <= round((1 - self.p) * 65536) - 32769  # int16; all of it for the smallest p
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
 
 
 class Embedding(nn.Module):
-    """Ids to vectors [.., E]: V rows and one for the start input; an unseen character reads the mean of the V."""
+    """Ids to vectors [.., E]: V rows and one for the start input; an unseen character reads the mean of the V rows."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocabulary + 1, width))
 
     def forward(self, ids: Tensor) -> Tensor:
-        if self.training:  # the vocabulary is that of the training text: nothing in it is unseen
+        if self.training:  # no character of the training text is unseen
             return F.embedding(ids, self.weight)
         mean = self.weight[:-1].mean(dim=0, keepdim=True)
         return F.embedding(ids, torch.cat([self.weight, mean]))
 
 
 class OneHot(nn.Module):
-    """Ids to unit vectors [.., V]; the start input is the zero vector, an unseen character 1/V everywhere."""
+    """Ids to one-hot vectors [.., V]; the start input is the zero vector, an unseen character 1/V everywhere."""
 
     table: Tensor
 
@@ -73,7 +73,7 @@ class OneHot(nn.Module):
 
 
 class Network(nn.Module):
-    """Logits over the next token for ids, lane by lane, with the state handed in and out."""
+    """Embedding, recurrent layers and head: ids and a state to logits over the next token and the next state."""
 
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Network(nn.Module):
         self.noise = torch.Generator()
         width = config.embedding or vocabulary
         self.embedding = Embedding(vocabulary, width) if config.embedding else OneHot(vocabulary)
-        # One-layer modules: dropout between them is ours, and cuDNN's persistent kernels want one layer a call.
+        # One module for each layer: dropout between them is ours, and cuDNN's persistent kernels take one layer a call.
         layer = cell_of(config).load_layer()
         self.rnn = nn.ModuleList(
             layer(config.hidden if number else width, config.hidden) for number in range(config.layers)
@@ -96,7 +96,7 @@ class Network(nn.Module):
         self.dropout = nn.ModuleList(Dropout(p, self.noise) for p in places)
 
     def to_device(self, device: torch.device) -> Network:
-        """Weights, buffers and the generator of the masks on this device."""
+        """Move weights, buffers and the generator of dropout masks to this device; returns the network."""
         self.to(device)
         self.noise = torch.Generator(device)
         self._build_dropout()
@@ -107,16 +107,16 @@ class Network(nn.Module):
         return self.head.weight.device
 
     def reseed(self, seed: int, step: int) -> None:
-        """Dropout masks follow from (seed, step) alone, so nothing that happens between steps can move them."""
+        """Seed the dropout masks of a step from (seed, step) alone, so that nothing between steps can change them."""
         self.noise.manual_seed(integer(seed, Purpose.DROPOUT, step))
 
     def init_state(self, lanes: int) -> State:
-        """Zeros, on the weights' device and of their type."""
+        """The zero state, on the device and of the type of the weights."""
         zero = self.head.weight.new_zeros(lanes, self.config.hidden)
         return tuple(tuple(zero for _ in cell_of(self.config).states) for _ in self.rnn)
 
     def forward(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits [T, B, V] and the state after the last of the T ids."""
+        """Logits [T, B, V] after each of the T ids of each lane, and the state after the last."""
         x_TBE = self.dropout[0](self.embedding(ids_TB))
         following = []
         for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
@@ -127,7 +127,7 @@ class Network(nn.Module):
 
 
 def run_layer(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer over a chunk; PyTorch wants a leading axis on its states, and a tuple of them only for LSTM."""
+    """Outputs [T, B, H] and states of a layer; PyTorch wants a leading axis on states, and a tuple for LSTM only."""
     packed = tuple(part.unsqueeze(0) for part in state)
     y_TBH, after = layer(x_TBE, packed if len(packed) > 1 else packed[0])
     parts = after if isinstance(after, tuple) else (after,)
@@ -135,11 +135,11 @@ def run_layer(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tup
 
 
 def initialise(network: Network, seed: int) -> None:
-    """Fill a network with its first weights, which follow from the seed alone.
+    """Set the initial weights of a network, which depend on the seed alone.
 
     Recurrent matrices are orthogonal and input matrices Xavier (Glorot and Bengio 2010), gate by gate; the head is
-    Xavier, the embedding N(0, 0.1^2). Biases are 0 but the forget gates', whose total over PyTorch's two bias vectors
-    is `forget_bias` (Jozefowicz et al. 2015).
+    Xavier, the embedding N(0, 0.1^2). Biases are 0, except that those of the forget gates add up to `forget_bias` over
+    PyTorch's two bias vectors (Jozefowicz et al. 2015).
     """
     generator = torch.Generator().manual_seed(integer(seed, Purpose.WEIGHTS, 0))
     hidden, gates = network.config.hidden, cell_of(network.config).gates
@@ -167,35 +167,35 @@ def named_weights(network: Network) -> dict[str, nn.Parameter]:
 
 
 def export_weights(network: Network) -> dict[str, NDArray[np.float32]]:
-    """Copies of the weights as arrays, by name."""
+    """Copies of the weights as float32 arrays, by name."""
     return {name: weight.detach().cpu().numpy().copy() for name, weight in named_weights(network).items()}
 
 
 def import_weights(network: Network, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """The inverse of `export_weights`; names and shapes have been checked by whoever read them."""
+    """The inverse of `export_weights`; the caller has checked names and shapes."""
     with torch.no_grad():
         for name, weight in named_weights(network).items():
-            weight.copy_(torch.from_numpy(weights[name].copy()))  # what was loaded is read-only
+            weight.copy_(torch.from_numpy(weights[name].copy()))  # loaded arrays are read-only
 
 
 def detach_state(state: State) -> State:
-    """The same values without their history: where truncated backpropagation stops."""
+    """The same values without their history: where backpropagation through time is truncated."""
     return tuple(tuple(part.detach() for part in layer) for layer in state)
 
 
 def zero_lanes(state: State, lanes_B: NDArray[np.bool_]) -> State:
-    """The same values, but zeros in these lanes."""
+    """The same state, but zero in the lanes where `lanes_B` is true."""
     drop_B1 = torch.from_numpy(lanes_B).unsqueeze(1).to(state[0][0].device)
     return tuple(tuple(part.masked_fill(drop_B1, 0.0) for part in layer) for layer in state)
 
 
 def copy_state(state: State) -> State:
-    """The same values in memory of their own."""
+    """A copy of a state."""
     return tuple(tuple(part.clone() for part in layer) for layer in state)
 
 
 def overwrite_state(state: State, values: State) -> None:
-    """Put these values where the state's are."""
+    """Write values into the tensors of a state, in place."""
     for layer, new in zip(state, values, strict=True):
         for part, value in zip(layer, new, strict=True):
             part.copy_(value)

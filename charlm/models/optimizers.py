@@ -1,7 +1,7 @@
-"""Optimizers, each once: which weights one takes, what it remembers of them, its learning rate, and where its code is.
+"""Optimizers: for each the weights that it updates, the state that it keeps, its learning rate, and its code.
 
-No torch is needed to know an optimizer, so that a checkpoint can be checked without it; the code that updates weights
-is named by its place and imported when a run starts. A new optimizer is a subclass of
+This module does not need torch, so that a checkpoint can be checked without it; the code that updates weights is given
+as "module:name" and imported when a run starts. A new optimizer is a subclass of
 `charlm.training.optim.Optimizer`, an object like those at the end of this module, and a line in
 `charlm.config.OPTIMIZERS`.
 """
@@ -17,16 +17,16 @@ from charlm.models.cells import Shapes
 from charlm.options import resolve
 
 PREFIX: Final = "optimizer."
-OTHERS: Final = "adamw"  # the optimizer of weights that the chosen one does not take
+OTHERS: Final = "adamw"  # updates the weights that the chosen optimizer does not take
 
 
 def every_weight(name: str, shape: tuple[int, ...], one_hot: bool) -> bool:  # noqa: ARG001
-    """For optimizers that take all weights."""
+    """True: for optimizers that update all weights."""
     return True
 
 
 def recurrent_matrices(name: str, shape: tuple[int, ...], one_hot: bool) -> bool:
-    """The recurrent layers' matrices; the first layer's input matrix of one-hot inputs is an embedding, and is not."""
+    """Whether this is a matrix of a recurrent layer; with one-hot inputs the first input matrix is an embedding."""
     return name.startswith("rnn.") and len(shape) == 2 and not (one_hot and name == "rnn.0.weight_ih")
 
 
@@ -34,12 +34,12 @@ def recurrent_matrices(name: str, shape: tuple[int, ...], one_hot: bool) -> bool
 class OptimizerSpec:
     """An optimizer.
 
-    update              a subclass of `charlm.training.optim.Optimizer`, or its place
-    quantities          what it remembers of a weight, in the weight's shape
-    scalars             what it remembers of a weight as one number
-    takes               whether a weight (name, shape, whether inputs are one-hot) follows it; others follow AdamW
-    default_lr          peak learning rate where the user gives none
-    lr_follows_updates  whether a run of few updates wants a larger one
+    update              a subclass of `charlm.training.optim.Optimizer`, or "module:name" of one
+    quantities          names of the state kept for each weight, in the shape of the weight
+    scalars             names of the state kept for each weight as one number
+    takes               whether it updates a weight (name, shape, whether inputs are one-hot); AdamW updates the others
+    default_lr          default peak learning rate
+    lr_follows_updates  whether the default is larger for runs of few updates
     """
 
     update: str | Callable[..., Any]
@@ -55,7 +55,7 @@ class OptimizerSpec:
 
 
 def optimizer_shapes(config: Config, weights: Shapes) -> Shapes:
-    """Name and shape of all that a run's optimizers remember of these weights: optimizer.<quantity>.<weight>."""
+    """Name and shape of the optimizer state of these weights: optimizer.<quantity>.<weight>."""
     shapes: Shapes = {}
     for name, shape in weights.items():
         spec = spec_of(config.optim.optimizer, name, shape, one_hot=not config.model.embedding)
@@ -65,7 +65,7 @@ def optimizer_shapes(config: Config, weights: Shapes) -> Shapes:
 
 
 def spec_of(optimizer: str, name: str, shape: tuple[int, ...], *, one_hot: bool) -> OptimizerSpec:
-    """What a weight follows in a run with this optimizer."""
+    """The optimizer that updates a weight, in a run with this `--optimizer`."""
     chosen: OptimizerSpec = OPTIMIZERS[optimizer]
     others: OptimizerSpec = OPTIMIZERS[OTHERS]
     return chosen if chosen.takes(name, shape, one_hot) else others

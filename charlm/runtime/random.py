@@ -2,8 +2,8 @@
 
 A usual generator has a state that each call moves on, so the n-th number depends on how many were taken before.
 Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) has none: like a
-block cipher it turns a 128-bit counter and a 64-bit key into four 32-bit words. The number for position 1000 of sample 3 can
-be computed at once, in any order, after a resume, and on any number of threads. It needs only 32 x 32-bit
+block cipher it turns a 128-bit counter and a 64-bit key into four 32-bit words. The number for position 1000 of
+sample 3 can be computed at once, in any order, after a resume, and on any number of threads. It needs only 32 x 32-bit
 multiplication, so that it is easily reproduced in other languages; the tests have the known answers of the authors'
 Random123 library.
 
