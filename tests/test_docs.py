@@ -39,6 +39,12 @@ def test_names_of_our_code_in_a_page_exist(page: Path) -> None:
             assert resolves(name), f"{page.name} names {name}, which does not exist"
 
 
+def test_every_section_with_an_equation_names_the_function_that_computes_it() -> None:
+    sections = re.split(r"^#+ (.*)$", (ROOT / "docs/mathematics.md").read_text(), flags=re.MULTILINE)
+    for title, text in zip(sections[1::2], sections[2::2], strict=True):
+        assert "$$" not in text or re.search(r"\bcharlm(?:\.\w+)+\b", text), f"{title!r} names no function"
+
+
 def resolves(name: str) -> bool:
     parts = name.split(".")
     for size in range(len(parts), 0, -1):
