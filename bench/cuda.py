@@ -1,4 +1,4 @@
-"""Speed on a CUDA GPU, beside plain PyTorch; without one every row holds nothing."""
+"""Speed on a CUDA GPU, beside plain PyTorch; without one all rows are empty."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _reached(name: str, speed: float, least: int) -> Row:
 
 
 def _decoded() -> float:
-    """Drawing included; the median of some."""
+    """Characters per second, sampling included; the median of several calls."""
     network = Network(ModelConfig(hidden=HIDDEN, embedding=EMBEDDING), VOCABULARY)
     initialise(network, 0)
     decoder = TorchDecoder(network.config, export_weights(network), torch.device("cuda"))

@@ -1,7 +1,7 @@
-"""One character at a time: charlm's decoder beside nn.LSTM and onnxruntime, drawing included; and what 8 bits cost.
+"""One character at a time: charlm's decoder beside nn.LSTM and onnxruntime, sampling included; and the loss of int8.
 
-2 x 512, embedding 64, vocabulary 65, random weights. The peers step, take a softmax and draw in the loop that anyone
-would write. onnxruntime and onnx are not needed: without them their rows hold nothing.
+2 x 512, embedding 64, vocabulary 65, random weights. The peers are plain loops: step, softmax, draw.
+onnxruntime and onnx are optional; without them their rows are empty.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def rows() -> list[Row]:
             found.append(Row(name, None, None, None, ">= 1", None, "char/s"))
             continue
         found.append(_race(name, ours(network.config, weights, 1, precision), onnx_loop(weights, precision), 1, 1.0))
-    return [*found, bounded("lstm 2x256, what 8 bits cost", "bits/char", [_cost()], 0.005)]
+    return [*found, bounded("lstm 2x256, added by 8-bit weights", "bits/char", [_cost()], 0.005)]
 
 
 def _network(cell: str) -> Network:
@@ -99,7 +99,7 @@ def ours(config: ModelConfig, weights: Weights, streams: int, precision: str) ->
 
 
 def torch_loop(network: Network, streams: int) -> Write:
-    """The modules step by step, all layers in one call as PyTorch would have it."""
+    """The modules step by step, all layers in one call, as PyTorch recommends."""
     config = network.config
     embedding, head = nn.Embedding(VOCABULARY, EMBEDDING), network.head
     rnn = getattr(nn, config.cell.upper())(EMBEDDING, HIDDEN, LAYERS)
@@ -184,7 +184,7 @@ def _onnx(weights: Weights) -> bytes:
 
 
 def _cost() -> float:
-    """Bits a character that 8-bit weights add on held-out text, after half a minute of training."""
+    """Bits per character that 8-bit weights add on the validation text, after half a minute of training."""
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         text.write_bytes(python_docs())

@@ -1,7 +1,7 @@
-"""The peer: a character-level nn.LSTM as a PyTorch tutorial would train it, on the time that charlm gets.
+"""The peer: a character-level nn.LSTM as a PyTorch tutorial would train it, in the time that charlm gets.
 
-AdamW with the rate that suits it best here (0.01 with a cosine; docs/log.md), two layers of 256, lanes with carried
-state. `python -m bench.plain TEXT SECONDS` prints its loss on the last tenth, in nats per character.
+AdamW with the learning rate that is best for it here (0.01 with a cosine; docs/log.md), two layers of 256,
+lanes with carried state. `python -m bench.plain TEXT SECONDS` prints its loss on the last tenth, in nats per character.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HIDDEN, BATCH, WINDOW, RATE, WARM = 256, 16, 64, 0.01, 50
-CHUNK: Final = 256  # of the held-out text, read in lanes
+CHUNK: Final = 256  # of the validation text, read in lanes
 
 
 class Model(nn.Module):

@@ -1,8 +1,8 @@
-"""How good a model is after a time: charlm's defaults beside a plain nn.LSTM script, each as a process of its own.
+"""Validation loss after a given time: charlm's defaults beside a plain nn.LSTM script, each in a process of its own.
 
 Tiny Shakespeare for 30 seconds, three minutes and ten, other texts for a minute; the peer runs for three minutes
-and for one. Texts lie in data/, where `charlm data get` puts them; a text that is not there gives a row that holds
-nothing. The peer computes in the precision that charlm measured to be the faster one here.
+and for one. Texts are read from data/, where `charlm data get` writes them; a missing text gives an empty row. The
+peer uses the precision that charlm chose by measurement.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What saving costs: the same steps with a checkpoint after each of them and with none."""
+"""The cost of saving: the same steps with a checkpoint after each of them and with none."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def rows() -> list[Row]:
         text = Path(folder, "text.txt")
         text.write_text("".join(f"{n} and {n * n % 97} make {n + n * n % 97}.\n" for n in range(40_000)))
         shares = [_share(text) for _ in range(PAIRS + 1)][1:]
-    return [bounded("saving 2x512 each 60 s, share of training time", "%", shares, 2.0)]
+    return [bounded("saving 2x512 every 60 s, share of training time", "%", shares, 2.0)]
 
 
 def _share(text: Path) -> float:
-    """Per cent of a minute that a checkpoint takes from training."""
+    """Percentage of a minute that a checkpoint takes."""
     return 100 * (_seconds(text, "1") - _seconds(text, "100000")) / STEPS / EVERY
 
 

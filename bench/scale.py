@@ -1,6 +1,6 @@
-"""What a training step costs in time and memory as one size grows and the others stay, as rows and as a picture.
+"""Time and memory of a training step as one size grows and the others stay fixed, as rows and as a picture.
 
-Each point is a process of its own, so that its peak of memory is its own. `python -m bench.scale lstm 256 2 65 64 16`
+Each point is measured in a process of its own, for its peak memory. `python -m bench.scale lstm 256 2 65 64 16`
 measures one: cell, units, layers, vocabulary, window, lanes.
 """
 
@@ -47,7 +47,7 @@ def rows() -> list[Row]:
         for size, (characters, megabytes) in zip(SIZES[name], points, strict=True)
         for row in (
             Row(f"a step, {name} {size}", round(characters), None, None, "", None, "char/s"),
-            Row(f"a step, {name} {size}", round(megabytes), None, None, "", None, "MB at most"),
+            Row(f"a step, {name} {size}", round(megabytes), None, None, "", None, "peak MB"),
         )
     ]
 
@@ -92,7 +92,7 @@ def _draw(found: dict[str, list[tuple[float, float]]]) -> None:
     figure = Figure(figsize=(15, 5.5), layout="constrained")
     axes = figure.subplots(2, len(found), sharey="row")
     for column, (name, points) in enumerate(found.items()):
-        for row, label in enumerate(("characters a second", "megabytes at most")):
+        for row, label in enumerate(("characters per second", "peak megabytes")):
             ax = axes[row][column]
             ax.loglog(SIZES[name], [point[row] for point in points], "o-", base=2)
             ax.axvline(BASE[name], color="0.8", zorder=0)
@@ -103,7 +103,7 @@ def _draw(found: dict[str, list[tuple[float, float]]]) -> None:
                 ax.set_ylabel(label)
         axes[1][column].set_xlabel(name)
     sizes = ", ".join(f"{name} {size}" for name, size in BASE.items())
-    figure.suptitle(f"A training step of an LSTM; what does not vary: {sizes} (grey lines)")
+    figure.suptitle(f"A training step of an LSTM; fixed sizes: {sizes} (grey lines)")
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
 

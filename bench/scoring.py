@@ -1,4 +1,4 @@
-"""Speed of scoring a text: the network beside its own training and a counted model, 2x512 and random weights."""
+"""Speed of scoring a text: the network beside its own training and an n-gram model, 2x512 and random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon commands answer, as whole processes: medians of ten, after one that warms the disk's cache."""
+"""How soon commands answer, as whole processes: medians of ten, after one that warms the disk cache."""
 
 from __future__ import annotations
 

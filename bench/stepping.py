@@ -1,4 +1,4 @@
-"""The time at which each step of a charlm training ends, seen from outside: 2x512, batch 64, window 128."""
+"""The time at which each step of a charlm training ends, seen from outside: 2x512, batch 64, chunks of 128."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EMBEDDING: Final = 64
 
 
 def step_times(text: Path, steps: int, **options: Any) -> list[float]:
-    """Seconds of a clock at the end of each step, before what is saved after it; nothing is held out."""
+    """Seconds of a clock at the end of each step, before what is saved after it; without validation."""
     times: list[float] = []
 
     def note(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Training speed: charlm's loop beside a bare nn.LSTM loop; 2 x 512, embedding 64, batch 64, window 128, AdamW."""
+"""Training speed: charlm's loop beside a bare nn.LSTM loop; 2 x 512, embedding 64, batch 64, chunks of 128, AdamW."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _pair_up(precision: str) -> Row:
 
 
 def _share_of_the_machine() -> list[Row]:
-    """Arithmetic of the recurrent and input weights, six FLOP each and character, beside the machine's products."""
+    """FLOP/s of recurrent and input weights, six FLOP per weight and character, beside large matrix products."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
@@ -62,7 +62,7 @@ def _products(precision: str) -> float:
 
 
 def _to_keras() -> Row:
-    """The lecture's demo as written: one-hot windows of 100, a step apart, each of which predicts one character."""
+    """The lecture's demo as written: one-hot windows of 100, one apart, each of which predicts one character."""
     name = "characters learned 2x512, fp32, to Keras's windows"
     if find_spec("keras") is None:
         return Row(name, None, None, None, ">= 1", None, "char/s")
@@ -97,7 +97,7 @@ def _keras() -> float:
 
 
 def random_text(length: int) -> str:
-    """Of 65 different characters."""
+    """A text of 65 different characters."""
     ids = np.random.default_rng(0).integers(0, VOCABULARY, length)
     return "".join(chr(33 + i) for i in ids)
 
@@ -112,7 +112,7 @@ def _ours(text: Path, precision: str, cell: str = "lstm") -> float:
 def plain_speed(
     precision: str, *, device: str = "cpu", lanes: int = BATCH, steps: int = STEPS, warm: int = WARM
 ) -> float:
-    """The loop that anyone would write: its characters a second after some steps to warm up."""
+    """A plain PyTorch loop: characters per second after some warm-up steps."""
     embedding, lstm, head = (
         nn.Embedding(VOCABULARY, EMBEDDING, device=device),
         nn.LSTM(EMBEDDING, HIDDEN, 2, device=device),
