@@ -70,16 +70,14 @@ class Scene(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small model and draw the session.")
     parser.add_argument("--time", default="110s", help="training time")
-    parser.add_argument("--threads", default="", help="processor threads")
+    parser.add_argument("--options", default="", help="more options of the training, in one text")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run("charlm data get python-docs", folder)  # not shown
-        threads = f" --threads {asked.threads}" if asked.threads else ""
         scenes = [
-            Scene(f"charlm train data/python-docs.txt --name demo --time {asked.time}{threads}", 4, 9),
+            Scene(f"charlm train data/python-docs.txt --name demo --time {asked.time} {asked.options}".strip(), 3, 14),
             Scene(f"charlm sample demo --prime '{PRIME}' --length 320 --temperature 0.7 --seed 3"),
             Scene("charlm score demo --text question.txt", 12),
-            Scene("charlm eval demo --baselines", 14),
         ]
         Path(folder, "question.txt").write_text(
             "The interpreter evaluates a lemon, then returns the value to the caller.\n"

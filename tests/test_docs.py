@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matrix
 import pytest
+from test_layers import LAYERS
 
 import charlm
 from charlm.cli.main import app
@@ -110,6 +112,20 @@ def test_the_fault_matrix_in_the_docs_is_the_one_that_is_tried() -> None:
         number: (row.fault, row.required) for number, row in matrix.MATRIX.items()
     }
     assert all(tried != "0" and lost == "0" for *_, tried, lost in rows), "run make faults RECORD=1"
+
+
+def test_the_architecture_says_which_way_imports_go() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    (line,) = re.findall(r"^errors < .+?(?=```)", page, re.MULTILINE | re.DOTALL)
+    assert [name.strip() for name in line.split("<")] == LAYERS
+
+
+def test_the_picture_of_the_readme_is_small_and_stands_alone() -> None:
+    picture = (ROOT / "docs/session.svg").read_text()
+    assert "docs/session.svg" in (ROOT / "README.md").read_text()
+    assert len(picture.encode()) < 200_000
+    assert set(re.findall(r"https?://[^\s\"']+", picture)) == {"http://www.w3.org/2000/svg"}
+    ElementTree.fromstring(picture)  # noqa: S314 - our own picture
 
 
 def test_importing_the_package_is_light() -> None:
