@@ -16,6 +16,7 @@ import pytest
 from test_layers import LAYERS
 
 import charlm
+from bench import defaults
 from charlm.cli.main import app
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +115,25 @@ def test_the_fault_matrix_in_the_docs_is_the_one_that_is_tried() -> None:
     assert all(tried != "0" and lost == "0" for *_, tried, lost in rows), "run make faults RECORD=1"
 
 
+def drawn(text: str) -> Iterator[str]:
+    """The paths of files in a drawing of folders, which end in / and hold what is indented by two more."""
+    folders: list[str] = []
+    for indent, name in re.findall(r"^( *)(\S+)", text, re.MULTILINE):
+        del folders[len(indent) // 2 :]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            yield "".join([*folders, name])
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = list(drawn(page.split("```\n")[1]))
+    there = [path for path in (ROOT / "charlm").rglob("*") if path.suffix in (".py", ".c", ".css", ".js")]
+    assert len(named) == len(set(named))
+    assert set(named) == {str(path.relative_to(ROOT)) for path in there if path.name != "__init__.py"}
+
+
 def test_the_architecture_says_which_way_imports_go() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     (line,) = re.findall(r"^errors < .+?(?=```)", page, re.MULTILINE | re.DOTALL)
@@ -126,6 +146,11 @@ def test_the_picture_of_the_readme_is_small_and_stands_alone() -> None:
     assert len(picture.encode()) < 200_000
     assert set(re.findall(r"https?://[^\s\"']+", picture)) == {"http://www.w3.org/2000/svg"}
     ElementTree.fromstring(picture)  # noqa: S314 - our own picture
+
+
+def test_the_results_begin_with_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert "\n".join(defaults.section()) in (ROOT / "docs/results.md").read_text(), "run python -m bench.defaults"
 
 
 def test_importing_the_package_is_light() -> None:
