@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import charlm
-from charlm.runtime.processor import keep_memory
+from charlm.runtime.processor import own_process
 from charlm.training.events import Event, Stepped
 
 BATCH: Final = 64
@@ -24,7 +24,7 @@ def step_times(text: Path, steps: int, **options: Any) -> list[float]:
         if isinstance(event, Stepped):
             times.append(time.perf_counter())
 
-    keep_memory()  # as the command line does
+    own_process()  # as the command line does
     charlm.train(
         text,
         checkpoints=text.parent,

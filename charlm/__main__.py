@@ -10,8 +10,10 @@ from charlm.cli import signals
 def main() -> int:
     signals.listen()
     from charlm.cli import streams
+    from charlm.runtime import processor
 
     streams.prepare()
+    processor.own_process()
     from charlm.cli.main import run
 
     code = run(sys.argv[1:])

@@ -2,14 +2,15 @@
 
 >>> import charlm, pathlib, tempfile
 >>> folder = pathlib.Path(tempfile.mkdtemp())
->>> _ = (folder / "hello.txt").write_text("hello")
->>> trained = charlm.train(folder / "hello.txt", checkpoints=folder, val="0", seed=1)
->>> trained.result.train_loss < 0.01
+>>> corpus = folder / "clock.txt"
+>>> _ = corpus.write_text("tick, tock, " * 300)
+>>> trained = charlm.train(corpus, checkpoints=folder, steps=150, hidden=32, seed=1)
+>>> trained.result.val_loss < 0.1  # nats per character
 True
 >>> model = charlm.load(trained.checkpoint)
->>> model.sample(length=5, temperature=0)
-'hello'
->>> model.score("hello").perplexity > 2  # 3.5/6 of every probability is kept for characters never seen
+>>> model.sample(prime="tick, ", length=16, temperature=0)
+'tock, tick, tock'
+>>> model.score("tick, tock, tick").perplexity < model.score("tick, tick, tick").perplexity
 True
 """
 
@@ -133,7 +134,7 @@ def train(
     The number of torch's threads, its switches, its random state and the
     environment are afterwards as they were before. The command line also
     lets the C library keep freed memory, which cannot be undone; a script
-    that wants that speed calls `charlm.runtime.processor.keep_memory()`.
+    that wants that speed calls `charlm.runtime.processor.own_process()`.
 
     Raises ConfigError (an option), DataError (the text), CheckpointError,
     DivergedError or StorageError (a file), all of them CharlmError. A run

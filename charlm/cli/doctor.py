@@ -25,9 +25,7 @@ def doctor(screen: Screen, as_json: JsonOption = False) -> None:
     resumed run on this machine ends in the same state, bit for bit, as an uninterrupted one.
     """
     from charlm import api
-    from charlm.runtime.processor import keep_memory
 
-    keep_memory()
     with signals.scratch():
         found = api.doctor()
     if as_json:

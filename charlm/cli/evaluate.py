@@ -93,10 +93,8 @@ def evaluate(
     """
     from charlm import api
     from charlm.evaluation.comparison import ComparisonOptions, compare
-    from charlm.runtime.processor import keep_memory
     from charlm.text.corpus import read_text
 
-    keep_memory()
     if dynamic:
         api.check_dynamic(config)
     texts = [(path, read_text(path)) for path in text or ()]

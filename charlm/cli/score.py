@@ -103,10 +103,8 @@ def score(
     _check(text, files, as_json=as_json)
 
     from charlm import api
-    from charlm.runtime.processor import keep_memory
     from charlm.text.corpus import read_text
 
-    keep_memory()
     texts = [(name, read_text(name)) for name in text]
     model = api.open_model(checkpoint, config.evaluation, checkpoints=checkpoints)
     if checkpoint is None:

@@ -112,10 +112,8 @@ def train(
 
     from charlm import api
     from charlm.report.progress import Progress
-    from charlm.runtime.processor import keep_memory
     from charlm.training.events import Event, Saved, Writing
 
-    keep_memory()
     progress = Progress(screen.err, quiet=screen.quiet)
     with signals.training(progress.abandon) as stop, progress:
 

@@ -119,6 +119,8 @@ def check_precision(device: torch.device, precision: str) -> None:
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
     """The runtime for `--precision`: the requested one, or for `auto` the fastest, measured with `probe`."""
+    if device.type == "cpu" and processor.OWNED.get():
+        processor.keep_memory()
     if device.type == "cuda":
         make_exact()
     check_precision(device, precision)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import time
+from contextvars import ContextVar
 from functools import cache
+from typing import Final
+
+OWNED: Final = ContextVar("owned", default=False)  # whether nobody but charlm computes in this process
+
+
+def own_process() -> None:
+    """Say that this process is charlm's own, as a command's is: what cannot be undone (`keep_memory`) may be done."""
+    OWNED.set(True)
 
 
 def available_threads() -> int:
@@ -34,11 +41,13 @@ def _processor_times() -> list[int]:
 def keep_memory() -> None:
     """Let this process keep the memory that it frees, for later allocations; does nothing without glibc.
 
-    It cannot be undone, so only a program that has its process to itself calls it, such as the command line.
+    It cannot be undone, so it is for a process that is charlm's own.
 
     A training step allocates the same large blocks each time. By default glibc returns each to the system when it is
     freed, and the next step waits while the system zeroes new pages: a fifth of its time at 2 x 512 (docs/log.md).
     """
+    import ctypes  # here, as `platform` below: commands import this module before they know what they need
+
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -56,5 +65,7 @@ def features() -> frozenset[str]:
             lines = file.read(65536).splitlines()
     except OSError:
         lines = []
+    import platform
+
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return frozenset(flags.partition(":")[2].split() or [platform.machine(), platform.processor()])

@@ -4,7 +4,7 @@ A command has its process to itself. A library is called by a program that has c
 rounding and its own random seed: `charlm.api` computes inside `computing`, which leaves all of them as they were.
 
 What the C library does with freed memory (`charlm.runtime.processor.keep_memory`) cannot be read, so it could not be
-put back. Only the command line sets it, for its own process.
+put back. It is set only in a process that is charlm's own, as a command's is.
 """
 
 from __future__ import annotations
