@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack, cast
+from typing import TYPE_CHECKING, Final, Unpack, cast
 
 from charlm.config import (
     DEFAULT_FOLDER,
@@ -431,7 +431,7 @@ def check_dynamic(config: EvalConfig) -> None:
         )
 
 
-def doctor() -> dict[str, Any]:
+def doctor() -> dict[str, object]:
     """What a run here would compute with, and whether an interrupted run ends like a whole one (tried, in a second)."""
     from charlm.doctor import examine
     from charlm.runtime.settings import computing

@@ -23,7 +23,7 @@ _LIBRARIES: Final = ("numpy", "safetensors", "sentencepiece", "typer", "rich")
 Train = Callable[..., Any]
 
 
-def examine(train: Train) -> dict[str, Any]:
+def examine(train: Train) -> dict[str, object]:
     threads = set_threads(0)
     device = choose_device("auto")
     config = Config(model=ModelConfig(hidden=256, embedding=256))

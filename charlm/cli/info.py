@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -90,7 +90,7 @@ def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkp
     return path, load_checkpoint(path)
 
 
-def _record(checkpoint: Checkpoint) -> dict[str, Any]:
+def _record(checkpoint: Checkpoint) -> dict[str, object]:
     tokenizer = checkpoint.open_tokenizer()
     table = {name: value for name, value in checkpoint.tokenizer.table.items() if name != "vocabulary"}
     return {

@@ -101,7 +101,7 @@ class Row:
         """The 95 % interval of the bits per character, or None."""
         return interval(self.means)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The row for JSON: null for figures that do not exist."""
         score = self.score
         return {
@@ -152,7 +152,7 @@ class Pair:
         """Whether the interval excludes 0."""
         return self.interval is not None and self.interval[0] > 0
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         return {
             "text": self.winner.text,
             "winner": self.winner.checkpoint,

@@ -193,7 +193,7 @@ class Surprisal:
         sums = np.add.reduceat(np.append(self.character_nats, 0.0), cuts)[::2]
         return tuple(Part(*part) for part in zip(starts, ends, sums.tolist(), strict=True))
 
-    def record(self, *, words: int = 10) -> dict[str, Any]:
+    def record(self, *, words: int = 10) -> dict[str, object]:
         """All figures for JSON: null for what is not finite; `tokens` are the units."""
         total = self.total
         bits = np.round(self.unit_nats / math.log(2), 7).tolist()  # as many digits as float32 has

@@ -38,7 +38,7 @@ from charlm.storage.records import (
     Validation,
     picked,
 )
-from charlm.storage.schema import FORMAT, from_json, to_json, too_large
+from charlm.storage.schema import FORMAT, Table, from_json, to_json, too_large
 from charlm.text.pieces import LARGEST_MODEL
 from charlm.text.tokenizer import Tokenizer, TokenizerState, restore_tokenizer
 
@@ -248,7 +248,7 @@ def _natural(digits: str) -> int:
     return int(digits)
 
 
-def _places(table: Mapping[str, Any]) -> dict[str, _Place]:
+def _places(table: Table) -> dict[str, _Place]:
     """Where each tensor lies: together they fill the body, without holes or overlaps."""
     places: dict[str, _Place] = {}
     for name, entry in table.items():
@@ -284,7 +284,7 @@ def _view(name: str, place: _Place, body: bytes) -> Array:
     return array
 
 
-def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
+def _built(table: Table, arrays: dict[str, Array]) -> Checkpoint:
     """The checkpoint of a description and the tensors beside it, which must be those that it asks for."""
     parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
     config = Config.checked({name: value for part in parts for name, value in part.items()})
@@ -313,11 +313,11 @@ def _built(table: Mapping[str, Any], arrays: dict[str, Array]) -> Checkpoint:
     return checkpoint
 
 
-def _training(table: Mapping[str, Any]) -> ModelState:
+def _training(table: Table) -> ModelState:
     return TrainState.from_json(table) if "plan" in table else picked(ModelState, table)
 
 
-def _bookkeeping(table: Mapping[str, Any]) -> Bookkeeping:
+def _bookkeeping(table: Table) -> Bookkeeping:
     return picked(Bookkeeping, {**table, "inexact": tuple(table.get("inexact", ()))})
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from charlm.options import Value
+from charlm.storage.schema import Table
 from charlm.text.corpus import Corpus, Source
 from charlm.text.position import Position
 
@@ -117,7 +118,7 @@ class TrainState(ModelState):
         return table
 
     @classmethod
-    def from_json(cls, table: Mapping[str, Any]) -> TrainState:
+    def from_json(cls, table: Table) -> TrainState:
         return picked(
             cls,
             {
@@ -221,7 +222,7 @@ class CorpusRecord:
         )
 
     @classmethod
-    def from_json(cls, table: Mapping[str, Any]) -> CorpusRecord:
+    def from_json(cls, table: Table) -> CorpusRecord:
         return picked(cls, {**table, "sources": tuple(picked(Source, source) for source in table["sources"])})
 
     @property
@@ -234,6 +235,6 @@ class CorpusRecord:
         return next((source for source in self.sources if source.held_out), None)
 
 
-def picked(kind: type[T], table: Mapping[str, Any]) -> T:
+def picked(kind: type[T], table: Table) -> T:
     """A record from those entries of a table that it knows; what later versions add is passed over."""
     return kind(**{entry.name: table[entry.name] for entry in fields(kind) if entry.name in table})  # type: ignore[arg-type]

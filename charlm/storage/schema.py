@@ -18,6 +18,7 @@ from charlm.options import FORMS
 
 FORMAT: Final = 1
 Kind = Callable[[Any], bool]
+Table = Mapping[str, Any]  # a JSON object from outside; what stands in it is checked before it becomes a record
 
 # Parsed JSON can take a hundred times the memory of its text. The worst within these limits takes 235 MB, and what a
 # text in 100,000 files needs lies within them.
@@ -36,7 +37,7 @@ def too_large(text: str) -> bool:
     return len(text) > _LARGEST or sum(map(text.count, "[{,")) > _MOST_ENTRIES
 
 
-def from_json(text: str) -> dict[str, Any]:
+def from_json(text: str) -> Table:
     """The description as a table in which everything that is read anywhere is there and of the right kind.
 
     Raises CheckpointError for every other text.
@@ -188,7 +189,7 @@ _RESULT: Final = {
     "characters_per_second?": (_none, _count),
     "stopped": _flag,
 }
-_REQUIRED: Final[Mapping[str, Any]] = {
+_REQUIRED: Final[Table] = {
     "config": {"model": {}, "data": {}, "optim": {}, "train": {}},
     "tokenizer": {"kind": _text},
     "bookkeeping": {"seconds": _seconds, "metrics_length": _count, "inexact?": [_text]},

@@ -67,7 +67,7 @@ class Novelty:
     shares: Mapping[int, float]
     passages: tuple[Overlap, ...]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The same for JSON: `longest` is a length, 0 without overlaps, and `longest_overlap` the overlap itself."""
         return {
             "characters": self.characters,

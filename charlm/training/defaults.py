@@ -1,4 +1,4 @@
-"""What `charlm train corpus.txt` chooses where the user says nothing, and why: functions of the text and the machine.
+"""The defaults of `charlm train`: what is chosen where the user says nothing, and why, from the text and the machine.
 
 The figures behind the choices are in docs/log.md.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, applies
 from charlm.errors import ConfigError
@@ -18,8 +18,9 @@ from charlm.options import Value, seconds
 DEFAULT_TIME: Final = "10m"
 _TINY: Final = 2000  # characters
 _FULL_PASSES: Final = 500
-_UPDATES: Final = 4000  # to which Muon's rate belongs; it falls with the root of their number, within a factor of two
-_LANES: Final = {"cpu": 16, "cuda": 64}
+_BPTT: Final = 64
+_UPDATES: Final = 4000  # for which Muon's default learning rate is meant; it falls with the root of their number
+_BATCH: Final = {"cpu": 16, "cuda": 64}
 _REGULARISATION: Final = (
     (2.5, 0.0, 0.01),
     (6.0, 0.0, 0.05),
@@ -28,17 +29,17 @@ _REGULARISATION: Final = (
     (math.inf, 0.5, 0.1),
 )  # passes below, dropout, weight decay
 _DROP_STATE: Final = 0.02
-_AVERAGED: Final = (5000, 0.05)  # updates from which an average has not been worse than the last weights, its reach
-_FEW: Final = 256  # tokens that a narrow embedding tells apart
+_AVERAGED: Final = (5000, 0.05)  # updates from which averaging has not been worse than the raw weights, its horizon
+_FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
 _HIDDEN: Final = (
-    (1.4e13, 192, "a short time"),
-    (1.2e14, 256, "reaches the lowest loss in minutes"),
+    (1.4e13, 192, "a short time budget"),
+    (1.2e14, 256, "lowest loss within minutes"),
 )  # FLOP below, units
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What choices depend on."""
+    """What defaults depend on."""
 
     characters: int  # to train on
     tokens: int
@@ -49,7 +50,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named set of options, and where it parts from what it is named after."""
+    """A named set of options, and where it differs from the original."""
 
     options: Mapping[str, Value]
     departures: tuple[str, ...]
@@ -77,10 +78,10 @@ PRESETS: Final = {
             "drop_state": 0.0,
         },
         (
-            "the state is carried from window to window; the demo begins each window of 100 from zero (--drop-state 1)",
-            "every character of a window is predicted; the demo predicts the one after it",
+            "the state is carried from chunk to chunk; the demo starts each window of 100 from zero (--drop-state 1)",
+            "every character of a chunk is predicted; the demo predicts the one after each window",
             "a fresh dropout mask for each character",
-            "the gradient's norm is clipped at 1",
+            "the gradient norm is clipped at 1",
         ),
     )
 }
@@ -100,75 +101,93 @@ def preset(name: str | None) -> Preset:
 def choose_vocabulary(given: Mapping[str, Value], text: str) -> dict[str, Value]:
     """The options of the text, complete.
 
-    SentencePiece gets what it must have (the 256 bytes, a piece for unknowns, the text's own characters) and a piece
-    for every 250 characters beyond that, from 100 to 4,000.
+    SentencePiece gets what it must have (the 256 bytes, a piece for unknown words, the text's own characters) and
+    beyond that a piece for every 250 characters, from 100 to 4,000.
     """
     if "vocab_size" not in given and applies("vocab_size", given):
         return {**given, "vocab_size": 257 + len(set(text)) + max(100, min(4000, len(text) // 250))}
     return dict(given)
 
 
+class _Draft:
+    """The options so far: those given, and those chosen, each with its reason."""
+
+    def __init__(self, given: Mapping[str, Value]) -> None:
+        self.values, self.reasons = dict(given), dict[str, str]()
+
+    def choose(self, name: str, value: Value, reason: str) -> None:
+        """Choose an option unless it was given."""
+        if name not in self.values:
+            self.values[name], self.reasons[name] = value, reason
+
+    @property
+    def config(self) -> Config:
+        return Config.of(self.values)
+
+
 def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, str]]:
-    """A complete configuration, and the reason for each choice that was left to the recipe."""
-    values: dict[str, Any] = dict(given)
-    reasons: dict[str, str] = {}
+    """A complete configuration, and the reason for each option that was chosen automatically."""
+    draft = _Draft(given)
+    _choose_length(draft, facts)
+    _choose_batch(draft, facts)
+    _choose_size(draft, facts)
+    _choose_optimizer(draft, facts)
+    _choose_regularisation(draft, facts)
+    return draft.config, draft.reasons
 
-    def settle(name: str, value: Value, reason: str) -> None:
-        if name not in values:
-            values[name] = value
-            reasons[name] = reason
 
-    length, why = _length(facts)
-    if any(name in values for name in LENGTHS):
-        settle("patience", 0, "the length was given")
+def _choose_length(draft: _Draft, facts: Facts) -> None:
+    if any(name in draft.values for name in LENGTHS):
+        draft.choose("patience", 0, "the length of training was given")
+    elif facts.characters < _TINY:
+        draft.choose("epochs", _FULL_PASSES, "enough for a tiny text")
     else:
-        settle(*length, why)
-    settle("optimizer", "muon", "learns more from each character than AdamW")
-    settle("bptt", min(64, facts.tokens), "short windows make more updates" if facts.tokens > 64 else "the whole text")
-    lanes = max(1, min(_LANES.get(facts.device, 16), facts.tokens // (4 * values["bptt"])))
-    settle("batch", lanes, "few lanes make more updates" if lanes > 1 else "the text is too short for more")
-    settle("drop_state", _DROP_STATE, "scoring and sampling begin from zero too")
-    hidden, why = _hidden(values, facts)
-    settle("hidden", hidden, why)
+        why = "ten minutes by default; stops early without improvement"
+        draft.choose("time", DEFAULT_TIME, why)
+
+
+def _choose_batch(draft: _Draft, facts: Facts) -> None:
+    draft.choose("optimizer", "muon", "lower loss per update than AdamW")
+    short = facts.tokens > _BPTT
+    draft.choose("bptt", min(_BPTT, facts.tokens), "short chunks: more updates" if short else "the whole text")
+    batch = max(1, min(_BATCH.get(facts.device, 16), facts.tokens // (4 * draft.config.train.bptt)))
+    draft.choose("batch", batch, "small batch: more updates" if batch > 1 else "the text is too short for more")
+    draft.choose("drop_state", _DROP_STATE, "scoring and sampling start from the zero state too")
+
+
+def _choose_size(draft: _Draft, facts: Facts) -> None:
+    draft.choose("hidden", *_hidden(draft.config, facts))
     few = facts.vocabulary <= _FEW and facts.device == "cpu"  # a GPU's fast kernels want multiples of 128
-    why = "tells so few tokens apart, and is cheap" if few else "as wide as the layers, at most 256"
-    settle("embedding", min(values["hidden"], 64 if few else 256), why)
-    updates = _characters(values, facts) * facts.tokens / facts.characters / (values["batch"] * values["bptt"])
-    settle("lr", _rate(values["optimizer"], updates), f"suits {values['optimizer']} and {updates:,.0f} updates")
-    settle("warmup", min(50, int(updates / 10)), "lets the optimizer find its scale")
-    least, reach = _AVERAGED
-    many = updates >= least
-    settle("average", reach if many else 0.0, "evens out the last weights" if many else "would reach back too far")
-    passes = _characters(values, facts) / facts.characters
-    dropout, decay = _regularisation(passes, facts)
-    for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
-        settle(name, value, f"about {passes:.2g} passes through the text to be expected")
-    return Config.of(values), reasons
+    why = f"enough for a vocabulary of {facts.vocabulary}" if few else "as wide as the layers, at most 256"
+    draft.choose("embedding", min(draft.config.model.hidden, 64 if few else 256), why)
 
 
-def _length(facts: Facts) -> tuple[tuple[str, Value], str]:
-    if facts.characters < _TINY:
-        return ("epochs", _FULL_PASSES), "a tiny text has nothing more to teach"
-    return (
-        "time",
-        DEFAULT_TIME,
-    ), "ten minutes unless --time, --epochs or --steps says otherwise; stops earlier when it no longer improves"
-
-
-def _hidden(values: Mapping[str, Any], facts: Facts) -> tuple[int, str]:
-    """Small texts overfit a large network, short budgets cannot feed one."""
+def _hidden(config: Config, facts: Facts) -> tuple[int, str]:
+    """A large network overfits a small text, and learns too little in a short time."""
     if facts.characters < _TINY:
         return 64, "a tiny text"
     if facts.characters < 100_000:
         return 128, "a short text"
     if facts.device != "cpu":
-        return 512, f"{facts.device} has the speed for it"
-    budget = facts.speed * (seconds(values["time"]) if "time" in values else 180.0)
-    return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), (384, "there is time for it"))
+        return 512, f"{facts.device} is fast enough"
+    budget = facts.speed * (seconds(config.train.time) if config.train.time else 180.0)
+    return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), (384, "a long time budget"))
+
+
+def _choose_optimizer(draft: _Draft, facts: Facts) -> None:
+    train, optimizer = draft.config.train, draft.config.optim.optimizer
+    updates = _characters(draft.config, facts) * facts.tokens / facts.characters / (train.batch * train.bptt)
+    draft.choose("lr", _rate(optimizer, updates), f"for {optimizer} and {updates:,.0f} updates")
+    draft.choose("warmup", min(50, int(updates / 10)), "lets the optimizer's moments settle")
+    least, horizon = _AVERAGED
+    many = updates >= least
+    draft.choose(
+        "average", horizon if many else 0.0, "averages the late weights" if many else "run too short to average"
+    )
 
 
 def _rate(optimizer: str, updates: float) -> float:
-    """Few updates have to be large ones."""
+    """A run of few updates wants a larger learning rate; within a factor of two."""
     spec: OptimizerSpec = OPTIMIZERS[optimizer]
     rate = spec.default_lr
     if not spec.lr_follows_updates:
@@ -176,22 +195,29 @@ def _rate(optimizer: str, updates: float) -> float:
     return float(f"{rate * min(2.0, max(0.5, math.sqrt(_UPDATES / max(updates, 1.0)))):.2g}")
 
 
-def _characters(values: Mapping[str, Any], facts: Facts) -> float:
+def _characters(config: Config, facts: Facts) -> float:
     """How many characters a run will have read at its end, roughly."""
-    if "steps" in values:
-        return float(values["steps"] * values["batch"] * values["bptt"]) * facts.characters / facts.tokens
-    if "epochs" in values:
-        return float(values["epochs"] * facts.characters)
-    hidden, layers = values["hidden"], values.get("layers", 2)
-    width = values["embedding"] or facts.vocabulary
-    weights = 4 * hidden * (width + (2 * layers - 1) * hidden) + facts.vocabulary * hidden
-    return float(seconds(values["time"]) * facts.speed / (6 * weights))
+    train, model = config.train, config.model
+    if train.steps:
+        return float(train.steps * train.batch * train.bptt) * facts.characters / facts.tokens
+    if train.epochs:
+        return float(train.epochs * facts.characters)
+    width = model.embedding or facts.vocabulary
+    weights = 4 * model.hidden * (width + (2 * model.layers - 1) * model.hidden) + facts.vocabulary * model.hidden
+    return float(seconds(train.time) * facts.speed / (6 * weights))
+
+
+def _choose_regularisation(draft: _Draft, facts: Facts) -> None:
+    passes = _characters(draft.config, facts) / facts.characters
+    dropout, decay = _regularisation(passes, facts)
+    for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
+        draft.choose(name, value, f"for about {passes:.2g} passes through the text")
 
 
 def _regularisation(passes: float, facts: Facts) -> tuple[float, float]:
-    """Dropout and weight decay: the more often a text is read, the more of it is learned by heart.
+    """Dropout and weight decay: the more often a text is read, the more of it is memorised.
 
-    A tiny text is meant to be.
+    A tiny text is meant to be memorised.
     """
     passes = 1.0 if facts.characters < _TINY else passes
     return next((dropout, decay) for limit, dropout, decay in _REGULARISATION if passes < limit)

@@ -102,12 +102,12 @@ class RMSProp(Optimizer):
 
 
 class Muon(Optimizer):
-    """Momentum orthogonalised (Jordan et al. 2024), gate by gate, at every fourth step.
+    """Orthogonalised momentum (Jordan et al. 2024), gate by gate, at every fourth step.
 
-    m <- 0.95 m + g at each;  at every fourth u = g + 0.95 m and w <- w - 4 lr * orthogonal(u), for each gate's block
-    [H, width] by itself, as the recurrent matrices of a gated network are stacks of independent ones. Momentum turns so
-    slowly that the updates between would hardly differ, and orthogonalising is what costs. Blocks of one shape are one
-    batched product.
+    At each step m <- 0.95 m + g. At every fourth, u = g + 0.95 m (Nesterov) and w <- w - 4 lr orthogonal(u), for each
+    gate's block [H, width] by itself: the matrices of a gated layer are stacks of independent ones. Momentum changes so
+    slowly that updates at the steps between would hardly differ, and orthogonalisation is what takes time. Blocks of
+    one shape are one batched product.
     """
 
     def __init__(
@@ -138,10 +138,12 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor, arithmetic: torch.dtype = torch.float32) -> Tensor:
-    """Nearly U V^T for each matrix U S V^T [N, rows, columns]: three quintic Newton-Schulz steps.
+    """Nearly U V^T for each matrix U S V^T [N, rows, columns], by three quintic Newton-Schulz steps.
 
-    The result's singular values lie about 1, which is all that an update needs: from 0.3 to 1.21 where the input's are
-    at least a hundredth of its Frobenius norm.
+    A step X <- a X + b (X X^T) X + c (X X^T)^2 X maps each singular value s to a s + b s^3 + c s^5 and leaves U and V
+    as they are; the coefficients push every s towards 1. Dividing by the Frobenius norm first puts all of them in
+    (0, 1]. After three steps they lie between 0.3 and 1.21 where the input's are at least a hundredth of its norm,
+    which is all that an update needs.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]

@@ -7,8 +7,6 @@ characters that the donor did not know begin as in any new model. Everything els
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -24,9 +22,9 @@ _SHAPE = ("cell", "layers", "hidden", "embedding", "forget_bias")
 
 def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, Value]:
     """The given options with the donor's architecture and kind of tokenizer; a contradiction is refused."""
-    fixed: dict[str, Any] = {name: asdict(donor.config.model)[name] for name in _SHAPE}
-    fixed |= {name: asdict(donor.config.data)[name] for name in ("vocab_size", "sentencepiece")}
-    fixed["tokenizer"] = donor.tokenizer.table["kind"]
+    own = donor.config.flat()
+    fixed: dict[str, Value] = {name: own[name] for name in (*_SHAPE, "vocab_size", "sentencepiece")}
+    fixed["tokenizer"] = donor.open_tokenizer().kind
     for name, value in fixed.items():
         if name in given and given[name] != value:
             raise ConfigError(
