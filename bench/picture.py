@@ -1,8 +1,8 @@
 """`python -m bench.picture`: train a small model, use it, and draw that terminal session as docs/session.svg.
 
 Everything in the picture is what the commands printed: each runs in a terminal of its own, and what would be scrolled
-over is left out. The same model's sample goes into README.md, between its two comments. The text is Python's own
-documentation, so that the picture may be handed on.
+over is left out. The same model's sample goes into README.md, and so does what its Python example prints. The text
+is Python's own documentation, which may be distributed.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Scene(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small model and draw the session.")
     parser.add_argument("--time", default="110s", help="training time")
+    parser.add_argument("--example-time", default="1m", help="training time of the README's Python example")
     parser.add_argument("--options", default="", help="more options of the training, in one text")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -84,8 +85,9 @@ def main() -> None:
         )
         draw([(scene, run(scene.command, folder)) for scene in scenes])
         sample = run(f"charlm sample demo --prime '{PRIME}' --length 600 --temperature 0.7 --seed 1", folder)
-    fill_in(sample)
-    print(f"wrote {PICTURE} ({PICTURE.stat().st_size:,} bytes) and the sample in {README}")
+        page = fill_in(README.read_text(), "sample", plain(sample))
+        README.write_text(fill_in(page, "output", example(page, asked.example_time, folder)))
+    print(f"wrote {PICTURE} ({PICTURE.stat().st_size:,} bytes), the sample and the output in {README}")
 
 
 def run(command: str, folder: str) -> list[str]:
@@ -144,18 +146,32 @@ def draw(session: Sequence[tuple[Scene, list[str]]]) -> None:
     PICTURE.write_text(console.export_svg(title="charlm", theme=theme(), code_format=FRAME, unique_id="charlm"))
 
 
-def fill_in(sample: Sequence[str]) -> None:
-    """Put the sample between the two comments of the README."""
-    text = "\n".join(Text.from_ansi(line).plain.rstrip() for line in sample)
-    page, found = re.subn(
-        r"(<!-- sample: make picture -->\n```text\n).*?(\n```\n<!-- end -->)",
+def plain(lines: Sequence[str]) -> str:
+    return "\n".join(Text.from_ansi(line).plain.rstrip() for line in lines)
+
+
+def example(page: str, time: str, folder: str) -> str:
+    """What the Python example of the README prints."""
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = block.replace('time="1m"', f"time={time!r}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+
+def fill_in(page: str, name: str, text: str) -> str:
+    """The page with this text between its two comments."""
+    new, found = re.subn(
+        rf"(<!-- {name}: make picture -->\n```text\n).*?(\n```\n<!-- end -->)",
         lambda match: match[1] + text + match[2],
-        README.read_text(),
+        page,
         flags=re.DOTALL,
     )
     if not found:
-        raise SystemExit(f"{README} has no place for a sample")
-    README.write_text(page)
+        raise SystemExit(f"{README} has no place for the {name}")
+    return new
 
 
 if __name__ == "__main__":

@@ -74,11 +74,19 @@ def blocks(page: Path, language: str) -> Iterator[str]:
     yield from re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_python_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpus.txt").write_text("".join(f"{n} and {n} are {2 * n}.\n" for n in range(200)))
-    for block in blocks(ROOT / "README.md", "python"):
-        exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - our own page
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/python-docs.txt").write_text("".join(f"The {n} and the {n} are {2 * n}.\n" for n in range(200)))
+    (block,) = blocks(ROOT / "README.md", "python")
+    quick = block.replace('time="1m"', "steps=20, hidden=32, threads=1")
+    assert quick != block
+    exec(compile(quick, "README.md", "exec"), {})  # noqa: S102 - our own page
+    shown = capsys.readouterr().out
+    assert "Trained(" in shown
+    assert "lemon" in shown
 
 
 def test_the_reader_in_the_checkpoint_page_reads_a_checkpoint(tmp_path: Path) -> None:
