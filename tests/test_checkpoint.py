@@ -124,7 +124,7 @@ def test_every_truncation_is_refused(tmp_path: Path, tries: Tries) -> None:
             load_checkpoint(path)
         tries.survived()
     for more in (b"\0", b" ", data):
-        refused(data + more, tmp_path, "goes on after its end")
+        refused(data + more, tmp_path, "has bytes after its end")
 
 
 @pytest.mark.fault(29)
@@ -215,7 +215,7 @@ def test_an_average_has_an_iterate_beside_each_weight(tmp_path: Path) -> None:
     iterate = {f"iterate.{name}": array for name, array in plain.weights.items()}
     averaged = replace(plain, config=config, tensors={**plain.tensors, **iterate})
     assert restored(averaged.to_bytes(), tmp_path).tensors.keys() == averaged.tensors.keys()
-    refused(replace(plain, tensors=averaged.tensors).to_bytes(), tmp_path, r"tensor iterate\..* asks for None")
+    refused(replace(plain, tensors=averaged.tensors).to_bytes(), tmp_path, r"tensor iterate\..* implies None")
     refused(replace(averaged, tensors=plain.tensors).to_bytes(), tmp_path, r"tensor iterate\..* has shape None")
 
 
@@ -226,7 +226,7 @@ def test_a_tensor_too_many_is_refused(tmp_path: Path, name: str) -> None:
     for more in ({}, alone(made())):
         checkpoint = made(**more)
         tensors = {**checkpoint.tensors, name: np.zeros(2, np.float32)}
-        refused(replace(checkpoint, tensors=tensors).to_bytes(), tmp_path, "has shape .* asks for None")
+        refused(replace(checkpoint, tensors=tensors).to_bytes(), tmp_path, "has shape .* implies None")
 
 
 @pytest.mark.parametrize("number", [0, 2, None, "1"])

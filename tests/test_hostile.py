@@ -177,8 +177,8 @@ def test_what_lies_behind_a_bad_beginning_is_never_read(tmp_path: Path, tries: T
 def test_a_run_with_a_corrupt_last_goes_on_from_previous_and_says_so(place: Path) -> None:
     run = fresh(place, "torn")
     run.last.write_bytes(run.last.read_bytes()[:-1])
-    one_line(run_charlm("info", "checkpoints/torn/last.safetensors", cwd=place), 4, "last.safetensors", "cut short")
-    one_line(run_charlm("sample", "checkpoints/torn/last.safetensors", cwd=place), 4, "cut short", "best.safetensors")
+    one_line(run_charlm("info", "checkpoints/torn/last.safetensors", cwd=place), 4, "last.safetensors", "truncated")
+    one_line(run_charlm("sample", "checkpoints/torn/last.safetensors", cwd=place), 4, "truncated", "best.safetensors")
     before = load_checkpoint(run.previous).state.step
     done = run_charlm("train", "--resume", "--name", "torn", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -203,7 +203,7 @@ def test_a_corrupt_best_is_never_replaced_silently(place: Path, command: str) ->
     run = fresh(place, f"best-{command}")
     run.best.write_bytes(run.best.read_bytes()[:-1])
     done = run_charlm(command, run.folder.name, cwd=place)
-    one_line(done, 4, "best.safetensors", f"take another checkpoint, such as checkpoints/{run.folder.name}/last")
+    one_line(done, 4, "best.safetensors", f"try another checkpoint, such as checkpoints/{run.folder.name}/last")
 
 
 # 33: names, texts and links

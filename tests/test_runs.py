@@ -291,7 +291,7 @@ def test_clearing_removes_what_a_run_left_but_not_its_text(run: Run) -> None:
 
 def test_the_best_model_of_another_run_is_refused(run: Run) -> None:
     save_checkpoint(run.best, made())
-    with pytest.raises(CheckpointError, match="is of another run"):
+    with pytest.raises(CheckpointError, match="belongs to another run"):
         run.load_best(Config())
 
 

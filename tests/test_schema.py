@@ -121,7 +121,7 @@ def test_an_entry_of_another_kind_is_refused_and_named(table: Table, path: Path)
     ],
 )
 def test_figures_that_cannot_be_are_refused(path: Path, value: Any, named: str) -> None:
-    with pytest.raises(CheckpointError, match=f"its description is not complete: {named}"):
+    with pytest.raises(CheckpointError, match=f"its metadata is invalid: {named}"):
         from_json(changed(WHOLE, path, value))
 
 
@@ -191,7 +191,7 @@ def test_nesting_is_bounded_so_that_what_was_read_can_be_written_again() -> None
 
 @pytest.mark.parametrize("bomb", ["[],", "{},", '"",', "0,"])
 def test_texts_that_would_swell_are_refused_before_they_are_parsed(bomb: str) -> None:
-    with pytest.raises(CheckpointError, match="its description is too large"):
+    with pytest.raises(CheckpointError, match="its metadata is too large"):
         from_json("[" + bomb * 1_000_000 + "0]")
     assert too_large(" " * (25 * 2**20))
 

@@ -1,10 +1,10 @@
-"""The checkpoint: one safetensors file that stands alone. docs/checkpoint.md is its description.
+"""The checkpoint: one safetensors file that stands alone. docs/checkpoint.md describes the format.
 
-Tensors are NumPy arrays here, so that whoever only reads a checkpoint need not import torch; loaded ones are read-only
-views of the file's bytes. Everything that is no tensor is one JSON object in the file's metadata under "charlm"; beside
+Tensors are NumPy arrays here, so that reading a checkpoint does not import torch; loaded ones are read-only views of
+the file's bytes. Everything else is one JSON object in the file's metadata under "charlm"; beside
 it, "sha256" is the hash of the whole file with that hash's own 64 digits read as zeros. That hash finds damage; it is
-no signature, so a file that has the right one is still not trusted. Nothing is unpickled. This is the only module that
-knows the format.
+no signature, so a file with a correct one is still not trusted: every field is validated before use. Nothing is
+unpickled. This is the only module that knows the format.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from charlm.text.tokenizer import Tokenizer, TokenizerState, restore_tokenizer
 Array = NDArray[Any]
 
 _LARGEST_HEADER: Final = 64 * 2**20
-_LARGEST_TABLE: Final = 2**20  # the header without its description: 64 layers take a quarter of that
-_CHUNK: Final = 2**20  # numbers that are looked at together
+_LARGEST_TABLE: Final = 2**20  # the header without its metadata: 64 layers take a quarter of that
+_CHUNK: Final = 2**20  # numbers that are checked at a time
 _LONGEST_MESSAGE: Final = 400
 _ZEROS: Final = "0" * 64
 _HASH: Final = '"sha256":"'
@@ -57,7 +57,7 @@ _TOKENIZER_MODEL: Final = "tokenizer.model"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What a run leaves behind.
+    """A model and, if training can be resumed from it, the whole training state.
 
     weights      the model's tensors by their documented names
     training     all that a resume needs and that is no tensor; of a model alone, its step and loss
@@ -117,18 +117,18 @@ class Checkpoint:
         """
         from safetensors.numpy import save
 
-        description = to_json(self._metadata())
-        if too_large(description):
+        metadata = to_json(self._metadata())
+        if too_large(metadata):
             raise DataError(
                 f"a checkpoint cannot describe {len(self.corpus.sources):,} files of text: "
-                f"that takes {len(description):,} bytes",
+                f"that takes {len(metadata):,} bytes",
                 kept="nothing was written",
                 hint="join them into fewer files",
             )
         tensors = {name: np.asarray(array, order="C") for name, array in {**self.weights, **self.tensors}.items()}
         if self.tokenizer.model:
             tensors[_TOKENIZER_MODEL] = np.frombuffer(self.tokenizer.model, dtype=np.uint8)
-        data = bytearray(save(tensors, metadata={"charlm": description, "sha256": _ZEROS}))
+        data = bytearray(save(tensors, metadata={"charlm": metadata, "sha256": _ZEROS}))
         place = data.index(_HASH.encode(), 8) + len(_HASH)
         data[place : place + 64] = hashlib.sha256(data).hexdigest().encode()
         return bytes(data)
@@ -149,7 +149,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> bool:
-    """`write_durably` the checkpoint; with `keep`, the file that was at `path` is found there."""
+    """Write the checkpoint durably (`write_durably`); with `keep`, the file that was at `path` is kept there."""
     return write_durably(path, checkpoint.to_bytes(), keep=keep)
 
 
@@ -161,7 +161,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # a link may lead to a device without end, or to a pipe without a writer
+        if not stat.S_ISREG(about.st_mode):  # a link may lead to an endless device, or to a pipe without a writer
             raise StorageError(f"cannot read {path}: it is not a file", kept="nothing was changed")
         with path.open("rb") as file:
             return _parse(file, about.st_size)
@@ -171,7 +171,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was changed") from error
     except CheckpointError as error:
         others = [str(other) for other in sorted(path.parent.glob("*.safetensors")) if other != path]
-        hint = f"take another checkpoint, such as {others[0]}" if others else "take another checkpoint of the run"
+        hint = f"try another checkpoint, such as {others[0]}" if others else "try another checkpoint of the run"
         raise CheckpointError(f"{path}: {_clipped(error)}", kept="nothing was changed", hint=hint) from error
     except ConfigError as error:
         raise CheckpointError(
@@ -180,13 +180,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _clipped(error: Exception) -> str:
-    """A message that quotes a file need not quote all of it."""
+    """An error message, shortened where it quotes too much of a file."""
     text = str(error)
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
 class _Place(NamedTuple):
-    """Where a tensor lies in the body of the file, and what it is."""
+    """Offsets of a tensor in the body of the file, its type and its shape."""
 
     begin: int
     end: int
@@ -195,17 +195,17 @@ class _Place(NamedTuple):
 
 
 def _parse(file: BinaryIO, size: int) -> Checkpoint:
-    """The checkpoint in a file of this size; what is wrong is found with as little as possible read."""
+    """Read the checkpoint in a file of this size; errors are found before more than needed is read."""
     first = file.read(9)
     length = int.from_bytes(first[:8], "little")
     if first[8:] != b"{" or not 0 < length <= min(size - 8, _LARGEST_HEADER):
-        raise CheckpointError("it is not a charlm checkpoint, or it is cut short")
+        raise CheckpointError("it is not a charlm checkpoint, or it is truncated")
     header = first[8:] + file.read(length - 1)
-    table, description, digits = _opened(header)
+    table, metadata, digits = _opened(header)
     places = _places(table)
     end = max((place.end for place in places.values()), default=0)
     if size != 8 + length + end:
-        raise CheckpointError("it is cut short, or goes on after its end")
+        raise CheckpointError("it is truncated, or has bytes after its end")
     body = file.read(end)
     digest = hashlib.sha256(first[:8])
     for part in (header[:digits], _ZEROS.encode(), memoryview(header)[digits + 64 :], body):
@@ -213,32 +213,34 @@ def _parse(file: BinaryIO, size: int) -> Checkpoint:
     if digest.hexdigest().encode() != header[digits : digits + 64]:
         raise CheckpointError("it is damaged: its SHA-256 does not match")
     arrays = {name: _view(name, place, body) for name, place in places.items()}
-    return _built(from_json(description), arrays)
+    return _built(from_json(metadata), arrays)
 
 
 def _opened(header: bytes) -> tuple[dict[str, Any], str, int]:
-    """The table of tensors, the description as text, and where the 64 digits of the file's own hash begin."""
+    """The table of tensors, the metadata as text, and the offset of the 64 digits of the file's own hash."""
     try:
         text = header.decode("ascii")
-        if re.search(r"\\u(?!00)", text.replace("\\\\", "  ")):  # ours has none; one makes all characters wider
+        if re.search(
+            r"\\u(?!00)", text.replace("\\\\", "  ")
+        ):  # ours has none; one would make Python store every character in more bytes
             raise CheckpointError("it is not a charlm checkpoint")
         begin = text.index(_DESCRIPTION) + len(_DESCRIPTION) - 1
-        description, end = json.JSONDecoder().raw_decode(text, begin)  # a text in quotes, so nothing that could swell
+        metadata, end = json.JSONDecoder().raw_decode(text, begin)  # a string, so its memory is bounded by its length
         if len(text) - (end - begin) > _LARGEST_TABLE:
             raise CheckpointError("its table of tensors is too large")
         table = json.loads(f'{text[:begin]}""{text[end:]}', object_pairs_hook=_once, parse_int=_natural)
-        metadata, digits = table.pop("__metadata__"), text.index(_HASH) + len(_HASH)
-        whole = metadata == {"charlm": "", "sha256": text[digits : digits + 64]} and text.count(_HASH) == 1
+        texts, digits = table.pop("__metadata__"), text.index(_HASH) + len(_HASH)
+        whole = texts == {"charlm": "", "sha256": text[digits : digits + 64]} and text.count(_HASH) == 1
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError("it is not a charlm checkpoint") from error
     if not whole:
         raise CheckpointError("it is not a charlm checkpoint")
-    return table, description, digits
+    return table, metadata, digits
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("duplicate name")
     return table
 
 
@@ -262,11 +264,11 @@ def _places(table: Table) -> dict[str, _Place]:
             ):
                 places[name] = _Place(begin, end, dtype, tuple(shape))
         if name not in places or math.prod(shape) * width != end - begin:
-            raise CheckpointError(f"tensor {name} has a kind, a shape or a place that cannot be")
+            raise CheckpointError(f"tensor {name} has an invalid type, shape or offset")
     reached = 0
     for place in sorted(places.values()):
         if place.begin != reached:
-            raise CheckpointError("its tensors overlap, or leave holes")
+            raise CheckpointError("its tensors overlap, or leave gaps")
         reached = place.end
     return places
 
@@ -276,8 +278,8 @@ def _view(name: str, place: _Place, body: bytes) -> Array:
     dtype = np.uint8 if place.dtype == "U8" else "<f4"
     try:
         array: Array = np.ndarray(place.shape, dtype, buffer=body, offset=place.begin)
-    except ValueError as error:  # no numbers, in a shape beyond all measure
-        raise CheckpointError(f"tensor {name} has a shape that cannot be") from error
+    except ValueError as error:  # no elements, but dimensions beyond NumPy's limits
+        raise CheckpointError(f"tensor {name} has an invalid shape") from error
     flat = array.reshape(-1)
     if not all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, len(flat), _CHUNK)):
         raise CheckpointError(f"tensor {name} holds values that are not finite")
@@ -285,7 +287,7 @@ def _view(name: str, place: _Place, body: bytes) -> Array:
 
 
 def _built(table: Table, arrays: dict[str, Array]) -> Checkpoint:
-    """The checkpoint of a description and the tensors beside it, which must be those that it asks for."""
+    """Build the checkpoint from its metadata and tensors, which must be the ones that the metadata implies."""
     parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
     config = Config.checked({name: value for part in parts for name, value in part.items()})
     val_share(config.data.val)
@@ -309,7 +311,7 @@ def _built(table: Table, arrays: dict[str, Array]) -> Checkpoint:
     for name in sorted(expected.keys() | arrays.keys()):
         shape = arrays[name].shape if name in arrays else None
         if shape != expected.get(name):
-            raise CheckpointError(f"tensor {name} has shape {shape}, its configuration asks for {expected.get(name)}")
+            raise CheckpointError(f"tensor {name} has shape {shape}, its configuration implies {expected.get(name)}")
     return checkpoint
 
 
@@ -338,5 +340,5 @@ def _shapes(checkpoint: Checkpoint) -> Shapes:
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no NaN or infinity: null stands for a figure that does not exist."""
+    """The value, or None (null in JSON) where it is NaN or infinite."""
     return value if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, and know that it is on the disk.
+"""Durable writes: a file is replaced as a whole or not at all, and is on the disk afterwards.
 
 temporary file in the same folder -> flush to the disk -> read back and compare -> rename -> flush the folder.
 
@@ -23,7 +23,7 @@ _CHUNK: Final = 2**20
 
 
 def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
-    """Replace `path` by `data`; with `keep`, what `path` held before is found there, and one of both is always whole.
+    """Replace `path` by `data`; with `keep`, its previous content is kept there, and one of the two is always whole.
 
     Returns whether its name is on the disk too: False on a file system that cannot flush a folder, as some in networks
     cannot. Raises StorageError when any step fails; `path` is then as it was and the temporary files are gone. Only
@@ -58,7 +58,9 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    with suppress(FileExistsError):  # another process was faster, or a file is in the way, which its user will see
+    with suppress(
+        FileExistsError
+    ):  # another process was faster; or a file is in the way, and using the folder will fail
         os.mkdir(folder)
     _flush_folder(folder.parent)
 
@@ -71,7 +73,7 @@ def append(path: Path, data: bytes) -> int:
 
 
 def flush(path: Path) -> None:
-    """Have on the disk what was appended to this file, which is made if it is missing; raises OSError."""
+    """Flush a file to the disk; create it if it is missing. Raises OSError."""
     with _opened(path, os.O_WRONLY | os.O_CREAT) as descriptor:
         os.fsync(descriptor)
 
@@ -98,7 +100,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _compare(path: Path, data: bytes) -> None:
-    """Raises OSError unless the file holds just this."""
+    """Raise OSError unless the file holds exactly this."""
     rest = memoryview(data)
     with _opened(path, os.O_RDONLY) as descriptor:
         while chunk := os.read(descriptor, _CHUNK):
@@ -110,10 +112,10 @@ def _compare(path: Path, data: bytes) -> None:
 
 
 def _link(path: Path, keep: Path) -> None:
-    """A second name for the present file, put in place at once; where links are not to be had, a copy."""
+    """A second name for the present file, put in place at once; a copy where links are not supported."""
     second = keep.with_name(f".{keep.name}.{os.getpid()}.tmp")
     with suppress(FileNotFoundError):
-        os.unlink(second)  # it could be a name of the very file that is to be copied
+        os.unlink(second)  # it could be a link to the file that is to be copied
     with _removed_on_failure(second):
         try:
             os.link(path, second)
@@ -121,7 +123,7 @@ def _link(path: Path, keep: Path) -> None:
             _write(second, path.read_bytes())
         os.replace(second, keep)
     with suppress(FileNotFoundError):
-        os.unlink(second)  # to rename one of two names of a file to the other does nothing
+        os.unlink(second)  # renaming a link onto another link to the same file does nothing
 
 
 @contextmanager

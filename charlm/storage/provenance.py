@@ -1,4 +1,4 @@
-"""The text of a checkpoint, and how it is found again: by its recorded path, known by its fingerprint."""
+"""Find a checkpoint's text again: by its recorded path, verified by its fingerprint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from charlm.storage.runs import Run
 from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes, split_point
 from charlm.text.overlap import TrainingIndex
 
-_HINT = "bring the text back, or say where it is now"
+_HINT = "restore the text, or say where it is now"
 
 
 def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
@@ -46,7 +46,7 @@ def find_corpus(
     """
     own, held = recorded.training_sources, recorded.validation_source
     if held is None and val_share(val) is None:
-        raise DataError("the run's held-out file is missing from its record", kept="nothing was changed", hint=_HINT)
+        raise DataError("the run's validation file is missing from its record", kept="nothing was changed", hint=_HINT)
     given = list(paths)
     try:
         digests = {path: sha256(read_bytes(path)).hexdigest() for path in given if isfile(path)}
@@ -54,7 +54,7 @@ def find_corpus(
             held_out = next((path for path, digest in digests.items() if digest == held.sha256), None)
             given = [path for path in given if path != held_out]
         wanted = {source.sha256 for source in own}
-        if wanted <= set(digests.values()):  # the others are of other runs, which a command may be about as well
+        if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
         corpus = load_corpus(
             given or [_found(source.path, beside) for source in own],

@@ -1,4 +1,4 @@
-"""A run's folder: which files it has, who may write in it, and how a name leads to a checkpoint.
+"""A run's folder: its files, its lock, and how a name leads to a checkpoint.
 
 checkpoints/<name>/
     last.safetensors      the whole training state; `previous` is the one before: at every instant one is whole
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def saved(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return self.last.exists() or self.previous.exists()
 
     @property
@@ -70,7 +70,7 @@ class Run:
         return any(path.exists() for path in (self.last, self.previous, self.best))
 
     def save_last(self, checkpoint: Checkpoint, *, keep: bool = True) -> bool:
-        """Save the whole training state, after the rows that it counts on; returns what `write_durably` does.
+        """Save the whole training state, after flushing the metrics that it counts on; returns as `write_durably`.
 
         The one before becomes `previous`, unless `previous` is to be kept.
         """
@@ -82,10 +82,10 @@ class Run:
         save_checkpoint(self.best, checkpoint)
 
     def load_best(self, config: Config) -> Checkpoint | None:
-        """The best model so far, which must be of this configuration: another run's has no business here."""
+        """The best model so far; raises CheckpointError where it is of another run's configuration."""
         best = load_checkpoint(self.best) if self.best.exists() else None
         if best is not None and best.config != config:
-            raise CheckpointError(f"{self.best} is of another run", hint="put it elsewhere, then go on with --resume")
+            raise CheckpointError(f"{self.best} belongs to another run", hint="move it elsewhere, then use --resume")
         return best
 
     def clear(self) -> None:
@@ -108,10 +108,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run alone; a second trainer is refused. The kernel lets go of it however the process ends."""
+        """Hold the run's lock; a second trainer is refused. The kernel releases it however the process ends."""
         try:
             make_folder(self.folder)
-            if not os.access(self.folder, os.W_OK):  # an old lock could be opened all the same
+            if not os.access(self.folder, os.W_OK):  # an existing lock file could be opened all the same
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -123,7 +123,7 @@ class Run:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_file(descriptor, self.folder / ".lock"):
-                raise BlockingIOError  # who held it has just ended and taken its folder back: another may hold the next
+                raise BlockingIOError  # its holder has just removed the folder: another process may hold the new lock
         except BlockingIOError as error:
             raise ConfigError(
                 f"{self.folder} is being trained by another process",
@@ -143,7 +143,7 @@ class Run:
             return append(self.metrics, json.dumps(asdict(row), allow_nan=False).encode() + b"\n")
 
     def cut_metrics(self, length: int) -> None:
-        """Back to the rows that the checkpoint knows of: none twice, none missing."""
+        """Truncate to the rows that the checkpoint knows of, so that none is there twice and none missing."""
         if self.metrics.exists():
             kept = self.metrics.read_bytes()[:length]
             os.truncate(self.metrics, kept.rfind(b"\n") + 1)
@@ -189,22 +189,22 @@ def _is_file(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """What the system refuses is a StorageError."""
+    """Turn an OSError into a StorageError."""
     try:
         yield
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror}",
             kept="what was saved before is unchanged",
-            hint="mend that, then go on with --resume",
+            hint="fix that, then use --resume",
         ) from error
 
 
 def load_state(path: Path) -> Checkpoint:
-    """A checkpoint that training can go on from; a model alone is a CheckpointError."""
+    """A checkpoint that training can be resumed from; raises CheckpointError for a model alone."""
     checkpoint = load_checkpoint(path)
     if not checkpoint.resumable:
-        raise CheckpointError(f"{path} holds a model alone, from which no training can go on")
+        raise CheckpointError(f"{path} holds a model alone, from which training cannot be resumed")
     return checkpoint
 
 
@@ -220,14 +220,14 @@ def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
 
 
 def find_checkpoint(what: str | None, folder: str = DEFAULT_FOLDER) -> Path:
-    """The file that a user's CHECKPOINT means: a file, a run's folder or name, or (None) the newest run's.
+    """Resolve a CHECKPOINT: a file, a run's folder or name, or (None) the newest run's.
 
     In a run `best` is preferred over `last`. Raises CheckpointError when there is none.
     """
     if what is None:
         return _of_run(newest_run(Path(folder)))
     path, named = Path(what), Path(folder) / what
-    if os.path.isfile(path):  # unlike Path's own, false also for what cannot be a path
+    if os.path.isfile(path):  # unlike Path.is_file, False for what cannot be a path
         return path
     if os.path.isdir(path) and (Run(path).exists or not os.path.isdir(named)):
         return _of_run(Run(path))
@@ -258,7 +258,7 @@ def newest_run(folder: Path) -> Run:
 
 
 def remove_empty(run: Run) -> None:
-    """Take back the folder of a run that failed before it wrote anything; whatever else lies there stays."""
+    """Remove the folder of a run that failed before it wrote anything, unless other files are in it."""
     if not run.exists:
         for path in (run.metrics, run.corpus, run.folder / ".lock"):
             path.unlink(missing_ok=True)

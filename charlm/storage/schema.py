@@ -1,7 +1,7 @@
-"""The description in a checkpoint: all that is no tensor, as one JSON text; docs/checkpoint.md lists its fields.
+"""The metadata of a checkpoint: everything but the tensors, as one JSON text; docs/checkpoint.md lists its fields.
 
-Whoever wants to can make a file with the right hash, so a text that is read here is trusted in nothing: not in its size
-once parsed, and not in holding what the rest of charlm takes for granted. `_REQUIRED` says what that is.
+Anyone can make a file with a correct hash, so nothing in this text is trusted: its size once parsed is bounded, and
+every field is validated before use. `_REQUIRED` is the schema.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEEPEST: Final = 32
 
 
 def to_json(value: Mapping[str, object]) -> str:
-    """Canonical JSON: sorted names, no spaces, ASCII; a number that is not finite is a bug of ours."""
+    """Canonical JSON: sorted names, no spaces, ASCII; raises ValueError for a number that is not finite."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -38,25 +38,25 @@ def too_large(text: str) -> bool:
 
 
 def from_json(text: str) -> Table:
-    """The description as a table in which everything that is read anywhere is there and of the right kind.
+    """The metadata as a table in which every required field is present and of the right type.
 
     Raises CheckpointError for every other text.
     """
     if too_large(text):
-        raise CheckpointError("its description is too large")
+        raise CheckpointError("its metadata is too large")
     try:
         table: Any = json.loads(text, parse_float=_finite, parse_constant=_finite) if text.isascii() else None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError("its description cannot be read") from error
+        raise CheckpointError("its metadata cannot be read") from error
     if not isinstance(table, dict) or _deeper(table, _DEEPEST):
-        raise CheckpointError("its description cannot be read")
+        raise CheckpointError("its metadata cannot be read")
     if (found := table.get("format")) != FORMAT or not _count(found):
         raise CheckpointError(f"it has format {reprlib.repr(found)}; this charlm reads format {FORMAT}")
     training = table.get("training")
     whole = isinstance(training, dict) and "plan" in training
     fault = _fault(table, {**_REQUIRED, "training": _TRAINING if whole else _MODEL_ALONE})
     if fault is not None:
-        raise CheckpointError(f"its description is not complete: {fault[1:]} is missing or of another kind")
+        raise CheckpointError(f"its metadata is invalid: {fault[1:]} is missing or of the wrong type")
     return table
 
 
@@ -67,13 +67,13 @@ def _finite(digits: str) -> float:
 
 
 def _deeper(value: object, levels: int) -> bool:
-    """Whether tables and lists stand in each other more than so many levels deep."""
+    """Whether tables and lists are nested more than so many levels deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(not levels or _deeper(part, levels - 1) for part in inner if isinstance(part, (dict, list)))
 
 
 def _fault(value: Any, shape: Any) -> str | None:
-    """Where a value departs from a shape of `_REQUIRED`, as .name.name[0], or None.
+    """Where a value violates a schema such as `_REQUIRED`, as .name.name[0], or None.
 
     >>> _fault({"seconds": 1, "inexact": ["cpu", 3]}, _REQUIRED["bookkeeping"])
     '.metrics_length'
@@ -157,7 +157,7 @@ def _pairs(value: object, first: Kind, second: Kind) -> bool:
 
 
 def _rollbacks(value: object) -> bool:
-    """The step that diverged, the one gone back to."""
+    """The step that diverged, and the one rolled back to."""
     return _pairs(value, _count, _count)
 
 
@@ -178,8 +178,8 @@ def _plan(value: Any) -> bool:
     return rising and bool(value[-2][0] <= value[-1][0])
 
 
-# What a description holds at least. {..} is a table with these names, of which those with ? may be missing; [x] a list
-# of x; (x, y) is x or y; a function says yes or no. Other names are kept, and nothing here looks at them.
+# The schema of the metadata. {..} is a table with these names, of which those with ? may be missing; [x] a list
+# of x; (x, y) is x or y; a function says yes or no. Other names are ignored.
 _LOSS: Final = (_none, _number)
 _RESULT: Final = {
     **dict.fromkeys(("steps", "characters_seen"), _count),
