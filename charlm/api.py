@@ -17,9 +17,9 @@ True
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -43,15 +43,14 @@ from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import Piece, collect, generate
 from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, documented
-from charlm.options import Value
 from charlm.report.watch import watched
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
 from charlm.storage.records import loss_in_words
-from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
-from charlm.text.corpus import STDIN
+from charlm.storage.runs import find_checkpoint
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
+from charlm.training.request import TrainingRequest as TrainingRequest  # noqa: PLC0414 - part of the API
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,37 +68,6 @@ Stop = Callable[[], str | None]
 
 def _never() -> None:
     """For `stop`: train to the end."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingRequest:
-    """A training run as a user asked for it, with options that are already checked.
-
-    `options` are those that were given, as `charlm.config.check_train` returns them.
-    """
-
-    corpus: tuple[str, ...] = ()
-    options: Mapping[str, Value] = field(default_factory=dict)
-    name: str | None = None
-    checkpoints: str = DEFAULT_FOLDER
-    preset: str | None = None
-    init_from: str | None = None
-    resume: bool = False
-    force: bool = False
-    allow_data_change: bool = False
-
-    def __post_init__(self) -> None:
-        if self.resume and self.force:
-            raise ConfigError("--resume and --force exclude each other", kept="nothing was changed")
-
-    @property
-    def run(self) -> Run:
-        """The run that is meant: by name, by the first corpus's stem, or for a bare `resume` the newest."""
-        if self.name is None and not self.corpus and self.resume:
-            return newest_run(Path(self.checkpoints))
-        first = self.corpus[0] if self.corpus else STDIN
-        stem = "stdin" if first == STDIN else Path(first).resolve().stem
-        return open_run(self.name if self.name is not None else stem, self.checkpoints)
 
 
 @documented(TrainOptions, TRAIN_OPTIONS, Config().flat())
@@ -173,24 +141,15 @@ def train(
 def run(request: TrainingRequest, *, on_event: Emit, stop: Stop = _never) -> Trained:
     """`train`, for a request whose options have been checked; shows nothing."""
     from charlm.runtime.settings import computing
-    from charlm.training.defaults import preset
-    from charlm.training.session import Request, resume_run, start_run
+    from charlm.training.session import resume_run, start_run
 
     run = request.run
-    checked = Request(
-        request.corpus,
-        request.options,
-        preset(request.preset),
-        request.init_from,
-        request.force,
-        request.allow_data_change,
-    )
     with computing():
         if request.resume and run.saved:
-            return resume_run(run, checked, on_event, stop)
+            return resume_run(run, request, on_event, stop)
         if not request.corpus:
             raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
-        return start_run(run, checked, on_event, stop)
+        return start_run(run, request, on_event, stop)
 
 
 @documented(EvalOptions, EVAL_OPTIONS, asdict(EvalConfig()))

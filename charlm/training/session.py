@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -38,28 +38,17 @@ from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
-from charlm.training.defaults import Facts, Preset, choose, choose_vocabulary
+from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.gradient import Gradient
+from charlm.training.request import TrainingRequest
 from charlm.training.trainer import Stop, Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
 
 _MAY_CHANGE: Final = ("device", "threads")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a user asks for: `given` are checked options."""
-
-    corpus: tuple[str, ...]
-    given: Mapping[str, Value]
-    preset: Preset
-    init_from: str | None = None
-    force: bool = False
-    allow_data_change: bool = False
-
-
-def start_run(run: Run, request: Request, emit: Emit, stop: Stop) -> Trained:
+def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Trained:
     """Train a run that does not exist yet, or is to be replaced; its lock is held meanwhile."""
     _refuse_existing(run, request.force)
     given, donor = _options(run, request, emit)
@@ -81,13 +70,13 @@ def start_run(run: Run, request: Request, emit: Emit, stop: Stop) -> Trained:
             run.clear()
             corpus = keep_stdin(corpus, run)
             task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus))
-            _announce(run, task, corpus, network, runtime, emit, reasons, request.preset)
+            _announce(run, task, corpus, network, runtime, emit, reasons, request.departures)
             return _trained(run, Trainer(task, network, runtime, run, emit=emit, stop=stop))
         finally:
             remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
 
 
-def resume_run(run: Run, request: Request, emit: Emit, stop: Stop) -> Trained:
+def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Trained:
     """Go on where the run stopped; its lock is held meanwhile. A finished run is handed back as it ended."""
     with run.locked():
         checkpoint, path = _restored(run, emit)
@@ -136,9 +125,9 @@ def _model_of(run: Run) -> Path:
     return run.best if run.best.exists() else run.last
 
 
-def _options(run: Run, request: Request, emit: Emit) -> tuple[dict[str, Value], Checkpoint | None]:
+def _options(run: Run, request: TrainingRequest, emit: Emit) -> tuple[dict[str, Value], Checkpoint | None]:
     """What was given, by a preset too, and with --init-from the donor, whose architecture is given as well."""
-    given: dict[str, Value] = {**request.preset.options, **request.given}
+    given = request.given
     if not request.init_from:
         return given, None
     path = find_checkpoint(request.init_from, str(run.folder.parent))
@@ -179,7 +168,7 @@ def _restored(run: Run, emit: Emit) -> tuple[Checkpoint, Path]:
 
 
 def _resumed_trainer(
-    run: Run, request: Request, checkpoint: Checkpoint, emit: Emit, stop: Stop
+    run: Run, request: TrainingRequest, checkpoint: Checkpoint, emit: Emit, stop: Stop
 ) -> tuple[Trainer, list[str]]:
     """A trainer where the checkpoint left it, and what is not as it was then and costs exactness."""
     config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
@@ -190,7 +179,7 @@ def _resumed_trainer(
     network = Network(config.model, tokenizer.size).to_device(runtime.device)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
     task = Task(config, tokenizer, train, corpus.val, checkpoint.corpus if same else CorpusRecord.of(corpus))
-    _announce(run, task, corpus, network, runtime, emit, {}, request.preset)
+    _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
     trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
     trainer.restore(checkpoint, same_text=same)
     differences = list(_differences(checkpoint, runtime, same_text=same))
@@ -212,7 +201,7 @@ def _known_tokens(tokenizer: Tokenizer, text: str) -> Tokens:
     return tokens
 
 
-def _corpus_of(checkpoint: Checkpoint, request: Request, run: Run) -> Corpus:
+def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Corpus:
     """The run's own text, from where the request says that it is now or from where it was."""
     return find_corpus(
         checkpoint.corpus,
@@ -224,7 +213,7 @@ def _corpus_of(checkpoint: Checkpoint, request: Request, run: Run) -> Corpus:
     )
 
 
-def _same_runtime(checkpoint: Checkpoint, request: Request) -> Runtime:
+def _same_runtime(checkpoint: Checkpoint, request: TrainingRequest) -> Runtime:
     """Where the run computed before, unless told otherwise."""
     before = checkpoint.environment
     device = choose_device(str(request.given.get("device", before.device)))
@@ -254,7 +243,7 @@ def _announce(
     runtime: Runtime,
     emit: Emit,
     reasons: Mapping[str, str],
-    preset: Preset,
+    departures: tuple[str, ...],
 ) -> None:
     for remark in corpus.remarks:
         emit(Remark(text=remark))
@@ -276,7 +265,7 @@ def _announce(
             train_characters=len(corpus.train),
             val_characters=len(corpus.val),
             runtime=where,
-            departures=preset.departures,
+            departures=departures,
         )
     )
 
@@ -305,10 +294,10 @@ def _refuse_too_large(config: Config, vocabulary: int) -> None:
         )
 
 
-def _agree(config: Config, request: Request) -> None:
+def _agree(config: Config, request: TrainingRequest) -> None:
     """Options given again on resume must be those of the run; where it computes may change."""
     flat = config.flat()
-    for name, value in {**request.preset.options, **request.given}.items():
+    for name, value in request.given.items():
         if name == "val" and val_share(str(value)) is None is val_share(str(flat[name])):
             continue  # a held-out file, which may have moved: its fingerprint is what counts
         if name not in _MAY_CHANGE and flat[name] != value:
