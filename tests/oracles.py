@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from torch import Tensor
 
 import charlm
 from charlm.config import ModelConfig
+from charlm.evaluation.baselines import MODELS, code_lengths, highest_order, ngram_nats
+from charlm.evaluation.score import Score
 from charlm.generation.decoder import Decoder, NumpyDecoder
 from charlm.generation.sampling import Floats
 from charlm.models.network import Network, named_weights
+from charlm.models.ngram import Counts, NGram
+from charlm.text.tokenizer import Tokenizer, tokenize
 
 Weights = Mapping[str, Tensor]
 Parts = tuple[Tensor, ...]  # the state of one layer: h [B, H], and for LSTM c [B, H]
@@ -172,3 +177,32 @@ def _one_hot_rnn(inputs: Floats, head: Floats, bias: Floats) -> Decoder:
     layer = {"weight_ih": inputs, "weight_hh": 0 * inputs, "bias_ih": 0 * bias, "bias_hh": 0 * bias}
     weights = {f"rnn.0.{name}": array for name, array in layer.items()}
     return NumpyDecoder(config, {**weights, "head.weight": head, "head.bias": bias})
+
+
+# baselines of `charlm eval`, without intervals
+
+
+class Baseline(NamedTuple):
+    """One row: its model, such as "kneser-ney 6" or "xz", its kind and its score."""
+
+    model: str
+    kind: str
+    score: Score
+
+
+def score_ngrams(
+    train: str, text: str, tokenizer: Tokenizer, models: Mapping[type[NGram], Sequence[int]] = MODELS
+) -> list[Baseline]:
+    """N-gram models on a text, after a training text."""
+    tokens = tokenize(tokenizer, text)
+    counts = Counts(tokenizer.encode(train).ids, tokenizer.size, highest_order(models))
+    return [
+        Baseline(name, "counts", Score.of(float(nats.sum()), tokens))
+        for name, nats in ngram_nats(counts, tokenizer, tokens.ids, models)
+    ]
+
+
+def baselines(train: str, text: str, tokenizer: Tokenizer) -> list[Baseline]:
+    """N-gram models and compressors on a text, after a training text."""
+    codes = code_lengths(train, text, tokenize(tokenizer, text))
+    return score_ngrams(train, text, tokenizer) + [Baseline(name, "code length", score) for name, score in codes]

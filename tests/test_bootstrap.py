@@ -39,7 +39,7 @@ def means_of(series: Floats) -> Floats:
     return means
 
 
-def test_resamples_are_means_of_whole_blocks_that_go_on_at_the_beginning() -> None:
+def test_resamples_are_means_of_whole_blocks_on_a_circle() -> None:
     """Written out block by block with the same draws; 90 characters make 20 blocks of 4 and a few more."""
     series = np.random.default_rng(0).normal(3, 2, 90)
     length = block_length(90)
@@ -63,7 +63,7 @@ def test_an_interval_covers_the_true_mean_about_as_often_as_it_says(size: int) -
     assert (0.78 if size == 500 else 0.85) <= covered <= 0.99
 
 
-def test_it_is_as_wide_as_theory_says() -> None:
+def test_the_interval_has_the_theoretical_width() -> None:
     """The variance of the mean of n values with x_t = phi x_(t-1) + noise is 1 / (n (1 - phi)^2)."""
     series = autoregressive(np.random.default_rng(1), 20_000, tracks=20, phi=0.5)
     widths = [width(resampled_means(one)) for one in series]
@@ -76,7 +76,7 @@ def test_resampled_means_scatter_around_the_mean() -> None:
     assert means.mean() == pytest.approx(series.mean(), abs=3 * means.std() / np.sqrt(RESAMPLES))
 
 
-def test_a_constant_series_has_a_point() -> None:
+def test_a_constant_series_has_an_interval_of_one_point() -> None:
     found = interval(resampled_means(np.full(1234, 2.7)))
     assert found == pytest.approx((2.7, 2.7), abs=1e-12)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import synthetic_text
+from oracles import baselines, synthetic_text
 from processes import charlm as run
 from processes import one_line
 from typer.testing import CliRunner
@@ -20,7 +20,6 @@ import charlm
 from charlm.cli.main import app
 from charlm.config import DataConfig
 from charlm.errors import ConfigError
-from charlm.evaluation.baselines import baselines
 from charlm.evaluation.bootstrap import interval, resampled_means
 from charlm.evaluation.comparison import Comparison, ComparisonOptions, Kind, Row, character_nats, compare, rank
 from charlm.evaluation.dynamic import dynamic_nats
@@ -144,7 +143,7 @@ def test_every_row_is_what_its_definition_gives(place: Path, name: str) -> None:
         assert row.interval[0] < row.bits_per_character < row.interval[1]
     assert rows["lstm"].score == model.score(text, exact=True)
 
-    below = baselines(train, text, tokenizer, tokens)
+    below = baselines(train, text, tokenizer)
     assert list(rows) == [*list(wanted)[:4], *(row.model for row in below)]
     for each in below:
         row = rows[each.model]
@@ -184,7 +183,7 @@ def test_models_of_one_training_text_share_their_baselines(place: Path) -> None:
 # comparisons
 
 
-def test_who_wrote_this(place: Path) -> None:
+def test_the_author_of_a_text_is_recognised(place: Path) -> None:
     """A matrix of models of two tokenizers and texts of two kinds; all of it again from the single figures."""
     models = loaded(place, "first", "bytes", "second")
     named = texts(place, "x.txt", "y.txt")

@@ -1,4 +1,4 @@
-"""Compressed texts come back to the byte, cost what the model charges, and nothing else is ever taken for one."""
+"""Compressed texts are reproduced exactly, with the size that the model's likelihood gives; other files are refused."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def there_and_back(checkpoint: Checkpoint, text: str, engine: str = "auto") -> C
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
-def test_odd_texts_come_back(checkpoints: dict[str, Checkpoint], kind: str, engine: str, text: str) -> None:
+def test_odd_texts_are_reproduced(checkpoints: dict[str, Checkpoint], kind: str, engine: str, text: str) -> None:
     assert there_and_back(checkpoints[kind], text, engine).engine == engine
 
 
 @given(text=st.text(max_size=60), kind=st.sampled_from(KINDS))
 @settings(max_examples=60)
-def test_any_text_comes_back(checkpoints: dict[str, Checkpoint], text: str, kind: str) -> None:
+def test_any_text_is_reproduced(checkpoints: dict[str, Checkpoint], text: str, kind: str) -> None:
     there_and_back(checkpoints[kind], text)
 
 

@@ -1,4 +1,4 @@
-"""A corpus is exactly what its files hold, split where the definition says; whatever is left out is named."""
+"""A corpus has exactly the text of its files, split as defined; everything that is skipped is named."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def test_fingerprints_are_equal_exactly_where_both_parts_are(one: tuple[str, str
     assert moved.fingerprint == first.fingerprint
 
 
-def test_the_fingerprint_moves_with_the_split_and_not_with_the_path(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_split_and_not_on_the_path(tmp_path: Path) -> None:
     here, there = written(tmp_path / "a.txt", LONG), written(tmp_path / "b" / "c.txt", LONG)
     assert load_corpus([here], "0.1").fingerprint == load_corpus([there], "0.1").fingerprint
     assert load_corpus([here], "0.1").fingerprint != load_corpus([here], "0.2").fingerprint

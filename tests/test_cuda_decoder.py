@@ -1,4 +1,4 @@
-"""The decoder of a GPU, on a processor: against NumPy's, its choice against `next_token`, its graph against none."""
+"""The decoder of a GPU, on a processor: against NumPy's, its sampling against `next_token`, its graph against none."""
 
 from __future__ import annotations
 

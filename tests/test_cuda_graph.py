@@ -1,4 +1,4 @@
-"""How work is recorded: torch's own parts are played here, and note in which order they are used."""
+"""How work is captured: stand-ins for torch's parts note in which order they are used."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return noted
 
 
-def test_work_runs_aside_before_it_is_recorded_and_then_only_as_a_whole(events: list[str]) -> None:
+def test_work_runs_on_a_side_stream_before_its_capture_and_then_as_a_graph(events: list[str]) -> None:
     def work() -> int:
         events.append("work")
         return len(events)

@@ -1,4 +1,4 @@
-"""The decoders against the torch network, and the compiled one against NumPy's: step by step, stream by stream."""
+"""The decoders against the torch network, and the compiled one against NumPy's: step by step, lane by lane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which arithmetic a run computes: what was asked for, or what a measurement found to be clearly faster."""
+"""The precision of a run: the requested one, or one that a measurement found to be clearly faster."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_loss_is_scaled_where_gradients_pass_through_fp16(
     assert Runtime(device, precision, 1, "").scales_loss == scales
 
 
-def test_an_old_gpu_is_asked_for_fp16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_gpu_tries_only_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     tried: list[str] = []
     assert choose_runtime(GPU, "auto", 1, takes({"fp32": 1.0, "fp16": 0.5}, tried)).precision == "fp16"
@@ -90,7 +90,7 @@ def test_an_old_gpu_is_asked_for_fp16_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_a_processor_is_asked_for_bf16_where_it_multiplies_that(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+def test_a_processor_tries_bf16_where_it_has_the_instructions(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     monkeypatch.setattr(module, "_has_bf16", lambda: has)
     tried: list[str] = []
     runtime = choose_runtime(CPU, "auto", 1, takes({"fp32": 1.0, "bf16": 0.5}, tried))
@@ -108,7 +108,7 @@ def test_a_precision_without_the_memory_for_a_step_is_left_out(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_is_asked_for_is_not_measured(precision: str) -> None:
+def test_a_requested_precision_is_not_measured(precision: str) -> None:
     runtime = choose_runtime(CPU, precision, 3, lambda _: pytest.fail("measured"))
     assert (runtime.precision, runtime.threads, runtime.reason) == (precision, 3, "requested")
 

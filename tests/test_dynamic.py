@@ -1,4 +1,4 @@
-"""Dynamic evaluation against its equations written out, and what makes it honest: nothing is learned too soon."""
+"""Dynamic evaluation against its equations written out, and causality: nothing is learned before it is scored."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_probabilities_sum_to_one_after_learning() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_comes_again_and_again_is_learned(cell: str) -> None:
+def test_repeated_text_is_learned(cell: str) -> None:
     network, ids = small(cell), ids_of("abcde" * 60)
     static = exact_nats(network, LETTERS, ids)
     quick = Adaptation(segment=10, lr=0.01, decay=0)

@@ -1,4 +1,4 @@
-"""Lanes: an epoch predicts every token once, the carried state is true history, a saved position is all it takes."""
+"""Lanes: an epoch predicts every token once, the carried state is true history, a saved position resumes reading."""
 
 from __future__ import annotations
 

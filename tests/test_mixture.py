@@ -87,7 +87,7 @@ def test_a_long_text_is_computed_as_exactly() -> None:
 
 
 @given(texts, st.integers(1, 4), st.integers(0, 3))
-def test_the_best_expert_is_missed_by_no_more_than_promised(
+def test_the_regret_to_the_best_expert_is_bounded(
     text: tuple[list[int], list[list[float]]], steps: int, context: int
 ) -> None:
     ids, models = text[0], [np.array(model) for model in text[1]]
@@ -144,7 +144,7 @@ def test_weights_depend_on_the_past_alone(
     np.testing.assert_allclose(nats[: len(ids)], mix(models, of(ids)), rtol=0, atol=1e-9)
 
 
-def test_what_every_model_pays_for_a_token_moves_no_weight() -> None:
+def test_a_factor_common_to_all_models_changes_no_weight() -> None:
     """As for an unseen character, or the share of the escape in every known one."""
     draw = np.random.default_rng(2)
     models, ids, price = draw.exponential(2, (2, 50)), of(draw.integers(0, 3, 50).tolist()), draw.exponential(1, 50)

@@ -317,7 +317,7 @@ def test_a_text_of_unknown_characters_has_the_loss_of_the_formula(
 @pytest.mark.parametrize(
     ("prime", "count"), [("☃", "1 character"), ("☃é\0😀\U0010ffff", "5 characters"), ("The ☃at", "1 character")]
 )
-def test_a_prime_of_unknown_characters_works_and_it_is_said(
+def test_a_prime_of_unknown_characters_works_with_a_note(
     inside: Path, prime: str, count: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (inside / "prime.txt").write_text(prime)

@@ -1,4 +1,4 @@
-"""Overlaps with the training text are those that a search by hand finds: all of them, and nothing else."""
+"""Overlaps with the training text are exactly those that a plain search finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No model reaches the library unless our own training could have written it, and all that it writes do."""
+"""The library parses only models that our own training could have written, and all of those."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def whole(**changed: bytes) -> bytes:
     return pieces + a_field(2, parts["trainer"]) + a_field(3, parts["normalizer"]) + parts.get("end", b"")
 
 
-def test_a_model_by_hand_is_one() -> None:
+def test_a_handmade_model_is_accepted() -> None:
     check_model(whole())
     tokenizer = restore_tokenizer(TokenizerState({"kind": "sentencepiece"}, whole()))
     assert tokenizer.size == 260
@@ -78,7 +78,7 @@ def test_a_model_by_hand_is_one() -> None:
 @pytest.mark.parametrize("size", [300, 2000, 65536])
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_all_that_training_writes_passes(kind: str, text: str, size: int) -> None:
+def test_models_written_by_training_are_accepted(kind: str, text: str, size: int) -> None:
     tokenizer = SentencePieceTokenizer.train(TEXTS[text], max(size, 257 + len(set(TEXTS[text]))), kind)
     check_model(tokenizer.state().model)
     assert tokenizer.decode(tokenizer.encode(TEXTS[text][:500])) == TEXTS[text][:500]
@@ -148,7 +148,7 @@ def test_whatever_training_could_not_have_written_is_refused(name: str) -> None:
         restore_tokenizer(TokenizerState({"kind": "sentencepiece"}, REFUSED[name]))
 
 
-def test_an_option_of_training_that_has_no_say_afterwards_passes() -> None:
+def test_unused_training_options_are_accepted() -> None:
     check_model(whole(trainer=TRAINER + a_field(1, b"corpus.txt") + a_field(36, 1)))
 
 

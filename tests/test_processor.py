@@ -1,4 +1,4 @@
-"""What is asked of the processor: counts, features, load, and the C library's memory."""
+"""Threads, features and load of the processor, and the C library's memory."""
 
 from __future__ import annotations
 

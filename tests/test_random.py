@@ -1,4 +1,4 @@
-"""Philox4x32-10 against its authors' known answers and an independent implementation; what charlm draws from it."""
+"""Philox4x32-10 against its authors' known answers and an independent implementation; and charlm's numbers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_philox_equals_an_implementation_with_16_bit_limbs(counter: Words, key: 
 
 
 @given(st.integers(0, 2**64 - 1), st.sampled_from(Purpose), st.integers(0, 2**64 - 1), WORD)
-def test_seed_position_stream_and_purpose_stand_where_the_documentation_says(
+def test_seed_position_stream_and_purpose_are_placed_as_documented(
     seed: int, purpose: Purpose, position: int, stream: int
 ) -> None:
     counter = (position % 2**32, position // 2**32, stream, int(purpose))
@@ -85,7 +85,7 @@ def test_purposes_have_the_numbers_that_a_reader_in_another_language_relies_on()
     }
 
 
-def test_every_place_has_words_of_its_own() -> None:
+def test_every_position_has_its_own_words() -> None:
     seeds, places, streams = (0, 1, 2**32, 2**62), (0, 1, 2**32, 2**40 + 1), (0, 1, 65535)
     drawn = [words(*place) for place in itertools.product(seeds, Purpose, places, streams)]
     assert len({word for four in drawn for word in four}) == 4 * len(drawn)

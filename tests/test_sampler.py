@@ -1,4 +1,4 @@
-"""Drawing tokens, against probabilities worked out by hand, and the texts that come of it."""
+"""Sampling tokens, against probabilities computed by hand, and the generated texts."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_no_number_selects_a_token_of_zero_probability(values: list[float], u: f
 
 @given(WEIGHTS, st.integers(1, 9))
 @example([3, 3, 3, 3], 2)
-def test_top_k_keeps_exactly_the_k_likeliest(weights: list[int], k: int) -> None:
+def test_top_k_keeps_exactly_the_k_most_probable(weights: list[int], k: int) -> None:
     likeliest = sorted(range(len(weights)), key=lambda token: (-weights[token], token))[:k]
     assert kept(distribution(logits_of(weights), top_k=k)) == set(likeliest)
 
@@ -216,7 +216,7 @@ def test_top_p_that_is_reached_exactly_takes_no_further_token() -> None:
 
 
 @given(WEIGHTS, st.sampled_from([0.01, 0.11, 0.35, 0.77, 1.0]))
-def test_min_p_keeps_what_has_that_share_of_the_likeliest(weights: list[int], min_p: float) -> None:
+def test_min_p_keeps_tokens_with_that_share_of_the_highest_probability(weights: list[int], min_p: float) -> None:
     bound = min_p * max(weights)
     assume(min_p == 1 or all(abs(weight - bound) > 1e-4 for weight in weights))  # else rounding decides
     expected = {token for token, weight in enumerate(weights) if weight >= bound}

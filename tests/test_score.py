@@ -1,4 +1,4 @@
-"""Scores against what the definitions give: uniform models, sums step by step, every token once, every one charged."""
+"""Scores against what the definitions give: uniform models, sums step by step, every token scored exactly once."""
 
 from __future__ import annotations
 
@@ -310,6 +310,6 @@ def test_figures_that_overflow_are_infinite_and_without_words_not_a_number() -> 
     assert Score(700.0, 1000, 1000, 1, 1000, 0).word_perplexity == pytest.approx(math.exp(700))
 
 
-def test_a_text_that_was_learned_from_is_known_as_such(small_model: charlm.LanguageModel) -> None:
+def test_a_training_text_is_recognised(small_model: charlm.LanguageModel) -> None:
     assert small_model.was_trained_on(synthetic_text(60_000, seed=7))
     assert not small_model.was_trained_on(synthetic_text(60_000, seed=7) + "!")

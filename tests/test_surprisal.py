@@ -1,4 +1,4 @@
-"""Surprisal against the exact score, a softmax by hand and totals counted anew; the command that shows it."""
+"""Surprisal against the exact score, a softmax by hand and independent totals; the command that shows it."""
 
 from __future__ import annotations
 

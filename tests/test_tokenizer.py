@@ -1,4 +1,4 @@
-"""Every text comes back exactly, in every kind of tokenizer; the escape is the one that the definition gives."""
+"""Every text is decoded exactly, by every tokenizer; the escape is that of the definition."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def joined(tokenizer: Tokenizer, ids: list[int]) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 @PROFILE
 @given(text=TEXTS)
-def test_decoding_gives_back_every_text(kind: str, text: str) -> None:
+def test_decoding_reproduces_every_text(kind: str, text: str) -> None:
     assert trained(kind).decode(trained(kind).encode(text)) == text
 
 
 @pytest.mark.parametrize("text", [*AWKWARD, TEXT])
 @pytest.mark.parametrize("kind", KINDS)
-def test_decoding_gives_back_awkward_texts(kind: str, text: str) -> None:
+def test_decoding_reproduces_awkward_texts(kind: str, text: str) -> None:
     assert trained(kind).decode(trained(kind).encode(text)) == text
 
 
@@ -127,7 +127,7 @@ def test_what_covers_every_text_needs_no_escape(kind: str) -> None:
     assert (trained(kind).escape, trained(kind).known_nats, trained(kind).unseen_nats) == (0, 0, math.inf)
 
 
-def test_unseen_characters_travel_beside_the_ids_in_order() -> None:
+def test_unseen_characters_are_kept_beside_the_ids_in_order() -> None:
     encoded = CharTokenizer.train("hello").encode("zéhé")
     assert encoded.ids.tolist() == [5, 5, 1, 5]
     assert "".join(map(chr, encoded.escaped)) == "zéé"
@@ -135,7 +135,7 @@ def test_unseen_characters_travel_beside_the_ids_in_order() -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "abc\udfff", "\udc41\ud83d"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_lone_surrogates_are_no_text(kind: str, text: str) -> None:
+def test_lone_surrogates_are_refused(kind: str, text: str) -> None:
     with pytest.raises(DataError, match=f"surrogate at character {3 if text[0] == 'a' else 0}"):
         trained(kind).encode(text)
     with pytest.raises(DataError, match="surrogate"):
@@ -143,7 +143,7 @@ def test_lone_surrogates_are_no_text(kind: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_state_brings_a_tokenizer_back(kind: str) -> None:
+def test_a_tokenizer_is_restored_from_its_state(kind: str) -> None:
     state = trained(kind).state()
     again = restore_tokenizer(TokenizerState(json.loads(json.dumps(dict(state.table))), state.model))
     assert again.state() == state
@@ -244,7 +244,7 @@ def test_a_vocabulary_of_all_characters_needs_no_escape() -> None:
 
 @pytest.mark.parametrize("kind", KINDS[2:])
 @pytest.mark.parametrize("size", [2, 256, 260])
-def test_a_vocabulary_too_small_for_the_text_is_the_options_fault(kind: str, size: int) -> None:
+def test_a_vocabulary_too_small_for_the_text_is_a_configuration_error(kind: str, size: int) -> None:
     with pytest.raises(ConfigError, match=rf"--vocab-size {size} is too small: .* take 283"):
         SentencePieceTokenizer.train(TEXT, size, kind)
 

@@ -22,8 +22,7 @@ import importlib.util
 import lzma
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from charlm.evaluation.score import Score, add_escape
 from charlm.models.ngram import AddDelta, Backoff, Counts, Floats, KneserNey, NGram, WittenBell
@@ -45,33 +44,6 @@ def highest_order(models: Mapping[type[NGram], Sequence[int]]) -> int:
 HIGHEST_ORDER: Final = highest_order(MODELS)
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """One row: a model such as "kneser-ney 6" or "xz", its kind, and its score.
-
-    The kind "counts" is an n-gram model, whose nats are -ln P. The kind "code length" is a compressor, whose bits are
-    converted to nats so that its figures can be compared; its counts are those of the tokens.
-    """
-
-    model: str
-    kind: Literal["counts", "code length"]
-    score: Score
-
-
-def baselines(train: str, text: str, tokenizer: Tokenizer, tokens: Tokens) -> list[Baseline]:
-    """All baselines for a text, whose tokens are `tokens`, given a training text."""
-    return [*score_ngrams(tokenizer.encode(train).ids, tokenizer, tokens), *code_lengths(train, text, tokens)]
-
-
-def score_ngrams(
-    train: Ids, tokenizer: Tokenizer, tokens: Tokens, models: Mapping[type[NGram], Sequence[int]] = MODELS
-) -> Iterator[Baseline]:
-    """Scores of n-gram models of these methods and orders, counted on a training text of ids [N]."""
-    counts = Counts(train, tokenizer.size, highest_order(models))
-    for name, nats in ngram_nats(counts, tokenizer, tokens.ids, models):
-        yield Baseline(name, "counts", Score.of(float(nats.sum()), tokens))
-
-
 def ngram_nats(
     counts: Counts, tokenizer: Tokenizer, ids: Ids, models: Mapping[type[NGram], Sequence[int]] = MODELS
 ) -> Iterator[tuple[str, Floats]]:
@@ -82,12 +54,16 @@ def ngram_nats(
                 yield f"{method.method} {order}", add_escape(nats, ids, tokenizer)
 
 
-def code_lengths(train: str, text: str, tokens: Tokens) -> Iterator[Baseline]:
-    """C(train + text) - C(train) for each compressor at its highest level; xz needs up to 0.7 GB of memory."""
+def code_lengths(train: str, text: str, tokens: Tokens) -> Iterator[tuple[str, Score]]:
+    """Name and C(train + text) - C(train) of each compressor at its highest level; xz needs up to 0.7 GB of memory.
+
+    The bits of a code length are converted to nats so that its figures can be compared; its counts are those of the
+    tokens of the text.
+    """
     before, whole = train.encode(), (train + text).encode()
     for name, compress in _compressors().items():
         bits = 8 * (len(compress(whole)) - len(compress(before)))
-        yield Baseline(name, "code length", Score.of(bits * math.log(2), tokens))
+        yield name, Score.of(bits * math.log(2), tokens)
 
 
 def _compressors() -> Mapping[str, Callable[[bytes], bytes]]:

@@ -342,12 +342,12 @@ def _network_rows(reading: _Reading, train: _Training | None, options: Compariso
 
 
 def _baseline_rows(reading: _Reading, train: _Training) -> Iterator[Row]:
-    """The rows of `charlm.evaluation.baselines.baselines`, with intervals."""
+    """The rows of the n-gram models and of the compressors."""
     ids = reading.tokens.ids
     for name, nats in ngram_nats(train.counts(HIGHEST_ORDER), reading.model.tokenizer, ids):
         yield reading.row(name, "counts", nats)
-    for baseline in code_lengths(train.text, reading.text, reading.tokens):
-        yield reading.coded(baseline.model, baseline.score)
+    for name, score in code_lengths(train.text, reading.text, reading.tokens):
+        yield reading.coded(name, score)
 
 
 def _highest(options: ComparisonOptions) -> int:

@@ -21,16 +21,16 @@ class Captured(Generic[Results]):
     def __init__(self, work: Callable[[], Results], device: torch.device, noise: torch.Generator | None = None) -> None:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):  # also around the capture, which leaves its stream current if it fails
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # also around the capture, which leaves its stream current if it fails
                 for _ in range(_WARM):
                     work()
                 if noise:
                     self._graph.register_generator_state(noise)
-                with torch.cuda.graph(self._graph, stream=aside):
+                with torch.cuda.graph(self._graph, stream=side):
                     self.results = work()
-            torch.cuda.current_stream().wait_stream(aside)
+            torch.cuda.current_stream().wait_stream(side)
 
     def replay(self) -> Results:
         """Run the captured kernels again, overwriting the results."""

@@ -1,4 +1,4 @@
-"""Where reading stands in a training text: a value that a checkpoint can hold."""
+"""The position in a training text, a value that a checkpoint stores."""
 
 from __future__ import annotations
 
