@@ -40,5 +40,5 @@ def compared(name: str, unit: str, ours: Sequence[float], peer: Sequence[float],
 
 
 def bounded(name: str, unit: str, ours: Sequence[float], most: float) -> Row:
-    """A row for times of ours that should not exceed `most`."""
+    """A row for our times, which should not exceed `most`."""
     return Row(name, median(ours), None, None, f"<= {most}", median(ours) <= most, unit)
