@@ -66,6 +66,7 @@ def describe_ranking(network: Row, beside: Sequence[Row], called: str, *, known:
     if codes:
         lines.append(_compare_with_compressor(network, codes[0]))
     made = [row for row in beside if row.kind in ("network", "mixture")]
+    lines += [_describe_cold(row, "it" if lines else called) for row in beside if row.kind == "cold windows"]
     return [*lines, *(_describe_made(network, row, "it" if lines else called) for row in made)]
 
 
@@ -123,6 +124,12 @@ def _compare_with_compressor(network: Row, best: Row) -> str:
     factor = best.bits_per_character / network.bits_per_character if network.bits_per_character else float("inf")
     needs = f"The best compressor, {best.model}, which has read the training text too, needs {figure(abs(more))}"
     return f"{needs} {'more' if more >= 0 else 'fewer'}: its code for this text is {figure(factor, 2)} times as long."
+
+
+def _describe_cold(row: Row, called: str) -> str:
+    """The figure to set beside those of models of fixed context, which are published in nats."""
+    windows = row.model.partition(", ")[2]
+    return f"In {windows} characters {called} needs {figure(row.score.loss)} nats per character."
 
 
 def _describe_made(network: Row, row: Row, called: str) -> str:

@@ -96,7 +96,7 @@ def ranking_table(out: Console, rows: Sequence[Row], names: Names) -> None:
     lines = []
     for row in [*rank(rows), *(row for row in rows if not math.isfinite(row.bits_per_character))]:
         label = f"{row.model} (code length)" if row.kind == "code length" else row.model
-        if several and (taught or row.kind in ("network", "mixture")):
+        if several and (taught or row.kind in ("network", "cold windows", "mixture")):
             label = f"{names[row.checkpoint]}: {label}"
         perplexity = [] if several else [figure(row.score.perplexity, 3)]
         lines.append((label, figure(row.bits_per_character), span(row.interval), *perplexity, _against(row, network)))
