@@ -60,7 +60,7 @@ class ModelConfig:
     hidden: int = option(512, Option(int, "units per layer", 1, 16384, group=MODEL))
     embedding: int = option(64, Option(int, "embedding width; 0 for one-hot input", 0, 16384, group=MODEL))
     forget_bias: float = option(
-        1.0, Option(float, "initial bias of the forget gates, in total (lstm only)", -100, 100, group=MODEL)
+        1.0, Option(float, "initial forget-gate bias, b_ih + b_hh (lstm only)", -100, 100, group=MODEL)
     )
     dropout_input: float = option(0.0, Option(float, "dropout after the embedding", 0, 0.99, group=REGULARISATION))
     dropout_between: float = option(0.0, Option(float, "dropout between layers", 0, 0.99, group=REGULARISATION))
@@ -71,14 +71,16 @@ class ModelConfig:
 class DataConfig:
     """How a text becomes tokens, and which part of it is held out for validation."""
 
-    tokenizer: str = option("char", Option(str, "unit of text that is predicted", offers=TOKENIZERS, group=TEXT))
+    tokenizer: str = option("char", Option(str, "unit of text to predict", offers=TOKENIZERS, group=TEXT))
     vocab_size: int = option(0, Option(int, "vocabulary size (sentencepiece only)", 260, 65536, group=TEXT))
     sentencepiece: str = option(
         "unigram", Option(str, "SentencePiece algorithm", offers=("unigram", "bpe"), group=TEXT)
     )
     val: str = option(
         "0.1",
-        Option(str, "validation text: a share of each file (its end), 0 for none, or a file", loose=True, group=TEXT),
+        Option(
+            str, "validation text: a file, or the share of each file's end to hold out; 0: none", loose=True, group=TEXT
+        ),
     )
 
 
@@ -147,10 +149,11 @@ class SampleConfig:
     temperature: float = option(1.0, Option(float, "softmax temperature; 0 is greedy", 0, 1e9, group=SAMPLING))
     top_k: int = option(0, Option(int, "keep only the K most probable tokens; 0 disables", 0, 10**9, group=SAMPLING))
     top_p: float = option(
-        1.0, Option(float, "keep the smallest set with this total probability", 0, 1, above=True, group=SAMPLING)
+        1.0,
+        Option(float, "keep the smallest set of tokens with this total probability", 0, 1, above=True, group=SAMPLING),
     )
     min_p: float = option(
-        0.0, Option(float, "keep tokens with this share of the top probability", 0, 1, group=SAMPLING)
+        0.0, Option(float, "keep tokens with at least this share of the highest probability", 0, 1, group=SAMPLING)
     )
     count: int = option(1, Option(int, "number of samples, generated in parallel", 1, 65536, group=SAMPLING))
     seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=SAMPLING))
@@ -180,7 +183,7 @@ class EvalConfig:
         "network",
         Option(
             str,
-            "score with the training network or with sample's decoder",
+            "score with the training network or the decoder of charlm sample",
             offers=("network", "decoder"),
             group=MACHINE,
         ),

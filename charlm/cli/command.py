@@ -28,7 +28,7 @@ CheckpointArgument = Annotated[
 CorpusOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="where the run's own text is now, if it was moved; may be repeated", metavar="FILE", rich_help_panel=WHICH
+        help="current path of the run's corpus, if it was moved; may be repeated", metavar="FILE", rich_help_panel=WHICH
     ),
 ]
 FolderOption = Annotated[str, typer.Option(help="folder of all runs", metavar="DIR", rich_help_panel=WHICH)]

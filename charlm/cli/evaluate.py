@@ -51,7 +51,7 @@ def evaluate(
         bool,
         typer.Option(
             "--exact",
-            help="one pass over the whole text; the default cuts it into lanes, which is faster and within 0.0005 bits",
+            help="score in one pass; the default, in parallel lanes, is faster and within 0.0005 bits per character",
             rich_help_panel=SCORING,
         ),
     ] = False,
@@ -67,18 +67,20 @@ def evaluate(
         bool,
         typer.Option(
             "--dynamic",
-            help="also dynamic evaluation: the model keeps learning from the text it has read",
+            help="also score by dynamic evaluation: the model keeps learning as it reads",
             rich_help_panel=SCORING,
         ),
     ] = False,
     mix: Annotated[
         bool,
-        typer.Option("--mix", help="also mixed with a Kneser-Ney n-gram model of order 8", rich_help_panel=SCORING),
+        typer.Option(
+            "--mix", help="also score a mixture with a Kneser-Ney n-gram model of order 8", rich_help_panel=SCORING
+        ),
     ] = False,
     cold_windows: Annotated[
         int | None,
         typer.Option(
-            help="also the mean over windows of N characters, each read from zero state",
+            help="also the mean loss over windows of N characters, each read from a zero state",
             metavar="N",
             min=1,
             rich_help_panel=SCORING,

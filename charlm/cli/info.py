@@ -34,7 +34,7 @@ def info(
 ) -> None:
     """Show what a checkpoint holds.
 
-    That is its architecture, vocabulary, corpus, training history and best validation loss.
+    Prints its architecture, vocabulary, corpus, training history and best validation loss.
     """
     path, loaded = _opened(screen, checkpoint, checkpoints)
     if as_json:
@@ -53,7 +53,7 @@ def verify(
 ) -> None:
     """Check that a checkpoint is intact.
 
-    Checks its hash, the names and shapes of its tensors, and that every number is finite.
+    Verifies its hash, the names and shapes of its tensors, and that every number is finite.
     """
     path, loaded = _opened(screen, checkpoint, checkpoints)
     arrays = {**loaded.weights, **loaded.tensors}

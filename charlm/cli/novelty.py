@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def novelty(
     screen: Screen,
     text: Annotated[
-        str, typer.Option(help="text to look for, - for standard input", metavar="FILE", rich_help_panel=WHICH)
+        str, typer.Option(help="text to check, - for standard input", metavar="FILE", rich_help_panel=WHICH)
     ],
     checkpoint: CheckpointArgument = None,
     corpus: CorpusOption = None,

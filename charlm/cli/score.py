@@ -72,7 +72,7 @@ def score(
     html: Annotated[
         str | None,
         typer.Option(
-            help="write a self-contained page: each character's bits and its likeliest alternatives",
+            help="write a self-contained HTML page with each character's bits and likeliest alternatives",
             metavar="FILE",
             rich_help_panel=OUTPUT,
         ),

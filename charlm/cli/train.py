@@ -43,7 +43,7 @@ def train(
     name: Annotated[
         str | None,
         typer.Option(
-            help="name of the run (default: the first corpus's, without its suffix)",
+            help="name of the run (default: file name of the first corpus)",
             metavar="NAME",
             autocompletion=complete.runs,
             rich_help_panel=RUN,
@@ -85,7 +85,7 @@ def train(
     ] = False,
     allow_data_change: Annotated[
         bool,
-        typer.Option("--allow-data-change", help="resume even though the text has changed", rich_help_panel=RUN),
+        typer.Option("--allow-data-change", help="resume even if the text has changed", rich_help_panel=RUN),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
