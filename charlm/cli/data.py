@@ -11,6 +11,7 @@ from charlm.cli import complete, signals
 from charlm.cli.command import JsonOption, command
 from charlm.cli.help import OUTPUT, Group
 from charlm.cli.outputs import Screen
+from charlm.errors import StorageError
 
 
 def register(app: typer.Typer) -> None:
@@ -54,14 +55,25 @@ def get(
     """
     import hashlib
 
-    from charlm.errors import StorageError
-    from charlm.storage.durable import make_folder, write_durably
     from charlm.text.known import fetch, find_corpus
 
     corpus = find_corpus(name)
     path = Path(to) / f"{corpus.name}.txt"
     with signals.scratch():
         content = fetch(corpus)
+    _write(path, content)
+    screen.note(f"{corpus.about}; {corpus.licence}; from {corpus.source}")
+    if as_json:
+        digest = hashlib.sha256(content).hexdigest()
+        screen.json("data", name=corpus.name, path=str(path), bytes=len(content), sha256=digest)
+    else:
+        screen.print(str(path))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file and, if need be, its folder."""
+    from charlm.storage.durable import make_folder, write_durably
+
     with signals.held():
         try:
             make_folder(path.parent)
@@ -69,9 +81,3 @@ def get(
             kept = "nothing was written"
             raise StorageError(f"cannot make {path.parent}: {error.strerror}", kept=kept) from error
         write_durably(path, content)
-    screen.note(f"{corpus.about}; {corpus.licence}; from {corpus.source}")
-    if as_json:
-        digest = hashlib.sha256(content).hexdigest()
-        screen.json("data", name=corpus.name, path=str(path), bytes=len(content), sha256=digest)
-    else:
-        screen.print(str(path))

@@ -16,7 +16,7 @@ from charlm.errors import ConfigError
 from charlm.report.words import one_line
 
 if TYPE_CHECKING:
-    from charlm.api import Trained
+    from charlm.api import Trained, TrainingRequest
 
 _SETTINGS = Settings(
     TRAIN_OPTIONS,
@@ -103,13 +103,39 @@ def train(
     }
     switches = {"resume": resume, "force": force, "allow_data_change": allow_data_change}
     if config is not None:
-        table = read_toml(Path(config))
-        texts = {key: _typed(key, table.pop(key, None), str) for key in own}
-        own = {key: value if value is not None else texts[key] for key, value in own.items()}
-        switches = {key: on or bool(_typed(key, table.pop(key, None), bool)) for key, on in switches.items()}
-        options = merge(table, options)
+        own, switches, options = _with_file(Path(config), own, switches, options)
     checked = check_train(options)
 
+    from charlm import api
+
+    request = api.TrainingRequest(
+        corpus=tuple(corpus or ()),
+        options=checked,
+        name=own["name"],
+        checkpoints=own["checkpoints"] or DEFAULT_FOLDER,
+        preset=own["preset"],
+        init_from=own["init_from"],
+        **switches,
+    )
+    _report(screen, _run(screen, request), as_json)
+
+
+def _with_file(
+    path: Path, own: dict[str, str | None], switches: dict[str, bool], options: dict[str, object]
+) -> tuple[dict[str, str | None], dict[str, bool], dict[str, object]]:
+    """The same beside those of a --config file, where the command line leaves them out."""
+    table = read_toml(path)
+    texts = {key: _typed(key, table.pop(key, None), str) for key in own}
+    flags = {key: bool(_typed(key, table.pop(key, None), bool)) for key in switches}
+    return (
+        {key: value if value is not None else texts[key] for key, value in own.items()},
+        {key: on or flags[key] for key, on in switches.items()},
+        merge(table, options),
+    )
+
+
+def _run(screen: Screen, request: TrainingRequest) -> Trained:
+    """Train, with progress on the screen; a signal ends training at the next step, saved."""
     from charlm import api
     from charlm.report.progress import Progress
     from charlm.training.events import Event, Saved, Writing
@@ -124,18 +150,9 @@ def train(
             if isinstance(event, Saved):
                 stop.saved(*_going_on(event.step, event.path))
 
-        request = api.TrainingRequest(
-            corpus=tuple(corpus or ()),
-            options=checked,
-            name=own["name"],
-            checkpoints=own["checkpoints"] or DEFAULT_FOLDER,
-            preset=own["preset"],
-            init_from=own["init_from"],
-            **switches,
-        )
         trained = api.run(request, on_event=follow, stop=stop)
         stop.finish(*_going_on(trained.result.steps, trained.run.last))
-    _report(screen, trained, as_json)
+    return trained
 
 
 def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
