@@ -103,7 +103,7 @@ def compress(checkpoint: Checkpoint, text: str, *, engine: str = "auto") -> Comp
         predictor.choose(writer, token, next(escaped) if token == model.tokenizer.unseen else 0)
     raw = text.encode()
     header = _Header(ENGINES.index(model.name), model.model, model.build, sha256(raw).digest(), len(encoded.ids))
-    data = header.joined(writer.payload())
+    data = header.pack(writer.payload())
     return Compressed(data, len(text), len(raw), len(encoded.ids), nats, model.name)
 
 
@@ -113,7 +113,7 @@ def decompress(checkpoint: Checkpoint, data: bytes, *, engine: str = "auto") -> 
     Raises DataError if the file was not written by `compress`; CharlmError if it is damaged, if it was made with
     another model, engine or build, or if the SHA-256 of the text differs from the one in the file.
     """
-    header, payload = _Header.parsed(data)
+    header, payload = _Header.parse(data)
     here, wanted = checkpoint.state_sha256[: 2 * _MODEL], header.model.hex()
     if here != wanted:
         raise CharlmError(
@@ -365,13 +365,13 @@ class _Header(NamedTuple):
     text: bytes
     tokens: int
 
-    def joined(self, payload: bytes) -> bytes:
+    def pack(self, payload: bytes) -> bytes:
         before = _MAGIC + bytes([_VERSION << 4 | self.engine]) + self.model + self.build
         after = self.text + _encode_integer(self.tokens) + payload
         return before + zlib.crc32(before + after).to_bytes(_CRC, "little") + after
 
     @classmethod
-    def parsed(cls, data: bytes) -> tuple[_Header, bytes]:
+    def parse(cls, data: bytes) -> tuple[_Header, bytes]:
         """The header and the coded choices of a file; raises DataError or CharlmError if it is not valid."""
         if not data.startswith(_MAGIC):
             raise DataError("the file was not written by charlm compress", kept=_KEPT)
@@ -385,7 +385,7 @@ class _Header(NamedTuple):
         header, payload = cls(kind & 15, model, build, text, tokens), data[at + size :]
         if kind >> 4 != _VERSION:
             raise CharlmError("the file has another version of the format, or is damaged", kept=_KEPT)
-        if not size or header.engine >= len(ENGINES) or header.joined(payload) != data:
+        if not size or header.engine >= len(ENGINES) or header.pack(payload) != data:
             raise CharlmError(
                 "the file is damaged: it is cut short or was changed", kept=_KEPT, hint="get the whole file again"
             )

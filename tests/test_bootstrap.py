@@ -40,7 +40,7 @@ def means_of(series: Floats) -> Floats:
 
 
 def test_resamples_are_means_of_whole_blocks_on_a_circle() -> None:
-    """Written out block by block with the same draws; 90 characters make 20 blocks of 4 and a few more."""
+    """Written out block by block with the same random places; 90 characters make 20 blocks of 4 and a few more."""
     series = np.random.default_rng(0).normal(3, 2, 90)
     length = block_length(90)
     assert length == 4

@@ -233,25 +233,25 @@ def test_every_truncation_and_every_flipped_bit_is_refused(checkpoints: dict[str
 
 def test_a_forged_file_whose_checksum_holds_is_refused_too(checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["char"]
-    header, payload = compression._Header.parsed(compress(checkpoint, LEARNED[:60]).data)
+    header, payload = compression._Header.parse(compress(checkpoint, LEARNED[:60]).data)
     forged = [
-        header.joined(payload + b"\0"),
-        header.joined(payload + b"\1"),
-        header.joined(payload[:-1]),
-        header.joined(b""),
-        header.joined(bytes([payload[0] ^ 1]) + payload[1:]),
-        header._replace(text=bytes(32)).joined(payload),
-        header._replace(tokens=header.tokens - 1).joined(payload),
-        header._replace(tokens=header.tokens + 1).joined(payload),
-        header._replace(tokens=0).joined(payload),
+        header.pack(payload + b"\0"),
+        header.pack(payload + b"\1"),
+        header.pack(payload[:-1]),
+        header.pack(b""),
+        header.pack(bytes([payload[0] ^ 1]) + payload[1:]),
+        header._replace(text=bytes(32)).pack(payload),
+        header._replace(tokens=header.tokens - 1).pack(payload),
+        header._replace(tokens=header.tokens + 1).pack(payload),
+        header._replace(tokens=0).pack(payload),
     ]
     for data in forged:
         refused(checkpoint, data, "differs from the original")
-    refused(checkpoint, header._replace(tokens=2**42).joined(payload), "damaged")
-    refused(checkpoint, header._replace(engine=2).joined(payload), "damaged")
-    header, payload = compression._Header.parsed(compress(checkpoints["byte"], "éé").data)
+    refused(checkpoint, header._replace(tokens=2**42).pack(payload), "damaged")
+    refused(checkpoint, header._replace(engine=2).pack(payload), "damaged")
+    header, payload = compression._Header.parse(compress(checkpoints["byte"], "éé").data)
     refused(
-        checkpoints["byte"], header._replace(tokens=3).joined(payload), "differs from the original"
+        checkpoints["byte"], header._replace(tokens=3).pack(payload), "differs from the original"
     )  # nor is it UTF-8
 
 
@@ -260,9 +260,9 @@ def test_another_model_engine_or_build_is_named(checkpoints: dict[str, Checkpoin
     data = compress(checkpoint, LEARNED[:60], engine="numpy").data
     refused(checkpoint_of(checkpoint.open_tokenizer(), seed=6), data, checkpoint.state_sha256[:24])
     refused(checkpoint, data, "made with the numpy engine", engine="compiled")
-    header, payload = compression._Header.parsed(data)
-    refused(checkpoint, header._replace(build=b"abcd").joined(payload), "another build of the numpy engine, 61626364")
-    refused(checkpoint, header._replace(engine=0).joined(payload), "another build of the compiled engine")
+    header, payload = compression._Header.parse(data)
+    refused(checkpoint, header._replace(build=b"abcd").pack(payload), "another build of the numpy engine, 61626364")
+    refused(checkpoint, header._replace(engine=0).pack(payload), "another build of the compiled engine")
 
 
 def test_the_same_weights_with_another_vocabulary_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
@@ -359,9 +359,9 @@ def test_nothing_is_written_when_anything_is_wrong(
     monkeypatch.chdir(place)
     (place / "old").write_text("what was there")
     data = (place / "text.cz").read_bytes()
-    header, payload = compression._Header.parsed(data)
+    header, payload = compression._Header.parse(data)
     (place / "short.cz").write_bytes(data[:-1])
-    (place / "forged.cz").write_bytes(header._replace(text=bytes(32)).joined(payload))
+    (place / "forged.cz").write_bytes(header._replace(text=bytes(32)).pack(payload))
     (place / "latin1.txt").write_bytes(b"caf\xe9")
     wrong: list[tuple[int, str, list[str]]] = [
         (1, "another model", command(place, "decompress", "text.cz", "old", "two")),

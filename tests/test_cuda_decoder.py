@@ -51,7 +51,7 @@ def test_it_samples_what_the_other_engines_sample(
     network = steady_network(cell, 2, 7)
     decoder, other = torch_decoder(network), decoder_of(network, "numpy")
     if captured:
-        monkeypatch.setattr(TorchDecoder, "_whole", lambda _, uniforms: len(uniforms) == 16)
+        monkeypatch.setattr(TorchDecoder, "_fits_graph", lambda _, uniforms: len(uniforms) == 16)
     for lanes, seed in ((3, 1), (2, 2), (3, 3)):
         ids = random_ids(4, lanes)
         uniforms = np.random.default_rng(seed).random((40, lanes))

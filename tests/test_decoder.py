@@ -140,13 +140,13 @@ def test_saturated_gates_stay_finite(engine: str, precision: str, cell: str) -> 
     assert np.isfinite(logits).all()
 
 
-# drawing
+# sampling
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_sampling_is_next_token_and_a_step_in_turn(engine: str, settings: SamplingParameters) -> None:
-    """As many lanes as one block and one more; no draw here lies on the boundary between two tokens."""
+    """As many lanes as one block and one more; no number here lies on the boundary between two tokens."""
     decoder = decoder_of(steady_network("gru", 2, 7), engine)
     uniforms = np.random.default_rng(7).random((40, 5))
     logits, state = decoder.step([V] * 5, decoder.init_state(5))
@@ -160,7 +160,7 @@ def test_sampling_is_next_token_and_a_step_in_turn(engine: str, settings: Sampli
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_both_engines_sample_alike_from_any_distribution(settings: SamplingParameters) -> None:
-    """One draw from each of many random rows, ties among them, and numbers at both ends of the unit interval."""
+    """One sample from each of many random rows, ties among them, and numbers at both ends of the unit interval."""
     network = steady_network("rnn", 1, 7)
     random = np.random.default_rng(11)
     rows = np.round(random.normal(0, 3, (400, V)), random.integers(0, 3)).astype(np.float32)

@@ -63,7 +63,7 @@ def step_by_step(models: Sequence[Nats], ids: Sequence[int], steps: int, context
 
 
 def experts(models: Sequence[Nats], steps: int) -> list[float]:
-    """What each linear mixture of the grid charges in all."""
+    """The total nats of each linear mixture of the grid."""
     grid = [w for w in itertools.product(range(steps + 1), repeat=len(models)) if sum(w) == steps]
     p = np.exp(-np.stack(models))
     return [float(-np.log(np.array(shares) / steps @ p).sum()) for shares in grid]

@@ -275,7 +275,7 @@ def test_dropout_at_each_place_leaves_the_recurrent_path_untouched(cell: str, pl
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_layer_follows_its_recurrence_on_the_masked_inputs_it_receives(cell: str) -> None:
-    """What hooks saw at every mask's two sides: a layer reads the masked values, and hands on its unmasked state."""
+    """What hooks saw at every mask's two sides: a layer reads the masked values, and passes on its unmasked state."""
     everywhere = replace(small(cell, layers=3), dropout_input=0.5, dropout_between=0.6, dropout_output=0.7)
     network = random_network(everywhere, V, seed=26).double().train()
     seen: list[tuple[Tensor, Tensor]] = []

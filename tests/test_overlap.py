@@ -282,13 +282,13 @@ def test_mistakes_of_the_command(place: Path) -> None:
 
 
 def test_novelty_of_a_sample_leaves_out_its_prime(place: Path) -> None:
-    """A model that is asked for its likeliest text after 200 characters of its own corpus; the prime would count."""
+    """A model continues 200 characters of its own corpus greedily; with the prime they would all be overlaps."""
     prime = (place / "first.txt").read_text()[:200]
     options = ["--prime", prime, "--length", "60", "--temperature", "0", "--novelty"]
     done = charlm("sample", "two", *options, "--json", cwd=place)
     found = json.loads(done.stdout)
-    (judged,) = found["novelty"]
-    assert judged["characters"] == 60
+    (novelty,) = found["novelty"]
+    assert novelty["characters"] == 60
     shown = charlm("sample", "two", *options, "--no-echo", cwd=place)
     assert shown.stdout == found["samples"][0][200:]
     assert "longest overlap" in shown.stderr

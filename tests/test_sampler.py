@@ -97,7 +97,7 @@ def exactly(logits: Sequence[float], temperature: float) -> list[float]:
 def test_no_logits_and_no_temperature_in_range_give_anything_but_probabilities(
     tries: Tries, many: Callable[[int, int], int]
 ) -> None:
-    """Of ±1e30, equal ones, a single finite one; and what is drawn always has a chance, cut or not."""
+    """Of ±1e30, equal ones, a single finite one; and a sampled token always has a probability above 0."""
     extremes = st.sampled_from([-math.inf, -3.4e38, -1e30, -1.0, 0.0, 1e-45, 1.0, 88.0, 1e30, 3.4e38])
     values = st.lists(extremes, min_size=1, max_size=6).filter(lambda xs: max(xs) > -math.inf)
     temperatures = st.sampled_from([5e-324, 1e-300, 1e-6, 0.5, 1.0, 1e6, 1e9])

@@ -217,7 +217,7 @@ def test_texts_shorter_than_four_contexts_are_read_in_one_pass(
 
 @pytest.mark.fault(38)
 def test_probabilities_of_all_characters_sum_to_one(network: Network, tokenizer: Tokenizer) -> None:
-    """Of the known ones each by name, of all others by the price of one of them."""
+    """Over the vocabulary by name, and over all other characters, which have equal probabilities."""
     assert isinstance(tokenizer, CharTokenizer)
     for context in ("", "E", "The " + synthetic_text(50, seed=12), "☃"):
         known, other = (

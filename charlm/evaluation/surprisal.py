@@ -149,7 +149,7 @@ class Surprisal:
     @property
     def unit_nats(self) -> Floats:
         """The nats of each unit, [U]."""
-        return _summed(self.nats, self.unit_of, self.starts)
+        return _sum_by_unit(self.nats, self.unit_of, self.starts)
 
     @property
     def first_tokens(self) -> Places:
@@ -288,7 +288,7 @@ def cold_nats(
         nats_TB = _cold_nats(model, tokenizer, ids, device)
         for lane, part in enumerate(parts[at : at + LANES]):
             starts, unit_of = _units(tokenizer, ids[lane], part)
-            found.append(_spread(_summed(nats_TB[: len(ids[lane]), lane], unit_of, starts), starts))
+            found.append(_spread(_sum_by_unit(nats_TB[: len(ids[lane]), lane], unit_of, starts), starts))
     return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -346,7 +346,7 @@ def _units(tokenizer: Tokenizer, ids: Ids, text: str) -> tuple[Places, Places]:
     return starts, np.searchsorted(ends, token_ends)
 
 
-def _summed(nats: NDArray[np.float32], unit_of: Places, starts: Places) -> Floats:
+def _sum_by_unit(nats: NDArray[np.float32], unit_of: Places, starts: Places) -> Floats:
     return np.bincount(unit_of, nats, minlength=len(starts) - 1).astype(np.float64, copy=False)
 
 

@@ -179,7 +179,7 @@ class CompiledDecoder(Decoder):
         if (number := cell_of(config).compiled) is None:
             raise NoKernel(f"kernel.c does not have the cell {config.cell}")
         self._run = library().charlm_run
-        self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _padded(config.hidden)
+        self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _pad(config.hidden)
         self._int8 = precision == "int8"
         self._kept: list[NDArray[Any]] = []  # arrays that the C structures point to
         gates = len(cell_of(config).gates)
@@ -215,7 +215,7 @@ class CompiledDecoder(Decoder):
     def _rows(self, values: NDArray[Any], gates: int) -> NDArray[Any]:
         """[N, gates * units] rearranged to [N, blocks, gates, 16], padded with zeros."""
         units = values.shape[1] // gates
-        padded = np.zeros((len(values), gates, _padded(units)), dtype=values.dtype)
+        padded = np.zeros((len(values), gates, _pad(units)), dtype=values.dtype)
         padded[:, :, :units] = values.reshape(len(values), gates, units)
         return padded.reshape(len(values), gates, -1, _WIDTH).transpose(0, 2, 1, 3)
 
@@ -242,17 +242,17 @@ class CompiledDecoder(Decoder):
     def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
         logits = np.empty((ids_TB.shape[1], self.vocabulary), dtype=np.float32)
         for begin in range(0, len(ids_TB), _READ):
-            state = self._work(logits, state, ids=self._checked(ids_TB[begin : begin + _READ]))
+            state = self._work(logits, state, ids=self._check_ids(ids_TB[begin : begin + _READ]))
         return logits, state
 
     def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
         logits = np.empty((*ids_TB.shape, self.vocabulary), dtype=np.float32)
         for begin in range(0, len(ids_TB), _READ):
-            ids = self._checked(ids_TB[begin : begin + _READ])
+            ids = self._check_ids(ids_TB[begin : begin + _READ])
             state = self._work(logits[begin : begin + _READ], state, ids=ids, every=True)
         return logits, state
 
-    def _checked(self, ids_TB: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    def _check_ids(self, ids_TB: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         if not 0 <= ids_TB.min() <= ids_TB.max() < self.vocabulary + 2:
             raise IndexError(f"ids must lie in 0..{self.vocabulary + 1}")
         return np.ascontiguousarray(ids_TB, dtype=np.int64)
@@ -317,5 +317,5 @@ def _data(array: NDArray[Any] | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _padded(units: int) -> int:
+def _pad(units: int) -> int:
     return -(-units // _WIDTH) * _WIDTH

@@ -65,15 +65,15 @@ class TorchDecoder(Decoder):
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
         at, inner, uniforms, sampled = self._tensor(logits), self._state(state), self._tensor(uniforms_TB), []
         for chunk in torch.split(uniforms, _CHUNK):
-            run = self._captured(settings, at, inner, chunk) if self._whole(chunk) else self._run
+            run = self._capture(settings, at, inner, chunk) if self._fits_graph(chunk) else self._run
             tokens, at, inner = run(at, inner, chunk, settings)
             sampled.append(tokens)
         return torch.cat(sampled).cpu().numpy(), at.cpu().numpy(), _arrays(inner)
 
-    def _whole(self, uniforms_TB: Tensor) -> bool:
+    def _fits_graph(self, uniforms_TB: Tensor) -> bool:
         return self._device.type == "cuda" and len(uniforms_TB) == _CHUNK
 
-    def _captured(
+    def _capture(
         self, settings: SamplingParameters, logits: Tensor, state: State, uniforms_TB: Tensor
     ) -> Callable[..., Sampled]:
         """The graph for so many lanes and this settings; the last one is kept."""
@@ -93,11 +93,11 @@ class TorchDecoder(Decoder):
         x = self._table[ids]
         following = []
         for layer, before in zip(self._network.rnn, state, strict=True):
-            following.append(self._stepped(layer, x, before))
+            following.append(self._step_layer(layer, x, before))
             x = following[-1][0]
         return self._network.head(x), tuple(following)
 
-    def _stepped(self, layer: torch.nn.Module, x_BE: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _step_layer(self, layer: torch.nn.Module, x_BE: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The states of a layer, [B, H] each, after one input [B, E]."""
         if self._cell is None:
             return run_layer(layer, x_BE[None], before)[1]

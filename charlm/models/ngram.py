@@ -70,7 +70,7 @@ class Counts:
             raise ValueError(f"a training text's ids lie in 0..{size - 1}")
         self.size, self.order = size, order
         self._keys = [np.arange(size, dtype=np.int64)]
-        self._count = [_padded(np.bincount(ids, minlength=size))]
+        self._count = [_pad(np.bincount(ids, minlength=size))]
         self._continuations: list[NDArray[np.int32]] = []
         tokens = _with_start(ids, size)
         numbers = tokens
@@ -82,8 +82,8 @@ class Counts:
             if length > 2:  # nothing precedes what begins with the start symbol: its count, 1, is used instead
                 continuations[shorter[:1]] = 1
             self._keys.append(keys)
-            self._count.append(_padded(count))
-            self._continuations.append(_padded(continuations))
+            self._count.append(_pad(count))
+            self._continuations.append(_pad(continuations))
 
     def keys(self, length: int) -> NDArray[np.int64]:
         """For each sequence of this length, the number of all but its last token, times `size`, plus the last token."""
@@ -113,7 +113,7 @@ class Counts:
             numbers[sought] = np.where(keys[places] == wanted, places, -1)
         return numbers
 
-    def summed(self, length: int, values: NDArray[np.int32] | Floats) -> Floats:
+    def sum_by_context(self, length: int, values: NDArray[np.int32] | Floats) -> Floats:
         """For each context the sum of its followers' values, [contexts + 1]; the last entry is 0."""
         context = self.keys(length) // self.size
         sums = np.bincount(context, values[:-1], minlength=self.contexts(length) + 1)
@@ -124,7 +124,7 @@ def _with_start(ids: Ids, size: int) -> Ids:
     return np.concatenate([[size], ids]).astype(np.int32)
 
 
-def _padded(values: NDArray[np.int64]) -> NDArray[np.int32]:
+def _pad(values: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.append(values, 0).astype(np.int32)
 
 
@@ -205,7 +205,7 @@ class NGram(ABC):
         """Of sequences by their numbers [N], after contexts by theirs [N]."""
         count = self._effective_count(length, top)
         discount = np.array(self._subtracted(length, top), dtype=np.float64)[np.minimum(count, 3)]
-        total, discounts = (self.counts.summed(length, values)[contexts] for values in (count, discount))
+        total, discounts = (self.counts.sum_by_context(length, values)[contexts] for values in (count, discount))
         return Statistics(count[numbers].astype(np.float64), discount[numbers], total, discounts)
 
     def _next_order(self, below: Floats, statistics: Statistics) -> Floats:

@@ -32,17 +32,17 @@ class GRU(nn.GRU):
     """
 
     def forward(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return _read(self, x_TBE, h_1BH) if x_TBE.device.type == "cpu" else super().forward(x_TBE, h_1BH)
+        return _read_chunk(self, x_TBE, h_1BH) if x_TBE.device.type == "cpu" else super().forward(x_TBE, h_1BH)
 
 
 class RNN(nn.RNN):
     """A layer of tanh units, with the same inputs and outputs as `GRU`."""
 
     def forward(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return _read(self, x_TBE, h_1BH) if x_TBE.device.type == "cpu" else super().forward(x_TBE, h_1BH)
+        return _read_chunk(self, x_TBE, h_1BH) if x_TBE.device.type == "cpu" else super().forward(x_TBE, h_1BH)
 
 
-def _read(layer: nn.RNNBase, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
+def _read_chunk(layer: nn.RNNBase, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
     (T, B, E), H = x_TBE.shape, layer.hidden_size
     w_ih, w_hh, b_ih, b_hh = layer.parameters()
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else w_hh.dtype

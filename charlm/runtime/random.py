@@ -44,9 +44,9 @@ class Purpose(IntEnum):
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
     """Four random 32-bit words for a counter of four words and a key of two.
 
-    Each of ten rounds multiplies two of the words by constants, to 64 bits, and lets the halves of the products change
-    places with, and be mixed into, the other two words (exclusive or). The key is added in, and moved on by a Weyl
-    sequence: k0 and k1 grow by odd constants, modulo 2**32, so that no two rounds are alike.
+    Each of ten rounds multiplies x0 and x2 by constants, with 64-bit products p0 and p1. The low halves become the new
+    x3 and x1. The high halves, combined with the old x3 and x1 and the key by exclusive or, become the new x2 and x0.
+    Then the key changes by a Weyl sequence: k0 and k1 grow by odd constants, modulo 2**32, so that rounds differ.
 
     >>> [f"{word:08x}" for word in philox((0, 0, 0, 0), (0, 0))]
     ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']

@@ -138,7 +138,7 @@ def load_corpus(paths: Sequence[str], val: str) -> Corpus:
             hint="save the others as files",
         )
     with _in_memory(", ".join(named)):
-        corpus = _joined(paths, val, share)
+        corpus = _join(paths, val, share)
     if len(corpus.train) < 2:
         found = sum(source.characters for source in corpus.sources if not source.held_out)
         raise DataError(
@@ -150,7 +150,7 @@ def load_corpus(paths: Sequence[str], val: str) -> Corpus:
     return corpus
 
 
-def _joined(paths: Sequence[str], val: str, share: float | None) -> Corpus:
+def _join(paths: Sequence[str], val: str, share: float | None) -> Corpus:
     train: list[str] = []
     held: list[str] = []
     sources: list[Source] = []

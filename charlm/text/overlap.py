@@ -125,7 +125,7 @@ class TrainingIndex:
         """How much of this text occurs in the training text, and which passages."""
         lengths, places = self._matches(text)
         ends = lengths + np.arange(len(lengths))
-        shares = {length: _covered(lengths, ends, length) for length in LENGTHS}
+        shares = {length: _coverage(lengths, ends, length) for length in LENGTHS}
         # An overlap can be extended to the left if the one that begins a character earlier ends at the same place.
         maximal = np.flatnonzero((np.diff(ends, prepend=0) > 0) & (lengths >= LENGTHS[0]))
         longest = maximal[np.argsort(-lengths[maximal], kind="stable")]
@@ -186,7 +186,7 @@ def _points(text: str) -> Ints:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
 
 
-def _covered(lengths: Ints, ends: Ints, length: int) -> float:
+def _coverage(lengths: Ints, ends: Ints, length: int) -> float:
     """The share of characters inside overlaps of at least this length; the overlap at place i ends at ends[i]."""
     furthest = np.maximum.accumulate(np.where(lengths >= length, ends, 0))
     return float(np.mean(furthest > np.arange(len(lengths)))) if len(lengths) else 0.0
@@ -215,7 +215,7 @@ def _suffix_array(text: Ints, letters: int) -> Ints:
     """
     size = len(text)
     dtype = np.int32 if size < _SMALL else np.int64
-    keys, width = _packed(text, letters)
+    keys, width = _pack(text, letters)
     order = np.argsort(keys)
     keys = keys[order]
     suffixes, slots = order.astype(dtype), np.arange(size, dtype=dtype)
@@ -238,7 +238,7 @@ def _suffix_array(text: Ints, letters: int) -> Ints:
         width = min(2 * width, size)
 
 
-def _packed(text: Ints, letters: int) -> tuple[NDArray[np.uint64], int]:
+def _pack(text: Ints, letters: int) -> tuple[NDArray[np.uint64], int]:
     """From each place on, as many codes as fit into 64 bits in one number that sorts like them [n]; and how many."""
     bits = max(letters.bit_length(), 1)
     width = 64 // bits
@@ -265,12 +265,12 @@ def _match_lengths(codes: Ints, training: Ints, places: Ints) -> Ints:
     step = _BLOCK // _FIRST
     for begin in range(0, len(heads), step):
         block = heads[begin : begin + step]
-        lengths[block] = _compared(codes, training, block, places[block])
+        lengths[block] = _compare(codes, training, block, places[block])
     head = np.maximum.accumulate(np.where(continues, 0, positions))
     return lengths[head] - (positions - head)
 
 
-def _compared(codes: Ints, training: Ints, positions: Ints, places: Ints) -> Ints:
+def _compare(codes: Ints, training: Ints, positions: Ints, places: Ints) -> Ints:
     """The number of equal codes from each pair of places on, comparing more at a time as pairs drop out."""
     lengths = np.zeros(len(positions), np.int64)
     live, width = np.arange(len(positions)), _FIRST
