@@ -92,7 +92,7 @@ def command(
 
 
 def _parameter(name: str, spec: Option, default: object) -> inspect.Parameter:
-    """Typer sees a text: `charlm.options.parse` converts it, and `Settings.check` says what it has to look like."""
+    """A text to typer: `charlm.options.parse` converts it, and `Settings.check` checks it."""
     stated = default in (None, "") or "(default" in spec.help
     info = typer.Option(
         flag(name),

@@ -1,6 +1,6 @@
 """What the shell offers for a value: the choices of an option, names of runs, corpora and presets, commands.
 
-Nothing here may import torch: each press of the Tab key starts a process. Where nothing fits, shells offer file names.
+Nothing here may import torch: each press of the Tab key starts a process. Where nothing matches, shells offer files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def choices(spec: Option) -> Callable[[], list[str]] | None:
 
 
 def runs(ctx: typer.Context) -> list[str]:
-    """Names of the runs in the folder that the command line names so far."""
+    """Names of the runs in the folder of --checkpoints."""
     folder = Path(ctx.params.get("checkpoints") or DEFAULT_FOLDER)
     if not folder.is_dir():
         return []
@@ -33,7 +33,7 @@ def runs(ctx: typer.Context) -> list[str]:
 
 
 def join_assignments(environ: MutableMapping[str, str]) -> None:
-    """Join `--cell = l`, the words into which bash parts `--cell=l`, to the `--cell l` that typer completes.
+    """Turn `--cell = l`, into which bash splits `--cell=l`, into the `--cell l` that typer completes.
 
     >>> asked = {"COMP_WORDS": "charlm\\ntrain\\n--cell\\n=\\nl", "COMP_CWORD": "4"}
     >>> join_assignments(asked); asked

@@ -120,7 +120,7 @@ def decompress(
 
 
 def _open(model: str, checkpoints: str, output: str) -> LanguageModel:
-    """The model, which must not be the output."""
+    """Open the model, whose file must not be the output."""
     from charlm import api
 
     opened = api.open_model(model, checkpoints=checkpoints)

@@ -59,7 +59,7 @@ class Command(TyperCommand):
 
 
 def alias_of(name: str) -> type[Command]:
-    """A kind of command that is listed beside the one that it stands for."""
+    """The class of a command that is another name of this one, and is listed beside it."""
     return type("Alias", (Command,), {"alias_of": name})
 
 
@@ -79,7 +79,7 @@ class Group(TyperGroup):
 
 
 def page(ctx: Any) -> str:
-    """The help of the command that a context stands for."""
+    """The whole help of a context's command."""
     width = max(20, min(shutil.get_terminal_size().columns, _WIDEST) - 1)
     command = ctx.command
     parts = [fill(_usage(ctx), width, subsequent_indent=" " * 7, break_on_hyphens=False)]
@@ -160,7 +160,7 @@ def _explanation(param: Any) -> str:
 
 
 def _rows(rows: Sequence[Row], column: int, width: int) -> Iterator[str]:
-    """Terms with their explanations in a column of their own; a long term has a line to itself."""
+    """Lines of terms and explanations in two columns; a long term has a line of its own."""
     indent = " " * column
     for name, text in rows:
         first = f"  {name}"
@@ -173,7 +173,7 @@ def _rows(rows: Sequence[Row], column: int, width: int) -> Iterator[str]:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """Lines of an explanation, which part neither a word nor, if it is short, its default.
+    """Wrap an explanation, without breaking a word or a short default.
 
     >>> _lines("units per layer (default: 512)", 22)
     ['units per layer', '(default: 512)']
@@ -184,7 +184,7 @@ def _lines(text: str, width: int) -> list[str]:
 
 
 def _names(ctx: typer.Context) -> list[str]:
-    """For the shell: what `charlm help` may be followed by, after the words that are there."""
+    """Complete `charlm help`: the commands of the group that its words so far name."""
     found: Any = ctx.find_root().command
     for word in ctx.params.get("command") or ():
         found = getattr(found, "commands", {}).get(word)

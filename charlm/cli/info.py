@@ -80,7 +80,7 @@ def verify(
 
 
 def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkpoint]:
-    """The checkpoint that the user means; left out, it is the newest run's, which is named."""
+    """Load the named checkpoint, or the newest run's, whose path is then printed."""
     from charlm.storage.checkpoint import load_checkpoint
     from charlm.storage.runs import find_checkpoint
 

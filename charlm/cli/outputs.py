@@ -51,7 +51,7 @@ class Screen:
             print(one_line(text), file=sys.stderr)  # noqa: T201
 
     def note_newest(self, path: Path) -> None:
-        """Which checkpoint a command takes where the user named none."""
+        """Name the checkpoint that is used where the user named none."""
         self.note(f"using the newest run: {path}")
 
     def print(self, text: str, end: str = "\n") -> None:

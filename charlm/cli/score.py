@@ -24,7 +24,7 @@ _KEPT = "nothing was read or written"
 
 
 class _Files(NamedTuple):
-    """The files that are wanted."""
+    """The files to write."""
 
     html: str | None
     csv: str | None
@@ -32,7 +32,7 @@ class _Files(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """All but standard output."""
+        """Their names, without standard output."""
         return [path for path in self if path is not None and path != STDOUT]
 
 
@@ -47,7 +47,7 @@ _WORDS: Final = {"words": Option(int, "number of least expected words to list", 
 
 
 def _check_options(given: Mapping[str, object]) -> _Config:
-    """Those of `charlm eval`, and how many words to list."""
+    """Check the options of `charlm eval`, and how many words to list."""
     words = check_all({name: value for name, value in given.items() if name in _WORDS}, _WORDS)
     others = {name: value for name, value in given.items() if name not in _WORDS}
     return _Config(SETTINGS.check(others), int(words.get("words", 10)))
@@ -124,7 +124,7 @@ def score(
 
 
 def _check(texts: Sequence[str], files: _Files, *, as_json: bool) -> None:
-    """Refuse what could only fail, or destroy something, after all has been computed."""
+    """Refuse, before anything is computed, outputs that would fail or destroy an input."""
     if texts.count("-") > 1:
         raise ConfigError("standard input (-) can be read only once", kept=_KEPT)
     if as_json and files.csv == STDOUT:

@@ -1,4 +1,4 @@
-"""What somebody may have meant who mistyped: a command, an option, or an option of another command.
+"""What a user may have meant by a mistyped word: a command, an option, or an option of another command.
 
 Imported for a usage error alone. Commands are searched by the names that they have, by those that people try instead,
 and by likeness, in this order.
@@ -68,7 +68,7 @@ OPTIONS: Final = {
 
 
 def explain(error: Any) -> str:
-    """A usage error in one line: what is wrong, what may have been meant, and the help of the command to read."""
+    """Explain a usage error in one line: what is wrong, what may have been meant, and which help to read."""
     ctx = getattr(error, "ctx", None)
     command = ctx.command_path if ctx else "charlm"
     if hasattr(error, "possibilities"):
@@ -85,12 +85,12 @@ def explain(error: Any) -> str:
 
 
 def _plain(message: str) -> str:
-    """A message of typer's as ours are written."""
+    """A message of typer's in the style of ours."""
     return message[:1].lower() + message[1:].rstrip(".")
 
 
 def unknown_command(word: str, ctx: Any) -> str:
-    """That there is no such command in this group, and the one that may be meant.
+    """Say that this group has no such command, and which one may be meant.
 
     A file or folder is what one would train on: `charlm corpus.txt`.
     """
@@ -107,7 +107,7 @@ def unknown_command(word: str, ctx: Any) -> str:
 
 
 def unknown_option(name: str, ctx: Any) -> str:
-    """That this command has no such option, and which command has, or which option may be meant."""
+    """Say that this command has no such option, and which command has it or which option may be meant."""
     what = f"{ctx.command_path} has no option {name}"
     own = _long_options(ctx.command)
     others = [(f"charlm {path}", _long_options(command)) for path, command in _commands(ctx.find_root().command)]
@@ -142,12 +142,12 @@ def _long_options(command: Any) -> dict[str, Any]:
 
 
 def _tried(words: Mapping[str, str], word: str) -> str:
-    """The name under which this word stands, if any."""
+    """The name that lists this word, if any."""
     return next((name for name, tried in words.items() if word.lower() in tried.split()), "")
 
 
 def _alike(word: str, names: list[str]) -> str:
-    """The name whose last word is most like this one, if any is much like it."""
+    """The name whose last word is most similar to this one, if any is similar."""
     lasts = {name.split()[-1]: name for name in reversed(names)}
     return next((lasts[match] for match in get_close_matches(word, lasts, 1)), "")
 

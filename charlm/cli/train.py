@@ -123,7 +123,7 @@ def train(
 def _with_file(
     path: Path, own: dict[str, str | None], switches: dict[str, bool], options: dict[str, object]
 ) -> tuple[dict[str, str | None], dict[str, bool], dict[str, object]]:
-    """The same beside those of a --config file, where the command line leaves them out."""
+    """Complete the options of the command line with those of a --config file."""
     table = read_toml(path)
     texts = {key: _typed(key, table.pop(key, None), str) for key in own}
     flags = {key: bool(_typed(key, table.pop(key, None), bool)) for key in switches}
@@ -135,7 +135,7 @@ def _with_file(
 
 
 def _run(screen: Screen, request: TrainingRequest) -> Trained:
-    """Train, with progress on the screen; a signal ends training at the next step, saved."""
+    """Train and show progress. A signal ends training after the current step, with a checkpoint."""
     from charlm import api
     from charlm.report.progress import Progress
     from charlm.training.events import Event, Saved, Writing
@@ -186,7 +186,7 @@ def _draw_curves(screen: Screen, trained: Trained) -> bool:
 
 
 def _going_on(step: int, path: Path) -> tuple[str, str]:
-    """What is on the disk, and how to go on from there."""
+    """What has been saved, and the command that continues from there."""
     folder = path.parent
     where = "" if str(folder.parent) == DEFAULT_FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
     command = f"charlm train --resume --name {shlex.quote(folder.name)}{where}"
