@@ -282,10 +282,10 @@ def test_a_notebook_shows_progress_in_one_output(
     assert capfd.readouterr() == ("", "")
     [output] = handles
     assert len(output.shown) > 3
-    assert any("it writes" in c["text/plain"] or "left" in c["text/plain"] for c in output.shown), "a live display"
+    assert any("sample ─" in c["text/plain"] or "left" in c["text/plain"] for c in output.shown), "a live display"
     final = output.shown[-1]
     assert "finished after 6 steps" in final["text/plain"]
-    assert sum(isinstance(event, Validated) for event in events) == final["text/plain"].count(": train ")
+    assert sum(isinstance(event, Validated) for event in events) == final["text/plain"].count(": training loss ")
     assert final["text/html"].startswith("<pre")
     assert final["text/html"].endswith("</pre>")
     assert "\x1b" not in final["text/html"] + final["text/plain"]

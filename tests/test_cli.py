@@ -217,7 +217,7 @@ def test_the_preset_is_the_lectures_demo_and_states_its_departures(place: Path) 
     done = charlm(
         "train", "sums.txt", "--preset", "josef-k", "--name", "k", "--steps", "1", "--hidden", "16", cwd=place
     )
-    assert "other than the original" in done.stderr
+    assert "differs from the original" in done.stderr
     config: dict[str, Any] = json.loads(charlm("info", "k", "--json", cwd=place).stdout)["config"]
     wanted = {
         "cell": "lstm",

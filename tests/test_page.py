@@ -1,4 +1,4 @@
-"""The page holds a text exactly and lets none command it; its figures are those of the score. The other pictures."""
+"""The page holds a text exactly and lets none command it; its figures are those of the score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from charlm.config import DataConfig, ModelConfig
 from charlm.evaluation.surprisal import position_losses, surprisal
 from charlm.models.network import Network
 from charlm.report.page.page import page
-from charlm.report.plots import surprisal_curves
 from charlm.report.surprisal import DARK, LIGHT, TERMINAL, Scored
 from charlm.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -233,18 +232,3 @@ def test_levels_are_in_the_order_of_lightness_and_legible(palette: tuple[tuple[s
     for back, ink in palette:
         low, high = sorted([linear(back), linear(ink)])
         assert (high + 0.05) / (low + 0.05) >= 4.5
-
-
-@pytest.mark.parametrize(("names", "kind"), [(["_a$x_$", "日本\x1b"], "png"), ([], "png"), (["_a$x_$", "b"], "svg")])
-def test_any_texts_make_a_picture(pairs: dict[str, Pair], names: list[str], kind: str) -> None:
-    pytest.importorskip("matplotlib")
-    model, tokenizer = pairs["char"]
-    texts = [
-        Scored(name, surprisal(model, tokenizer, text), position_losses(model, tokenizer, text))
-        for name, text in zip([*names, "empty"], [LEARNED, "x", ""], strict=False)
-    ]
-    picture = surprisal_curves(texts, kind)
-    assert picture is not None
-    assert picture.startswith(b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<?xml")
-    if kind == "svg":  # the other has no date to begin with
-        assert picture == surprisal_curves(texts, kind)

@@ -100,6 +100,12 @@ def careless_write(path: Path, data: bytes, *, keep: Path | None = None) -> bool
     return True
 
 
+def _no_picture(name: str, rows: object) -> bytes:  # noqa: ARG001
+    from charlm.report.picture import PictureError
+
+    raise PictureError("not here")
+
+
 def _serve() -> None:
     # What a command imports, torch above all, is imported once for all.
     import safetensors.numpy  # noqa: F401
@@ -111,7 +117,7 @@ def _serve() -> None:
     import charlm.training.session  # noqa: F401
     from charlm.report import plots
 
-    plots.curves = lambda *_: None  # drawn when all is saved, and slower than the whole run
+    plots.curves = _no_picture  # drawn when all is saved, and slower than the whole run
     for line in sys.stdin:
         job = json.loads(line)
         reading, writing = os.pipe2(os.O_CLOEXEC)

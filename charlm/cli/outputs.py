@@ -101,7 +101,7 @@ def check_picture(option: str, path: str) -> None:
     """Refuse a picture that could not be drawn: another format, or no matplotlib."""
     if Path(path).suffix.lower() not in _PICTURES:
         raise ConfigError(f"{option} must end in {' or '.join(_PICTURES)}, not {path}", kept=_KEPT)
-    from charlm.report import plots
+    from charlm.report import picture
 
-    if not plots.available():
+    if not picture.available():
         raise CharlmError(f"no {path}: matplotlib is not installed", kept=_KEPT, hint="pip install matplotlib")

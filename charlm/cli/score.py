@@ -158,10 +158,10 @@ def _write(screen: Screen, model: LanguageModel, scored: Sequence[Scored], files
 
         screen.write_file(files.csv, character_csv(scored).encode())
     if files.plot is not None:
-        from charlm.report.plots import surprisal_curves
+        from charlm.report.surprisal_plot import surprisal_curves
 
         kind = Path(files.plot).suffix.lower().removeprefix(".")
-        screen.write_file(files.plot, surprisal_curves(scored, kind) or b"")
+        screen.write_file(files.plot, surprisal_curves(scored, kind))
 
 
 def _record(one: Scored, words: int) -> dict[str, object]:

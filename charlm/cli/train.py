@@ -174,11 +174,13 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
 def _draw_curves(screen: Screen, trained: Trained) -> bool:
     """Draw the run's curves into its folder; returns whether that could be done."""
     from charlm.report import plots
+    from charlm.report.picture import PictureError
     from charlm.storage.durable import write_durably
 
-    picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
-    if picture is None:
-        screen.note("no curves.png: matplotlib is not installed (pip install matplotlib)")
+    try:
+        picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
+    except PictureError as error:
+        screen.note(f"no curves.png: {error}")
         return False
     with signals.held():
         write_durably(trained.run.curves, picture)

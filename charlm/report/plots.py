@@ -1,129 +1,142 @@
-"""Pictures of a run. matplotlib is an extra (`plot`), imported when a picture is drawn."""
+"""The curves of a training run: loss, gradient norm and learning rate against characters seen."""
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from charlm.report.words import bits, one_line
+from charlm.report.picture import BLUE, GREEN, ORANGE, PURPLE, Size, count_ticks, legend_above, render, title
+from charlm.report.words import bits
+from charlm.storage.records import Metrics
 
 if TYPE_CHECKING:
-    from charlm.report.surprisal import Scored
-    from charlm.storage.records import Metrics
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_EACH: Final = 5000  # characters up to which each is drawn
-_LEAST: Final = 20  # characters of a stretch
+Rows = Sequence[Metrics]
+
+_SIZE: Final = Size(7.2, 6.0)
+_FEW: Final = 40  # points up to which each is marked
+_SMOOTHED: Final = 1 / 50  # of the run, averaged
+_TALLEST: Final = 12.0  # bits per character above the lowest loss; more is divergence
 
 
-def curves(title: str, rows: Sequence[Metrics]) -> bytes | None:
-    """Losses (bits per character), gradient norm and rate against characters seen, as PNG; None without matplotlib.
+def curves(name: str, rows: Rows) -> bytes:
+    """The picture of a run of this name, as PNG; `rows` are those of metrics.jsonl. Raises PictureError."""
 
-    `rows` are those of metrics.jsonl.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss, norm = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    def draw(figure: Figure) -> None:
+        loss, norm, rate = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1.2, 1.2))
+        title(loss, name)
+        _draw_losses(loss, rows)
+        _draw_norms(norm, rows)
+        _draw_rates(rate, rows)
+        last = max((row.characters_seen for row in rows), default=1)
+        rate.set(xlabel="training characters seen", xlim=(0, 1.01 * last))
+        count_ticks(rate.xaxis, last)
+        figure.align_ylabels([loss, norm, rate])
+
+    return render(draw, _SIZE)
+
+
+def _draw_losses(axes: Axes, rows: Rows) -> None:
+    """Training loss, raw and smoothed, and the validation losses with the best of them marked."""
     seen = [row.characters_seen for row in rows]
     train = [bits(row.train_loss) for row in rows]
-    loss.plot(seen, train, color="0.75", linewidth=0.8, label="training, ten steps")
-    loss.plot(seen, _smoothed(train), color="tab:blue", label="training, smoothed")
-    checks = [(row.characters_seen, bits(row.val_loss)) for row in rows if row.val_loss is not None]
-    if checks:
-        loss.plot(*zip(*checks, strict=True), "o-", color="tab:orange", label="held out")
-        best = min(checks, key=lambda check: check[1])
-        loss.annotate(f"{best[1]:.3f}", best, textcoords="offset points", xytext=(0, 8), ha="center")
-    settled = sorted([*train, *(value for _, value in checks)])
-    if settled:
-        loss.set_ylim(settled[0] - 0.1, settled[int(0.97 * (len(settled) - 1))] + 0.3)
-    loss.set_title(one_line(title), parse_math=False)
-    loss.set(ylabel="bits per character")
-    loss.legend()
-    norms = [row.grad_norm for row in rows]
-    norm.plot(seen, norms, color="tab:green", linewidth=0.8)
-    norm.set(ylabel="gradient norm", yscale="log" if any(norms) else "linear", xlabel="characters seen")
-    rate = norm.twinx()
-    rate.plot(seen, [row.lr for row in rows], color="tab:red", linewidth=0.8)
-    rate.set_ylabel("rate", color="tab:red")
-    norm.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    picture = io.BytesIO()
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a name with letters that the font lacks
-        figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    smoothed = _smoothed(train)
+    mark = "." if len(rows) <= _FEW else ""
+    axes.plot(seen, train, color=BLUE, alpha=0.3, linewidth=0.8)
+    axes.plot(seen, smoothed, marker=mark, color=BLUE, label="training" if smoothed == train else "training (smoothed)")
+    validations = [
+        (row.characters_seen, bits(row.val_loss), row.step)
+        for row in rows
+        if row.val_loss is not None and math.isfinite(row.val_loss)
+    ]
+    values = [value for _, value, _ in validations]
+    if validations:
+        mark = "o" if len(validations) <= _FEW else ""
+        axes.plot([at for at, *_ in validations], values, marker=mark, markersize=3.5, color=ORANGE, label="validation")
+        _mark_best(axes, *min(validations, key=lambda validation: validation[1]))
+    axes.set(ylabel="loss (bits per character)", ylim=loss_limits(smoothed, values))
+    nats = axes.secondary_yaxis("right", functions=(_nats, _bits))
+    nats.set_ylabel("nats per character")
+    nats.spines["right"].set_visible(True)
+    legend_above(axes)
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """An exponential mean over about a fiftieth of the run."""
-    weight = 1 / max(1.0, len(values) / 50)
-    smooth, mean = [], values[0] if values else 0.0
-    for value in values:
-        mean += weight * (value - mean)
-        smooth.append(mean)
-    return smooth
+def _nats(values: Any) -> Any:
+    return values * math.log(2)
 
 
-def available() -> bool:
-    """Whether matplotlib is there."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def _bits(values: Any) -> Any:
+    return values / math.log(2)
 
 
-def surprisal_curves(texts: Sequence[Scored], kind: str = "png") -> bytes | None:
-    """Bits per character along each text, and against the place since a cold start, as png or svg.
+def _mark_best(axes: Axes, seen: float, value: float, step: int) -> None:
+    label = f"best validation: {value:.3f} bits, step {step:,}"
+    axes.axhline(value, color=ORANGE, linewidth=0.8, linestyle=":")
+    star: dict[str, Any] = {"marker": "*", "markersize": 12, "markeredgecolor": "black", "markeredgewidth": 0.6}
+    axes.plot([seen], [value], linestyle="none", color=ORANGE, zorder=3, label=label, **star)
 
-    None without matplotlib. What stands along the texts are means over stretches of a hundredth of the longest; of a
-    single text that is short, each character is there, too, up to where the picture ends.
+
+def loss_limits(train: Sequence[float], validation: Sequence[float]) -> tuple[float, float]:
+    """From below the lowest loss to above the first, unless the first would press the rest together.
+
+    Losses far above the rest, as of a start that diverged, lie outside of the picture.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.style import context
-    except ImportError:
-        return None
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    along, since = figure.subplots(2, 1, height_ratios=(3, 2))
-    top, length = 1.0, max(_LEAST, *(round(len(text.surprisal.text) / 100) for text in texts), 0)
-    for text in texts:
-        values = bits(1) * text.surprisal.character_nats
-        if len(texts) == 1 and 0 < len(values) <= _EACH:
-            along.vlines(range(len(values)), 0, values, color="0.8", linewidth=0.6, label="each character")
-        means = [values[at : at + length].mean() for at in range(0, len(values), length)]
-        top = max([top, *(1.2 * mean for mean in means if math.isfinite(mean))])
-        middles = [min(at + length / 2, len(values)) for at in range(0, len(values), length)]
-        name = f"mean of {length:,}" if len(texts) == 1 else _label(text.name)
-        along.plot(middles, means, linewidth=1.5, label=name)
-        places = [(row.first * row.last) ** 0.5 for row in text.losses]
-        since.plot(places, [row.bits_per_character for row in text.losses], "o-", label=_label(text.name))
-    along.set_title(_label(", ".join(text.name for text in texts)), parse_math=False)
-    along.set(ylabel="bits per character", xlabel="characters from the start of the text", ylim=(0, top))
-    along.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    since.set(ylabel="bits per character", xlabel="place since a cold start (characters)", ylim=(0, None))
-    since.set_xscale("log", base=2)
-    since.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    if any(text.surprisal.text for text in texts):
-        for axes in (along, since) if len(texts) > 1 else (along,):
-            for entry in axes.legend().get_texts():
-                entry.set_parse_math(False)
-    picture = io.BytesIO()
-    date = {"Date": None} if kind == "svg" else {}  # the same numbers are the same picture
-    with warnings.catch_warnings(action="ignore", category=UserWarning), context({"svg.hashsalt": "charlm"}):
-        figure.savefig(picture, format=kind, dpi=120, metadata=date)
-    return picture.getvalue()
+    values = sorted(value for value in (*train, *validation) if math.isfinite(value))
+    if not values:
+        return 0.0, 1.0
+    low, usual = values[0], values[int(0.8 * (len(values) - 1))]
+    high = min(values[-1], low + max(4 * (usual - low), 0.5), low + _TALLEST)
+    margin = max(0.05 * (high - low), 0.02)
+    return low - margin, high + margin
 
 
-def _label(name: str) -> str:
-    """A name as matplotlib takes it: one that begins with an underscore would be left out of a legend."""
-    shown = one_line(name)
-    shown = shown if len(shown) <= 60 else "…" + shown[-59:]
-    return " " + shown if shown.startswith("_") else shown
+def _draw_norms(axes: Axes, rows: Rows) -> None:
+    points = [(row.characters_seen, row.grad_norm) for row in rows if row.grad_norm is not None]
+    norms = [norm for _, norm in points if 0 < norm < math.inf]
+    seen, values = _columns(points)
+    axes.plot(seen, values, color=GREEN, alpha=0.3, linewidth=0.8)
+    axes.plot(seen, _smoothed(values), color=GREEN, marker="." if len(points) <= _FEW else "")
+    axes.set_ylabel("gradient\nnorm")
+    if norms and max(norms) > 20 * min(norms):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain)
+    else:
+        axes.set_ylim(0, 1.1 * max(norms, default=1.0))
+        _few_ticks(axes)
+
+
+def _draw_rates(axes: Axes, rows: Rows) -> None:
+    points = [(row.characters_seen, row.lr) for row in rows]
+    axes.plot(*_columns(points), color=PURPLE, marker="." if len(points) <= _FEW else "")
+    axes.set_ylabel("learning\nrate")
+    axes.set_ylim(0, 1.1 * max((rate for _, rate in points), default=1.0) or 1.0)
+    _few_ticks(axes)
+
+
+def _few_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(_plain)
+
+
+def _plain(value: float, _: float) -> str:
+    return f"{value:g}"
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [at for at, _ in points], [value for _, value in points]
+
+
+def _smoothed(values: Sequence[float], width: float = _SMOOTHED) -> list[float]:
+    """The mean over neighbours on both sides, fewer towards the ends, so that no curve lags behind its values.
+
+    >>> _smoothed([4.0, 1.0, 1.0, 1.0, 4.0], width=0.4)
+    [4.0, 2.0, 1.0, 2.0, 4.0]
+    """
+    half = round(len(values) * width / 2)
+    reach = [min(half, at, len(values) - 1 - at) for at in range(len(values))]
+    return [sum(values[at - near : at + near + 1]) / (2 * near + 1) for at, near in enumerate(reach)]

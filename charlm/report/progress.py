@@ -13,9 +13,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from charlm.config import DROPOUTS
+from charlm.config import DROPOUTS, Config
 from charlm.options import flag
-from charlm.report.console import Console
+from charlm.report.console import Console, facts, heading, paragraphs
 from charlm.report.words import bits, duration, one_line, visible
 from charlm.training.events import (
     Event,
@@ -32,7 +32,7 @@ from charlm.training.events import (
 
 _REFRESH: Final = 0.2  # seconds between redraws
 _PLAIN: Final = 10.0  # seconds between lines in a pipe
-_WIDTH: Final = 100
+_BAR: Final = 40  # cells
 
 
 class Progress:
@@ -41,9 +41,9 @@ class Progress:
     def __init__(self, err: Console, *, quiet: bool) -> None:
         self._err, self._quiet = err, quiet
         self._live: Live | None = None
-        self._stepped: Stepped | None = None
         self._sample = ""
-        self._drawn = self._told = 0.0
+        self._drawn = self._said = 0.0
+        self._patience = 0
 
     def __enter__(self) -> Progress:
         if self._err.is_terminal and not self._quiet:
@@ -65,100 +65,101 @@ class Progress:
             return
         match event:
             case Started():
-                self._chosen(event)
+                self._patience = event.config.train.patience
+                show_start(self._err, event)
             case Remark():
                 self._say(Text(f"note: {one_line(event.text)}", style="yellow"))
             case Resumed():
-                how = "to the bit: same text, torch, device and threads" if event.exact else "not to the bit"
-                self._say(Text(f"going on from step {event.step:,}, {how} ({one_line(str(event.path))})"))
+                self._say(Text(format_resumed(event)))
             case Stepped():
-                self._step(event)
+                self._show_step(event)
             case Validated():
-                self._checked(event)
+                self._said = time.monotonic()
+                self._say(format_validation(event))
             case Sampled():
                 self._sample = event.text
             case Finished():
-                self._finished(event)
+                self._show_end(event)
             case Writing() | Saved():
                 pass
 
     def _say(self, line: Text) -> None:
         self._err.print(line)
 
-    def _chosen(self, event: Started) -> None:
-        model, train, optim = event.config.model, event.config.train, event.config.optim
-        length = (
-            f"--time {train.time}"
-            if train.time
-            else f"--epochs {train.epochs}"
-            if train.epochs
-            else f"--steps {train.steps}"
-        )
-        text = Text()
-        text.append(f"{one_line(event.name)}: ", style="bold")
-        text.append(
-            f"{event.train_characters:,} characters to train on, {event.val_characters:,} held out, "
-            f"vocabulary {event.vocabulary:,}\n"
-            f"{model.layers} x {model.hidden} {model.cell}, {event.parameters:,} parameters; "
-            f"{train.batch} lanes x {train.bptt} tokens; {optim.optimizer}, rate {optim.lr:g}; {length}\n"
-            f"{event.runtime}"
-        )
-        self._say(text)
-        if event.reasons:
-            rows = _grouped(event)
-            width = max(len(name) for name, _ in rows)
-            for name, reason in rows:
-                self._say(Text(f"  {name:<{width}}  {reason}", style="dim"))
-        for departure in event.departures:
-            self._say(Text(f"  other than the original: {departure}", style="dim"))
-
-    def _step(self, event: Stepped) -> None:
-        self._stepped = event
+    def _show_step(self, event: Stepped) -> None:
         now = time.monotonic()
         if self._live is not None and now - self._drawn >= _REFRESH:
             self._drawn = now
-            self._live.update(self._picture(event), refresh=True)
-        elif self._live is None and now - self._told >= _PLAIN:
-            self._told = now
-            self._say(Text(f"{_place(event)}  {_figures(event)}  {duration(event.left)} left"))
+            self._live.update(self._display(event), refresh=True)
+        elif self._live is None and now - self._said >= _PLAIN:
+            self._said = now
+            self._say(Text(f"{_place(event)}: {_figures(event)}  {_speed(event)}  {duration(event.left)} left"))
 
-    def _picture(self, event: Stepped) -> Group:
+    def _display(self, event: Stepped) -> Group:
+        """The bar and what stands beside it, the figures, and the text that the network wrote last."""
         done = event.step / event.total if event.total else 0.0
-        width = min(self._err.width, _WIDTH) - 2
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=1.0, completed=done, width=min(40, width // 2)),
+            ProgressBar(total=1.0, completed=done, width=min(_BAR, self._err.width // 3)),
             Text(f"{done:4.0%}"),
             Text(f"{duration(event.left)} left", style="cyan"),
+            Text(_speed(event)),
         )
-        parts: list[Any] = [bar, Text(f"{_place(event)}  {_figures(event)}")]
+        parts: list[Any] = [bar, Text(f"{_place(event)}: {_figures(event)}")]
         if self._sample:
-            sample = Text(visible(self._sample), style="italic dim", overflow="fold")
-            parts += [Rule("it writes", style="dim", align="left"), sample]
+            parts.append(Rule("sample", style="dim", align="left"))
+            parts.append(Text(visible(self._sample), style="italic dim", overflow="fold"))
         return Group(*parts)
 
-    def _checked(self, event: Validated) -> None:
-        self._told = time.monotonic()
-        loss = f", validation {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
-        place = f"step {event.step:,}/{event.total:,}, {duration(event.seconds)}"
-        line = Text(f"{place}: train {event.train_loss:.4f}{loss}")
-        line.append(", best" if event.best else "", style="green")
-        self._say(line)
-
-    def _finished(self, event: Finished) -> None:
+    def _show_end(self, event: Finished) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
-        how = {"done": "finished", "patience": "stopped: no better check for a while"}.get(
-            event.reason, f"stopped by {event.reason}, saved"
-        )
+        how = {
+            "done": "finished",
+            "patience": f"stopped early (no improvement in {self._patience} validations)",
+        }.get(event.reason, f"stopped by {event.reason}, checkpoint saved,")
         self._say(Text(f"{how} after {event.steps:,} steps, {duration(event.seconds)}"))
 
 
-def _grouped(event: Started) -> list[tuple[str, str]]:
+def show_start(out: Console, event: Started) -> None:
+    """What will be trained, on what and where; then the options that were chosen automatically, with reasons."""
+    heading(out, event.name)
+    text = f"{event.train_characters:,} characters for training, {event.val_characters:,} for validation"
+    facts(
+        out,
+        [
+            ("  text", f"{text}; vocabulary of {event.vocabulary:,}"),
+            ("  model", f"{_format_model(event.config)}, {event.parameters:,} parameters"),
+            ("  training", _format_training(event.config)),
+            ("  machine", event.runtime),
+        ],
+    )
+    if event.reasons:
+        paragraphs(out, ["automatic:"])
+        facts(out, [(f"  {names}", reason) for names, reason in _group_by_reason(event)])
+    if event.departures:
+        paragraphs(out, ["differs from the original:", *(f"  {departure}" for departure in event.departures)])
+
+
+def _format_model(config: Config) -> str:
+    model = config.model
+    return f"{model.cell}, {model.layers} layer{'s' * (model.layers != 1)} of {model.hidden}"
+
+
+def _format_training(config: Config) -> str:
+    train, optim = config.train, config.optim
+    unit = "characters" if config.data.tokenizer == "char" else "tokens"
+    length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps:,} steps"
+    return (
+        f"{train.time or length}, batch {train.batch} x {train.bptt} {unit}, "
+        f"{optim.optimizer}, learning rate {optim.lr:g}"
+    )
+
+
+def _group_by_reason(event: Started) -> list[tuple[str, str]]:
     """Options with the same reason on one line, with their values; three equal dropouts are one."""
-    values = event.config.flat()
-    left = dict(event.reasons)
+    values, left = event.config.flat(), dict(event.reasons)
     if all(name in left for name in DROPOUTS) and len({values[name] for name in DROPOUTS}) == 1:
         values["dropout"] = values[DROPOUTS[0]]
         left["dropout"] = left[DROPOUTS[0]]
@@ -169,12 +170,27 @@ def _grouped(event: Started) -> list[tuple[str, str]]:
     return [(" ".join(names), reason) for reason, names in by_reason.items()]
 
 
+def format_resumed(event: Resumed) -> str:
+    how = "exactly: same text, torch, device and threads" if event.exact else "not exactly as if never stopped"
+    return f"resuming at step {event.step:,} from {one_line(str(event.path))}, {how}"
+
+
+def format_validation(event: Validated) -> Text:
+    place = f"step {event.step:,}/{event.total:,}, {duration(event.seconds)}"
+    losses = f"training loss {event.train_loss:.4f}, validation {event.val_loss:.4f} ({bits(event.val_loss):.3f} bpc)"
+    return Text(f"{place}: {losses}").append(", best" if event.best else "", style="green")
+
+
 def _place(event: Stepped) -> str:
     return f"step {event.step:,}" + (f"/{event.total:,}" if event.total else "")
 
 
+def _speed(event: Stepped) -> str:
+    return f"{event.characters_per_second:,.0f} char/s"
+
+
 def _figures(event: Stepped) -> str:
     return (
-        f"loss {event.loss:.4f} ({bits(event.loss):.3f} bpc)  grad {event.grad_norm:.3f}  "
-        f"rate {event.lr:.2g}  {event.characters_per_second:,.0f} char/s"
+        f"loss {event.loss:.4f} ({bits(event.loss):.3f} bpc), "
+        f"gradient norm {event.grad_norm:.3f}, learning rate {event.lr:.2g}"
     )
