@@ -137,7 +137,7 @@ def drawn(text: str) -> Iterator[str]:
 def test_the_architecture_names_every_module_and_no_other() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     named = list(drawn(page.split("```\n")[1]))
-    there = [path for path in (ROOT / "charlm").rglob("*") if path.suffix in (".py", ".c", ".css", ".js")]
+    there = [path for path in (ROOT / "charlm").rglob("*") if path.suffix in (".py", ".c", ".html", ".css", ".js")]
     assert len(named) == len(set(named))
     assert set(named) == {str(path.relative_to(ROOT)) for path in there if path.name != "__init__.py"}
 

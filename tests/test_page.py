@@ -179,7 +179,7 @@ def test_the_figures_in_the_page_are_those_of_the_score(pairs: dict[str, Pair], 
     assert known["names"].keys() == wanted
     if kind == "char":
         assert {known["names"][str(token)] for token in own} == {
-            "never seen" if c == "☃" else {" ": "␣", "\n": "↵"}.get(c, c) for c in text
+            "unknown" if c == "☃" else {" ": "␣", "\n": "↵"}.get(c, c) for c in text
         }
     units = [int(value) for key, value in Reader(content).attributes if key == "data-unit" and value is not None]
     starts = [line.start for line in judged.lines()]

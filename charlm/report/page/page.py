@@ -1,5 +1,4 @@
-"""One self-contained HTML page: a text, coloured by how many bits each of its characters cost, with what else the model
-held likely there.
+"""One self-contained HTML page: a text, each character coloured by its surprisal, with the likeliest alternatives.
 
 It needs no network, and tells the browser so: a content security policy admits this page's own script, by its hash,
 and nothing else. What is foreign is escaped. The text stands in the markup, control characters as elements that show
@@ -7,27 +6,24 @@ them and name their code points, so that nothing in it commands and nothing is l
 "<"; the script makes elements and sets their text, never markup. Where no script runs, the text and all tables are
 there, uncoloured.
 
-Figures travel as columns of whole numbers, byte by byte (all low bytes, then all higher ones), deflated and in base64:
-bits as q / 500, probabilities as (q / 4095)^2. The script colours lines as they come into view. At most `LIMIT` tokens
-are shown; totals are of the whole texts.
+page.html is the frame, page.css and page.js stand in it; `packing` says how figures travel to the script, which colours
+lines as they come into view. At most `LIMIT` tokens are shown; totals are of the whole texts.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
-import zlib
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
-from typing import Any, Final
+from string import Template
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm.evaluation.surprisal import PositionLoss, Surprisal
+from charlm.report.page.packing import pack, safe_json, token_name
 from charlm.report.surprisal import DARK, EXCERPT, LEVELS, LIGHT, NAMES, Scored, sign
 from charlm.report.tables import cut_end
 from charlm.report.words import figure, one_line
@@ -35,49 +31,31 @@ from charlm.text.tokenizer import Tokenizer
 
 LIMIT: Final = 200_000  # tokens shown, of all texts together
 ALTERNATIVES: Final = 10
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src '{}'; base-uri 'none'; form-action 'none'"
 
 
 def page(model: str, texts: Sequence[Scored], tokenizer: Tokenizer, *, words: int = 10) -> str:
     """The page for these texts, scored by the model of this name with this tokenizer; `words` worst words of each."""
-    title = one_line("Surprisal of " + ", ".join(text.name for text in texts))
-    sections, data, pieces, left = [], [], set(), LIMIT
+    sections, data, tokens, left = [], [], set(), LIMIT
     for number, text in enumerate(texts):
         units = _shown(text.surprisal, left)
         left -= int(np.searchsorted(text.surprisal.unit_of, units))
         sections.append(_section(number, text, units, words))
-        columns, used = _columns(text.surprisal, units)
-        data.append(columns)
-        pieces |= used
-    names = {str(token): _name(tokenizer, token) for token in sorted(pieces)}
-    content = _json({"levels": LEVELS, "names": names, "texts": data})
-    style = _file("page.css").replace("/*levels*/", _palettes())
+        packed, used = pack(text.surprisal, units)
+        data.append(packed._asdict())
+        tokens |= used
+    names = {str(token): token_name(tokenizer, token) for token in sorted(tokens)}
     script = _file("page.js")
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{_hash(script)}'; base-uri 'none'"
-    legend = "".join(f'<span class="c{number}">{name}</span>' for number, name in enumerate(NAMES))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-<h1>{escape(title)}</h1>
-<p>Bits of each character under {escape(one_line(model))}: one bit for what is as likely as not, one more for each
-halving of its probability. Point at a character, or move with the arrow keys, for what was likeliest there.</p>
-<p class="legend" aria-label="Colours, in bits per character">{legend}</p>
-</header>
-<main>
-{"".join(sections)}</main>
-<div id="tip" role="tooltip" hidden></div>
-<script type="application/json" id="data">{content}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return Template(_file("page.html")).substitute(
+        policy=_POLICY.format(_hash(script)),
+        title=escape(one_line("Surprisal of " + ", ".join(text.name for text in texts))),
+        style=_file("page.css").replace("/*levels*/", _palettes()),
+        model=escape(one_line(model)),
+        legend="".join(f'<span class="c{number}">{name}</span>' for number, name in enumerate(NAMES)),
+        sections="".join(sections),
+        data=safe_json({"levels": LEVELS, "names": names, "texts": data}),
+        script=script,
+    )
 
 
 def _shown(surprisal: Surprisal, limit: int) -> int:
@@ -160,7 +138,7 @@ def _losses(losses: Sequence[PositionLoss]) -> str:
         (str(row.first) if row.first == row.last else f"{row.first} to {row.last}", figure(row.bits_per_character, 2))
         for row in losses
     ]
-    return _table("By place since a cold start", ["place", "bits per character"], rows)
+    return _table("By position since a cold start", ["position", "bits per character"], rows)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -170,48 +148,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
         for row in rows
     )
     return f"<table><caption>{escape(title)}</caption>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
-
-
-def _columns(judged: Surprisal, units: int) -> tuple[dict[str, Any], set[int]]:
-    """The first units' figures for the script, and the tokens that they name.
-
-    Of each unit: bits, its length, its number of tokens, and of its first token the id and the alternatives.
-    """
-    first = judged.first_tokens[:units]
-    bits = judged.unit_nats[:units] / math.log(2)
-    own = judged.ids[first]
-    known = judged.likeliest
-    ids = known.ids[first] if known is not None else np.zeros((units, 0), dtype=np.int32)
-    roots = np.sqrt(known.probabilities[first]) if known is not None else np.zeros((units, 0))
-    tokens = np.diff(np.append(judged.first_tokens, len(judged.ids)))[:units]
-    whole = np.nan_to_num(bits * 500, nan=65535, posinf=65535)
-    columns = [np.rint(np.minimum(whole, 65535)), np.diff(judged.starts[: units + 1]), np.minimum(tokens, 255), own]
-    columns += [*ids.T, *np.rint(np.nan_to_num(roots.T) * 4095)]
-    wide = 2 if units and max(own.max(), ids.max(initial=0)) > 255 else 1
-    widths = [2, 4, 1, wide, *[wide] * ids.shape[1], *[2] * ids.shape[1]]
-    raw = b"".join(_planes(column, width) for column, width in zip(columns, widths, strict=True))
-    packed = base64.b64encode(zlib.compress(raw, 9)).decode()
-    return {"units": units, "widths": widths, "packed": packed}, {*own.tolist(), *np.unique(ids).tolist()}
-
-
-def _planes(column: NDArray[Any], width: int) -> bytes:
-    """Whole numbers [U] as `width` planes of U bytes: neighbours are alike, which is what packs well."""
-    return b"".join((column.astype(np.int64) >> 8 * plane & 255).astype(np.uint8).tobytes() for plane in range(width))
-
-
-def _name(tokenizer: Tokenizer, token: int) -> str:
-    if token >= tokenizer.size:
-        return "never seen"
-    try:
-        return "".join(map(sign, tokenizer.pieces[token].decode())).replace(" ", "␣")
-    except UnicodeDecodeError:
-        return "byte " + tokenizer.pieces[token].hex(" ").upper()
-
-
-def _json(value: object) -> str:
-    """JSON in which nothing looks like markup, in ASCII."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _file(name: str) -> str:
