@@ -1,9 +1,11 @@
 """charlm: a character-level language-model workbench.
 
-    charlm.train("corpus.txt")      train a run; returns how it ended
-    charlm.load("corpus")           a trained model: .sample(...), .score(text)
+    trained = charlm.train("corpus.txt")     train a model; help(charlm.train) lists the options
+    model = charlm.load("corpus")            load a trained model, by file or by the name of its run
+    model.sample(length=200)                 write text
+    model.score("Some text.")                loss, bits per character, perplexity
 
-Names are handed out lazily: importing charlm does not import torch.
+Errors are subclasses of CharlmError. The API is imported when it is first used: importing charlm does not import torch.
 """
 
 from __future__ import annotations

@@ -213,9 +213,11 @@ class LanguageModel:
         return self.checkpoint.config
 
     def held_out(self, corpus: Sequence[str] = ()) -> str:
-        """The validation text of its run, from its old place or from `corpus`; its fingerprint must match.
+        """The validation text of its run, from where it was or from the files `corpus`.
 
-        Raises DataError when it is not found, has changed, or when nothing was held out.
+            model.score(model.held_out()).loss  # the run's validation loss again
+
+        Raises DataError when it is not found or has changed, or when nothing was held out.
         """
         found = own_corpus(self.checkpoint, self.path, corpus).val
         if not found:
@@ -225,7 +227,7 @@ class LanguageModel:
         return found
 
     def was_trained_on(self, text: str) -> bool:
-        """Whether this is, as a whole, one of the files that the run was given to learn from."""
+        """Whether this text, as a whole, is one of the files that the model was trained on."""
         digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return any(source.sha256 == digest for source in self.checkpoint.corpus.training_sources)
 
@@ -264,8 +266,10 @@ class LanguageModel:
     def stream(self, config: SampleConfig, *, prime: str = "", stop: str = "") -> Iterator[Piece]:
         """The samples piece by piece as they are generated, for options that have been checked.
 
-        for piece in model.stream(charlm.config.check_sample({"length": 200})):
-            print(piece.text, end="", flush=True)
+            for piece in model.stream(charlm.config.check_sample({"length": 200})):
+                print(piece.text, end="", flush=True)
+
+        A piece names the sample that it belongs to. `prime` and `stop` are those of `sample`.
         """
         decoder = self._decoder(config.engine, config.precision, config.threads)
         return generate(decoder, self.tokenizer, config, prime=prime, stop=stop)
@@ -275,8 +279,8 @@ class LanguageModel:
 
             model.score("2 and 2 are 4.").bits_per_character
 
-        The text is read in many places side by side, within 0.0005 bits per character of one pass from its beginning
-        to its end, which `exact` makes.
+        The text is cut into lanes that are read in parallel, which is within 0.0005 bits per character of one pass
+        from beginning to end. `exact` makes that pass.
         """
         from charlm.evaluation.score import score
 
@@ -285,10 +289,10 @@ class LanguageModel:
             return score(model, self.tokenizer, tokens, exact=exact, device=device)
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]:
-        """-ln P of each of the text's N tokens, shape [N], whose sum is the score's.
+        """Negative log-likelihood, -ln P, of each of the text's N tokens: shape [N], in nats. Their sum is the score's.
 
-        With `dynamic` the network goes on learning from what it has read (`charlm.evaluation.dynamic`), in fp32 and in
-        one pass; it is afterwards what it was. Raises ConfigError where the model was loaded for the decoder.
+        With `dynamic` the network keeps learning from the text that it has read (`charlm.evaluation.dynamic`), in fp32
+        and in one pass; its weights are restored afterwards. Raises ConfigError for a model loaded with the decoder.
         """
         from charlm.evaluation.score import exact_nats, lane_nats
 
@@ -310,9 +314,10 @@ class LanguageModel:
     def surprisal(self, text: str, *, likeliest: int = 0, within: int | None = None) -> Surprisal:
         """The surprisal of each token of a text, in one exact pass.
 
-            model.surprisal("2 and 2 are 4.").nats  # -ln P of each token, shape [N]
+            for word in model.surprisal("2 and 2 are 5.").worst_words(3):
+                print(word.text, word.bits)
 
-        With `likeliest` also as many of the most probable tokens in each place, of the first `within` places.
+        `likeliest` adds that many of the most probable tokens at each position, or at the first `within` positions.
         """
         from charlm.evaluation.surprisal import surprisal
 
@@ -320,14 +325,17 @@ class LanguageModel:
             return surprisal(model, self.tokenizer, text, likeliest=likeliest, within=within, device=device)
 
     def cold_nats(self, text: str, window: int = 256) -> NDArray[np.float64]:
-        """-ln P of each of the text's C characters, shape [C], with every `window` characters read from zero state."""
+        """Negative log-likelihood of each of the text's C characters, every `window` of them read from zero state.
+
+        Shape [C], in nats. Models of fixed context are evaluated like this.
+        """
         from charlm.evaluation.surprisal import cold_nats
 
         with self._scoring() as (model, device):
             return cold_nats(model, self.tokenizer, text, window=window, device=device)
 
     def position_losses(self, text: str) -> tuple[PositionLoss, ...]:
-        """Loss by the number of characters since a cold start, which shows how much context helps."""
+        """Loss by the number of characters read since zero state, which shows how much context helps."""
         from charlm.evaluation.surprisal import position_losses
 
         with self._scoring() as (model, device):
@@ -350,12 +358,12 @@ class LanguageModel:
             yield runtime, model
 
     def prepare(self) -> None:
-        """Do now what the first score would do: import torch and build the network."""
+        """Import torch and build the network now, rather than at the first score."""
         with self._computing():
             pass
 
     def _decoder(self, engine: str, precision: str, threads: int) -> Decoder:
-        """The last one is kept: packing the weights takes longer than a few characters."""
+        """A decoder; the last one is kept, as packing the weights takes longer than sampling a few characters."""
         if self._opened is None or self._opened[0] != (engine, precision, threads):
             decoder = open_decoder(
                 self.config.model, self.checkpoint.weights, engine=engine, precision=precision, threads=threads
@@ -381,7 +389,7 @@ class LanguageModel:
 
 
 def check_dynamic(config: EvalConfig) -> None:
-    """Raise ConfigError where a model that is loaded so has no gradients to learn from."""
+    """Raise ConfigError for a model loaded with the decoder, which cannot learn."""
     if config.engine == "decoder":
         raise ConfigError(
             "--dynamic needs a network that can learn, and --engine decoder only reads",
@@ -391,7 +399,7 @@ def check_dynamic(config: EvalConfig) -> None:
 
 
 def doctor() -> dict[str, object]:
-    """What a run here would compute with, and whether an interrupted run ends like a whole one (tried, in a second)."""
+    """Versions, devices and precision here; and whether a resumed run ends in the same state, tested in a second."""
     from charlm.doctor import examine
     from charlm.runtime.settings import computing
 

@@ -1,9 +1,9 @@
 """The options of `charlm.config` as keyword arguments of Python functions.
 
-Type checkers and editors read the tables below, which tests hold to `charlm.config`. `documented` shows the same
-options to help(), with defaults and meaning. What may grow in a running program (cells, optimizers, tokenizers,
-decoders) is `str` here; what is fixed is a `Literal`. Where an option is left out is where it is not in the table, so
-that a function can tell it from one that was given with its default.
+Type checkers and editors read the tables below; a test compares them with `charlm.config`. `documented` shows the same
+options in help(), with defaults and meaning. Where a program can add choices (cells, optimizers, tokenizers, decoders)
+the type is `str`; where the choices are fixed it is a `Literal`. An option that is left out is missing from the table,
+so that a function can tell it from one that was given with its default value.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def documented(
 
 
 def _default(name: str, defaults: Mapping[str, object]) -> object:
-    """An option's default; 0 threads and an empty length of training stand for a choice that is made later."""
+    """An option's default as help() shows it."""
     value = defaults.get(name, _Automatic())
     return _Automatic() if name in AUTOMATIC or name in SHORTHANDS else value
 

@@ -37,6 +37,17 @@ def alike() -> None:
     choose_runtime(choose_device("cuda"), "fp32", 1)
 
 
+def test_a_program_keeps_its_random_state_and_its_switches(text: Path) -> None:
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = False, True
+    torch.cuda.manual_seed_all(5)
+    torch.rand(3, device=GPU)
+    before = torch.cuda.get_rng_state_all()
+    trained = charlm.train(text, checkpoints=text.parent, **OPTIONS)
+    charlm.load(trained.checkpoint, device="cuda").score("It was the best")
+    assert all(torch.equal(one, other) for one, other in zip(before, torch.cuda.get_rng_state_all(), strict=True))
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == (False, True)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize(("hidden", "chunk", "lanes"), [(64, 9, 4), (256, 64, 64)])

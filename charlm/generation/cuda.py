@@ -25,6 +25,7 @@ from charlm.models.cells import cell_of
 from charlm.models.network import Network, State, copy_state, import_weights, overwrite_state, run_layer
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import choose_device, choose_runtime
+from charlm.runtime.settings import computing
 
 _CHUNK: Final = 16  # tokens of one graph
 Sampled = tuple[Tensor, Tensor, State]  # tokens [T, B]; logits [B, V] and the state after the last
@@ -175,6 +176,7 @@ def open_cuda(config: ModelConfig, weights: Weights, precision: str, threads: in
     problem = f"computes in fp32, not in {precision}" if precision != "fp32" else "needs a GPU that torch can use"
     if precision != "fp32" or not torch.cuda.is_available():
         raise ConfigError(f"--engine cuda {problem}", kept="nothing was written", hint="use --engine auto")
-    device = choose_device("cuda")
-    choose_runtime(device, precision, 1)
-    return TorchDecoder(config, weights, device)
+    with computing():
+        device = choose_device("cuda")
+        choose_runtime(device, precision, 1)
+        return TorchDecoder(config, weights, device)

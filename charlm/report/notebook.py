@@ -1,4 +1,4 @@
-"""Progress of a training run in a notebook: one output, which is drawn again in place."""
+"""Progress of a training run in a notebook: one output, redrawn in place."""
 
 from __future__ import annotations
 

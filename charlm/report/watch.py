@@ -1,4 +1,4 @@
-"""Who watches a training run that a Python program has started: a terminal, a notebook, or nobody."""
+"""Where a Python program shows the progress of training: in a terminal, in a notebook, or nowhere."""
 
 from __future__ import annotations
 
