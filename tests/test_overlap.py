@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from processes import charlm, one_line
 
 from charlm import train
-from charlm.report.overlap import in_words
+from charlm.report.overlap import describe_novelty
 from charlm.storage.provenance import training_files
 from charlm.text.corpus import load_corpus
 from charlm.text.overlap import LENGTHS, Novelty, TrainingIndex
@@ -197,8 +197,8 @@ def test_only_the_training_part_of_each_file_is_searched(tmp_path: Path, val: st
 def test_a_report_in_words() -> None:
     files = [prose(400, 3)]
     for size, words in [(10, "No 20"), (30, "turns of phrase"), (60, "sentences"), (200, "100.0 % of this text")]:
-        assert words in in_words(index(*files).novelty(files[0][:size]))
-    assert "empty" in in_words(index(*files).novelty(""))
+        assert words in describe_novelty(index(*files).novelty(files[0][:size]))
+    assert "empty" in describe_novelty(index(*files).novelty(""))
 
 
 def run_on_two_files(folder: Path) -> Path:

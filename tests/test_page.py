@@ -21,8 +21,9 @@ from oracles import random_network, synthetic_text
 from charlm.config import DataConfig, ModelConfig
 from charlm.evaluation.surprisal import position_losses, surprisal
 from charlm.models.network import Network
+from charlm.report.levels import DARK, LIGHT, TERMINAL
 from charlm.report.page.page import page
-from charlm.report.surprisal import DARK, LIGHT, TERMINAL, Scored
+from charlm.report.surprisal import Scored
 from charlm.text.tokenizer import Tokenizer, train_tokenizer
 
 LEARNED = synthetic_text(2000, seed=31)

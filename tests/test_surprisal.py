@@ -25,9 +25,10 @@ from charlm.config import DataConfig, ModelConfig
 from charlm.evaluation.score import ScorableDecoder, Score, exact_nats, score
 from charlm.evaluation.surprisal import Surprisal, cold_nats, position_losses, surprisal
 from charlm.models.network import Network
+from charlm.report.character_csv import character_csv
 from charlm.report.console import console
 from charlm.report.page.page import page
-from charlm.report.surprisal import Scored, character_csv, surprisal_report
+from charlm.report.surprisal import Scored, surprisal_report
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
 
 LEARNED = synthetic_text(3000, seed=21)

@@ -114,7 +114,7 @@ def score(
     if as_json:
         screen.json("score", checkpoint=str(model.path), results=[_record(one, config.words) for one in scored])
     elif csv == STDOUT:
-        from charlm.report.surprisal import character_csv
+        from charlm.report.character_csv import character_csv
 
         screen.print(character_csv(scored), end="")
     else:
@@ -154,7 +154,7 @@ def _write(screen: Screen, model: LanguageModel, scored: Sequence[Scored], files
 
         screen.write_file(files.html, page(str(model.path), scored, model.tokenizer, words=words).encode())
     if files.csv is not None and files.csv != STDOUT:
-        from charlm.report.surprisal import character_csv
+        from charlm.report.character_csv import character_csv
 
         screen.write_file(files.csv, character_csv(scored).encode())
     if files.plot is not None:

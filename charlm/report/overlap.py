@@ -1,4 +1,4 @@
-"""What people see of `charlm novelty`: how much of a text stands in the training text, and which passages."""
+"""What people see of `charlm novelty`: how much of a text occurs in the training text, and which passages."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ def novelty_report(out: Console, novelty: Novelty) -> None:
     longest = "none" if novelty.longest is None else _characters(novelty.longest.length)
     rows = [(f"in overlaps of {length} or more", f"{100 * share:.1f} %") for length, share in novelty.shares.items()]
     facts(out, [("text", _characters(novelty.characters)), ("longest overlap", longest), *rows])
-    paragraphs(out, [in_words(novelty)])
+    paragraphs(out, [describe_novelty(novelty)])
     for overlap in novelty.passages[:_SHOWN]:
         place = f"from character {overlap.offset + 1:,}: {overlap.file}, line {overlap.line:,}"
         excerpt(out, f"{_characters(overlap.length)} {place}", overlap.passage)
     left = len(novelty.passages) - _SHOWN
     if left > 0:
-        paragraphs(out, [f"and {left:,} passage{'s' * (left != 1)} more; --json has all"])
+        paragraphs(out, [f"and {left:,} passage{'s' * (left != 1)} more; --json lists all"])
 
 
 def _characters(count: int) -> str:
     return f"{count:,} character{'s' * (count != 1)}"
 
 
-def in_words(novelty: Novelty) -> str:
+def describe_novelty(novelty: Novelty) -> str:
     """What the figures mean, in a sentence.
 
-    >>> in_words(Novelty(9, None, {20: 0.0, 50: 0.0, 100: 0.0}, ()))
-    'No 20 characters in a row of this text stand in the training text.'
+    >>> describe_novelty(Novelty(9, None, {20: 0.0, 50: 0.0, 100: 0.0}, ()))
+    'No 20 characters in a row of this text occur in the training text.'
     """
     if not novelty.characters:
-        return "There was nothing to look for: the text is empty."
+        return "The text is empty: there was nothing to look for."
     shortest, middle, long = novelty.shares
     if not novelty.passages:
-        return f"No {shortest} characters in a row of this text stand in the training text."
+        return f"No {shortest} characters in a row of this text occur in the training text."
     if novelty.shares[long]:
         percent = f"{100 * novelty.shares[long]:.1f} %"
-        return f"{percent} of this text stands in the training text word for word, in passages of {long} or more."
+        return f"{percent} of this text occurs word for word in the training text, in passages of {long} or more."
     if novelty.shares[middle]:
         return f"This text shares sentences with the training text, but no {long} characters in a row."
     return (

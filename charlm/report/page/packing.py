@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.evaluation.surprisal import Surprisal
-from charlm.report.surprisal import sign
+from charlm.report.levels import sign
 from charlm.text.tokenizer import Tokenizer
 
 _MOST: Final = 65535  # of two bytes: 131 bits and more, or none

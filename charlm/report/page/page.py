@@ -23,8 +23,9 @@ from typing import Final
 import numpy as np
 
 from charlm.evaluation.surprisal import PositionLoss, Surprisal
+from charlm.report.levels import DARK, LEVELS, LIGHT, NAMES, sign
 from charlm.report.page.packing import pack, safe_json, token_name
-from charlm.report.surprisal import DARK, EXCERPT, LEVELS, LIGHT, NAMES, Scored, sign
+from charlm.report.surprisal import EXCERPT, Scored
 from charlm.report.tables import cut_end
 from charlm.report.words import figure, one_line
 from charlm.text.tokenizer import Tokenizer
@@ -66,31 +67,31 @@ def _shown(surprisal: Surprisal, limit: int) -> int:
 
 
 def _section(number: int, text: Scored, units: int, words: int) -> str:
-    judged, heading = text.surprisal, escape(one_line(text.name))
-    left = len(judged.text) - int(judged.starts[units])
+    surprisal, heading = text.surprisal, escape(one_line(text.name))
+    left = len(surprisal.text) - int(surprisal.starts[units])
     note = f'<p class="note">The last {left:,} characters are not shown; the figures are of the whole.</p>\n'
     return f"""<section>
 <h2><bdi>{heading}</bdi></h2>
-<div class="figures">{_totals(judged)}{_worst(judged, words)}{_losses(text.losses)}</div>
+<div class="figures">{_totals(surprisal)}{_worst(surprisal, words)}{_losses(text.losses)}</div>
 <div class="text" data-text="{number}" role="group" aria-label="The text; arrow keys move through it">
 <p class="columns" aria-hidden="true">{_margin("line", "bits", "bits/char")}</p>
-{_lines(judged, units)}</div>
+{_lines(surprisal, units)}</div>
 {note if left else ""}</section>
 """
 
 
-def _lines(judged: Surprisal, units: int) -> str:
+def _lines(surprisal: Surprisal, units: int) -> str:
     """A line's element has its number and totals as an attribute, so that the elements' text is the text alone."""
-    table = {ord(character): _markup(character) for character in set(judged.text)}
-    lines = judged.lines()
-    begins = np.searchsorted(judged.starts, [line.start for line in lines])  # a unit goes where it begins
-    ends = [*begins[1:], len(judged.starts) - 1][: len(lines)]
+    table = {ord(character): _markup(character) for character in set(surprisal.text)}
+    lines = surprisal.lines()
+    begins = np.searchsorted(surprisal.starts, [line.start for line in lines])  # a unit goes where it begins
+    ends = [*begins[1:], len(surprisal.starts) - 1][: len(lines)]
     rows = []
     for number, (line, first, last) in enumerate(zip(lines, begins, np.minimum(ends, units), strict=True), 1):
         if first >= units:
             break
         margin = _margin(f"{number:,}", figure(line.bits, 1), figure(line.bits_per_character, 2))
-        shown = judged.text[judged.starts[first] : judged.starts[last]].translate(table)
+        shown = surprisal.text[surprisal.starts[first] : surprisal.starts[last]].translate(table)
         rows.append(f'<div class="line" data-unit="{first}" data-margin="{margin}">{shown}</div>\n')
     return "".join(rows)
 
@@ -106,11 +107,11 @@ def _markup(character: str) -> str:
     return f'<b data-c="{ord(character):x}">{shown}</b>'
 
 
-def _totals(judged: Surprisal) -> str:
-    total = judged.total
+def _totals(surprisal: Surprisal) -> str:
+    total = surprisal.total
     rows = [
         ("characters", f"{total.characters:,}"),
-        ("unknown characters", f"{judged.unknown_characters:,}"),
+        ("unknown characters", f"{surprisal.unknown_characters:,}"),
         ("bits", figure(total.bits, 1)),
         ("bits per character", figure(total.bits_per_character)),
         ("perplexity per character", figure(total.perplexity, 3)),
@@ -118,14 +119,14 @@ def _totals(judged: Surprisal) -> str:
     return _table("Totals", [], rows)
 
 
-def _worst(judged: Surprisal, words: int) -> str:
+def _worst(surprisal: Surprisal, words: int) -> str:
     rows = [
         (
             cut_end(one_line(w.text), EXCERPT),
             f"{w.count:,}",
             *(figure(x, 2) for x in (w.bits_per_character, w.mean_bits, w.bits)),
         )
-        for w in judged.worst_words(words)
+        for w in surprisal.worst_words(words)
     ]
     columns = ["", "times", "bits per character", "bits each time", "bits in all"]
     return _table("Worst words", columns, rows) if rows else ""

@@ -1,0 +1,50 @@
+"""The levels and colours in which terminal and page show surprisal.
+
+Six levels, each from twice as many bits per character as the one below. In each palette lightness goes one way from
+level to level, so that their order can be seen with any eyes, and every level brings its own background and letters,
+so that it does not depend on what the terminal's are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from charlm.report.words import one_line
+
+LEVELS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # bits per character at which the next of six levels begins
+NAMES: Final = ("under ½", "½ to 1", "1 to 2", "2 to 4", "4 to 8", "8 bits and more")
+# Background and letters of each level. On a page the more surprising is further from the paper, darker on white and
+# lighter on black; a terminal's paper is unknown, and these are six of its 256 colours.
+LIGHT: Final = (
+    ("#ffffff", "#1b1b1f"),
+    ("#fdf0c8", "#1b1b1f"),
+    ("#fbcf7a", "#1b1b1f"),
+    ("#f0955a", "#1b1b1f"),
+    ("#b5386a", "#ffffff"),
+    ("#47156c", "#ffffff"),
+)
+DARK: Final = (
+    ("#15161c", "#d8d9e0"),
+    ("#2d2452", "#e6e6f0"),
+    ("#612b7a", "#ffffff"),
+    ("#a83a72", "#ffffff"),
+    ("#f0925c", "#15161c"),
+    ("#fbe68a", "#15161c"),
+)
+TERMINAL: Final = (
+    ("#00005f", "#d7d7ff"),
+    ("#005f87", "#ffffff"),
+    ("#008787", "#000000"),
+    ("#5faf5f", "#000000"),
+    ("#afd75f", "#000000"),
+    ("#ffff5f", "#000000"),
+)
+
+
+def sign(character: str) -> str:
+    """What stands for a character where each has to be seen: a line end and a tab, too.
+
+    >>> sign("a"), sign("\\n"), sign("\\x1b")
+    ('a', '↵', '␛')
+    """
+    return "↵" if character == "\n" else one_line(character)
