@@ -76,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run("charlm data get python-docs", folder)  # not shown
         scenes = [
-            Scene(f"charlm train data/python-docs.txt --name demo --time {asked.time} {asked.options}".strip(), 3, 14),
+            Scene(f"charlm train data/python-docs.txt --name demo --time {asked.time} {asked.options}".strip(), 5, 14),
             Scene(f"charlm sample demo --prime '{PRIME}' --length 320 --temperature 0.7 --seed 3"),
             Scene("charlm score demo --text question.txt", 12),
         ]
