@@ -34,23 +34,23 @@ Row = dict[str, Any]
 _INTRODUCTION: Final = """# Results
 
 Validation loss on the last tenth of each text, which training does not see; lower is better. Networks carry their
-state from its first character to its last unless it says otherwise. Scripts made every figure.
+state from its first character to its last unless stated otherwise. All figures were produced by scripts.
 
 ## What the defaults reach
 
-`charlm train TEXT --time 30s`, `3m` and `10m`, nothing else chosen, in bits per character. The second table has the
+`charlm train TEXT --time 30s`, `3m` and `10m`, no other options, in bits per character. The second table has the
 same in nats, beside cold windows: the mean loss over windows of 256 characters that each begin from zero state, which
 is how models of fixed context are scored. `python -m bench.defaults --text NAME --time 30s` measures one row; a dash
-is a row that nobody has measured yet. Use a quiet machine.
+means that the row has not been measured yet. Use a quiet machine.
 """
 _EQUAL: Final = f"""
-## Networks, n-gram models and compressors on equal terms
+## Networks, n-gram models and compressors on the same texts
 
-`make results` trains all that follows on the texts in `data/`, scores it and writes this page. Networks read
+`make results` trains all the models below on the texts in `data/`, scores it and writes this page. Networks read
 {STEPS:,} chunks of 16 x 64 characters; n-gram models and compressors read the whole training text. Each network was
 trained once; another seed may move its figure by 0.02."""
 _COMPARISON: Final = """
-### The demo's network beside others
+### The demo's network compared with others
 
 Two LSTM layers of 512 units on one-hot characters, as in the lecture's demo, trained with charlm's default optimizer;
 a GRU and a tanh RNN with as many parameters; n-gram models, each method with its best order; compressors, measured by

@@ -95,14 +95,14 @@ def train(
         print(trained.result.val_loss)  # nats per character
         model = charlm.load(trained.checkpoint)
 
-    Interrupted (Ctrl-C, a crash, `stop`), a run goes on from its last
-    checkpoint with `resume=True` and ends as it would have without the
+    After an interruption (Ctrl-C, a crash, `stop`), a run continues from its
+    last checkpoint with `resume=True` and ends as it would have without the
     interruption.
 
-    The number of torch's threads, its switches, its random state and the
-    environment are afterwards as they were before. The command line also
-    lets the C library keep freed memory, which cannot be undone; a script
-    that wants that speed calls `charlm.runtime.processor.own_process()`.
+    Afterwards, torch's number of threads, its settings and random state, and
+    the environment are restored. The command line also lets the C library
+    keep freed memory, which cannot be undone; a script that wants that speed
+    calls `charlm.runtime.processor.own_process()`.
 
     Raises ConfigError (an option), DataError (the text), CheckpointError,
     DivergedError or StorageError (a file), all of them CharlmError. A run
@@ -113,15 +113,16 @@ def train(
         name              name of the run (default: that of the first corpus)
         checkpoints       folder of all runs
         preset            a named set of options: josef-k
-        resume            go on where the run stopped; options may be left out
+        resume            continue a run exactly where it stopped; options may be left out
         init_from         a checkpoint or run whose weights to start from
-        force             replace a run of that name
-        allow_data_change resume although the text has changed
+        force             replace an existing run of the same name
+        allow_data_change resume even if the text has changed
         progress          show progress on standard error
                           (default: in a terminal or a notebook)
         on_event          called with each event of `charlm.training.events`
-        stop              called before each step; returns None to go on, or the
-                          reason to save and end training there
+        stop              called before each step and during the closing score;
+                          returns None to go on, or the reason to save and end
+                          training there
     """
     request = TrainingRequest(
         corpus=tuple(os.fspath(path) for path in corpus),
@@ -148,7 +149,7 @@ def run(request: TrainingRequest, *, on_event: Emit, stop: Stop = _never) -> Tra
         if request.resume and run.saved:
             return resume_run(run, request, on_event, stop)
         if not request.corpus:
-            raise ConfigError("no corpus was named", kept="nothing was changed", hint="charlm train FILE")
+            raise ConfigError("no corpus was given", kept="nothing was changed", hint="charlm train FILE")
         return start_run(run, request, on_event, stop)
 
 
@@ -164,7 +165,7 @@ def load(
         model = charlm.load("corpus")
         print(model.sample(length=200, temperature=0.8))
 
-    The options say where and in what arithmetic it scores.
+    The options set the device and the precision for scoring.
 
     Raises CheckpointError when there is no such checkpoint or it is damaged,
     ConfigError for an option.
@@ -222,7 +223,9 @@ class LanguageModel:
         found = own_corpus(self.checkpoint, self.path, corpus).val
         if not found:
             raise DataError(
-                f"{self.path} held no text out (--val 0)", kept="nothing was scored", hint="name one with --text FILE"
+                f"{self.path} has no validation text (--val 0)",
+                kept="nothing was scored",
+                hint="name one with --text FILE",
             )
         return found
 
@@ -241,7 +244,7 @@ class LanguageModel:
         option.
 
         Parameters:
-            prime             text to go on from
+            prime             text to continue
             stop              end the sample before this text
         """
         return self.samples(prime=prime, stop=stop, **options)[0]
@@ -257,7 +260,7 @@ class LanguageModel:
         for an option.
 
         Parameters:
-            prime             text to go on from
+            prime             text to continue
             stop              end each sample before this text
         """
         config = check_sample(options)
@@ -392,7 +395,7 @@ def check_dynamic(config: EvalConfig) -> None:
     """Raise ConfigError for a model loaded with the decoder, which cannot learn."""
     if config.engine == "decoder":
         raise ConfigError(
-            "--dynamic needs a network that can learn, and --engine decoder only reads",
+            "--dynamic needs --engine network: the decoder cannot be trained",
             kept="nothing was scored",
             hint="leave out --engine decoder, or --precision int8",
         )

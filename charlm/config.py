@@ -79,7 +79,10 @@ class DataConfig:
     val: str = option(
         "0.1",
         Option(
-            str, "validation text: a file, or the share of each file's end to hold out; 0: none", loose=True, group=TEXT
+            str,
+            "validation text: a file, or the fraction to hold out from the end of each file; 0: none",
+            loose=True,
+            group=TEXT,
         ),
     )
 
@@ -137,7 +140,7 @@ class TrainConfig:
         "auto",
         Option(str, "numeric precision of training", offers=("auto", "fp32", "tf32", "bf16", "fp16"), group=MACHINE),
     )
-    threads: int = option(0, Option(int, "processor threads (default: all processors)", 1, 1024, group=MACHINE))
+    threads: int = option(0, Option(int, "CPU threads (default: all CPUs)", 1, 1024, group=MACHINE))
     seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=RUN))
 
 
@@ -153,7 +156,7 @@ class SampleConfig:
         Option(float, "keep the smallest set of tokens with this total probability", 0, 1, above=True, group=SAMPLING),
     )
     min_p: float = option(
-        0.0, Option(float, "keep tokens with at least this share of the highest probability", 0, 1, group=SAMPLING)
+        0.0, Option(float, "keep tokens with at least this fraction of the highest probability", 0, 1, group=SAMPLING)
     )
     count: int = option(1, Option(int, "number of samples, generated in parallel", 1, 65536, group=SAMPLING))
     seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=SAMPLING))
@@ -164,14 +167,12 @@ class SampleConfig:
         "auto",
         Option(
             str,
-            "decoder; auto takes compiled where possible, else numpy",
+            "decoder; auto uses compiled if possible, otherwise numpy",
             offers=ENGINES,
             group=MACHINE,
         ),
     )
-    threads: int = option(
-        0, Option(int, "processor threads (default: measured while sampling)", 1, 1024, group=MACHINE)
-    )
+    threads: int = option(0, Option(int, "CPU threads (default: tuned while sampling)", 1, 1024, group=MACHINE))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +198,7 @@ class EvalConfig:
             group=MACHINE,
         ),
     )
-    threads: int = option(0, Option(int, "processor threads (default: as in training)", 1, 1024, group=MACHINE))
+    threads: int = option(0, Option(int, "CPU threads (default: as in training)", 1, 1024, group=MACHINE))
 
 
 Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig
@@ -233,17 +234,26 @@ class Need(NamedTuple):
     option: str
     default: str
     holds: Callable[[str], bool]
+    refused: bool = True  # elsewhere; or it has no effect there
 
     def words(self, name: str, value: object) -> str:
         """What is wrong where the other option has this value."""
         allowed = " or ".join(filter(self.holds, TRAIN_OPTIONS[self.option].choices))
-        return f"{flag(name)} is for {flag(self.option)} {allowed}, not for {value}"
+        return f"{flag(name)} applies only to {flag(self.option)} {allowed}, not to {value}"
+
+
+def _has_forget_gate(cell: str) -> bool:
+    return cell not in CELLS or "f" in CELLS[cell].gates  # an unknown cell is refused elsewhere
+
+
+def _takes(option: str) -> Callable[[str], bool]:
+    return lambda kind: kind not in TOKENIZERS or option in TOKENIZERS[kind].options
 
 
 NEEDS: Final = {
-    "forget_bias": Need("cell", "lstm", lambda cell: "f" in CELLS[cell].gates),
-    "vocab_size": Need("tokenizer", "char", lambda kind: "vocab_size" in TOKENIZERS[kind].options),
-    "sentencepiece": Need("tokenizer", "char", lambda kind: "sentencepiece" in TOKENIZERS[kind].options),
+    "forget_bias": Need("cell", "lstm", _has_forget_gate),
+    "vocab_size": Need("tokenizer", "char", _takes("vocab_size")),
+    "sentencepiece": Need("tokenizer", "char", _takes("sentencepiece"), refused=False),
 }
 
 
@@ -266,10 +276,10 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
     values = check_all(given, TRAIN_OPTIONS)
     lengths = [flag(name) for name in LENGTHS if name in values]
     if len(lengths) > 1:
-        raise ConfigError(f"{' and '.join(lengths)} exclude each other", kept=UNTOUCHED, hint="give one of them")
+        raise ConfigError(f"{' and '.join(lengths)} cannot be combined", kept=UNTOUCHED, hint="give one of them")
     for name in values:
-        if not applies(name, values):
-            need = NEEDS[name]
+        need = NEEDS.get(name)
+        if need is not None and need.refused and not applies(name, values):
             raise ConfigError(need.words(name, values.get(need.option, need.default)), kept=UNTOUCHED)
     if "dropout" in values:
         everywhere = values.pop("dropout")
@@ -292,7 +302,7 @@ def check_eval(given: Mapping[str, object]) -> EvalConfig:
     precisions = {"network": ("fp32", "bf16", "fp16"), "decoder": ("fp32", "int8")}[config.engine]
     if config.precision not in precisions:
         raise ConfigError(
-            f"--engine {config.engine} computes in {' or '.join(precisions)}, not in {config.precision}", kept=UNTOUCHED
+            f"--engine {config.engine} supports {' or '.join(precisions)}, not {config.precision}", kept=UNTOUCHED
         )
     return config
 
@@ -308,7 +318,7 @@ def val_share(val: str) -> float | None:
     except ValueError:
         return None
     if not 0 <= share <= 0.9:
-        raise ConfigError(f"--val must be a share from 0 to 0.9 or a file, not {val!r}", kept=UNTOUCHED)
+        raise ConfigError(f"--val must be a fraction from 0 to 0.9 or a file, not {val!r}", kept=UNTOUCHED)
     return share
 
 
@@ -322,7 +332,7 @@ def read_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} is not TOML: {error}", kept=UNTOUCHED) from error
     if twice := next((name for name in table if "-" in name and name.replace("-", "_") in table), None):
         both = f"{twice} and {twice.replace('-', '_')}"
-        raise ConfigError(f"{path}: {both} are one option", kept=UNTOUCHED, hint="give it once")
+        raise ConfigError(f"{path}: {both} are the same option", kept=UNTOUCHED, hint="give it once")
     return {name.replace("-", "_"): value for name, value in table.items()}
 
 
@@ -343,7 +353,7 @@ def merge(table: Mapping[str, object], given: Mapping[str, object]) -> dict[str,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """All that defines a training run beside its text."""
+    """All that defines a training run besides its text."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -119,7 +119,7 @@ class Option:
             return "|".join(self.choices)
         if self.form:
             return FORMS[self.form].metavar
-        return {int: "N", float: "X", str: "SHARE|FILE" if self.loose else "TEXT"}[self.type]
+        return {int: "N", float: "X", str: "FRACTION|FILE" if self.loose else "TEXT"}[self.type]
 
     @property
     def range(self) -> str:
@@ -133,7 +133,7 @@ class Option:
         if self.form:
             return FORMS[self.form].words
         if self.type is str:
-            return "a text"
+            return "text"
         noun = "an integer" if self.type is int else "a number"
         lower = f"above {self.low:g}" if self.above else f"from {self.low:g}"
         return f"{noun} {lower} to {self.high:g}" if not self.above else f"{noun} {lower}, at most {self.high:g}"

@@ -30,12 +30,12 @@ HEAD = """# The command line
 
 Made by `make docs` from the commands themselves. Do not edit it.
 
-Exit codes: 0 done; 1 the operation failed; 2 usage or configuration; 3 bad data; 4 bad, missing or no checkpoint;
+Exit codes: 0 done; 1 the operation failed; 2 usage or configuration; 3 bad data; 4 bad or missing checkpoint;
 5 training diverged; 74 input or output; 129 hung up; 130 interrupted; 143 terminated. Results go to standard output,
 everything else to standard error, where an error is one line. `--json` prints one object whose `schema` names the
 command.
 
-`charlm help COMMAND` prints what stands here. `charlm --install-completion` lets the shell complete commands, options,
+`charlm help COMMAND` prints the same text. `charlm --install-completion` lets the shell complete commands, options,
 their values, and names of runs and corpora.
 
 `--config FILE.toml` takes every option of `train` by its name, with `-` or `_`. The command line wins:

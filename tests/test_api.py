@@ -180,7 +180,7 @@ def test_options_are_checked_once(corpus: Path, monkeypatch: pytest.MonkeyPatch)
 def test_representations_say_what_there_is(corpus: Path, tmp_path: Path) -> None:
     trained = charlm.train(corpus, checkpoints=tmp_path, threads=1, **TINY)
     model = charlm.load(trained.checkpoint)
-    loss = f"{trained.result.val_loss:.4f} nats validation loss"
+    loss = f"validation loss {trained.result.val_loss:.4f} nats"
     characters = len(set(corpus.read_text()[:1800]))
     assert repr(trained) == f"Trained({str(trained.run.best)!r}: done, 6 steps, {loss})"
     assert repr(model) == f"LanguageModel({str(trained.run.best)!r}: 1 x 8 lstm, {characters} characters, {loss})"

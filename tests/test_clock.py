@@ -22,8 +22,16 @@ def test_steps_and_validations_are_told_apart_from_the_rest() -> None:
         pass
     with clock.step(tokens=10):  # 10 to 12
         pass
-    assert clock.timing == Timing(seconds=120, elapsed=16, stepping=4, steps=2)
+    assert clock.timing == Timing(seconds=120, elapsed=14, stepping=2, steps=1)  # without the first step
     assert (clock.tokens_per_second, clock.validation_cost) == (10.0, 4.0)
+
+
+def test_a_slow_first_step_says_nothing_of_the_steps_to_come() -> None:
+    clock = Clock(now=ticking(0, 0, 9, 9, 10, 10, 11, 11))
+    for _ in range(3):
+        with clock.step(tokens=1):
+            pass
+    assert clock.timing == Timing(seconds=11, elapsed=2, stepping=2, steps=2)
 
 
 def test_a_step_that_fails_does_not_count() -> None:

@@ -258,7 +258,7 @@ OTHERS = [*COUNTS, row("xz", "code length", 2.6), row("gzip", "code length", 3.0
         (
             1.9,
             [
-                "fewer than all 7 baselines",
+                "fewer than any of the 7 baselines",
                 "kneser-ney 5 (2.2000)",
                 "0.3000 more",
                 "1.231 times",
@@ -266,10 +266,10 @@ OTHERS = [*COUNTS, row("xz", "code length", 2.6), row("gzip", "code length", 3.0
                 "1.37",
             ],
         ),
-        (2.3, ["better than 6 of 7", "between kneser-ney 5 (2.2000) and kneser-ney 4 (2.4000)", "3 tokens before"]),
-        (2.7, ["between xz (2.6000) and kneser-ney 3 (2.9000)", "2 tokens before", "0.1000 fewer", "0.96 times"]),
+        (2.3, ["better than 6 of 7", "between kneser-ney 5 (2.2000) and kneser-ney 4 (2.4000)", "previous 3 tokens"]),
+        (2.7, ["between xz (2.6000) and kneser-ney 3 (2.9000)", "previous 2 tokens", "0.1000 fewer", "0.96 times"]),
         (4.0, ["kneser-ney 1", "no token before"]),
-        (5.0, ["more than all 7 baselines", "2.8000 more", "no better than knowing how often", "undertrained"]),
+        (5.0, ["more than any of the 7 baselines", "2.8000 more", "no better than knowing how often", "undertrained"]),
     ],
 )
 def test_a_ranking_in_words(bits: float, words: list[str]) -> None:
@@ -404,7 +404,7 @@ def test_a_training_text_that_moved(place: Path, tmp_path: Path) -> None:
     charlm.train(tmp_path / "own.txt", checkpoints=tmp_path / "checkpoints", device="cpu", **options)
     (tmp_path / "own.txt").rename(tmp_path / "moved.txt")
     text = ["--text", str(place / "y.txt")]
-    one_line(run("eval", "own", *text, "--baselines", cwd=tmp_path), 3, "own.txt", "say where it is now")
+    one_line(run("eval", "own", *text, "--baselines", cwd=tmp_path), 3, "own.txt", "give its current path")
     (model,) = (charlm.load("own", checkpoints=tmp_path / "checkpoints"),)
     found = compare([model], texts(place, "y.txt"), [str(tmp_path / "moved.txt")], ComparisonOptions(mix=True))
     assert [row.kind for row in found.rows] == ["network", "mixture"]

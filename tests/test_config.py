@@ -26,6 +26,7 @@ from charlm.config import (
     check_eval,
     check_sample,
     check_train,
+    merge,
     options_of,
     read_toml,
     val_share,
@@ -146,7 +147,7 @@ def test_every_option_is_described(command: str, name: str) -> None:
         ("lr", "a number above 0, at most 100"),
         ("dropout", "a number from 0 to 0.99"),
         ("cell", "one of lstm, gru, rnn"),
-        ("val", "a text"),
+        ("val", "text"),
     ],
 )
 def test_ranges_in_words(name: str, words: str) -> None:
@@ -226,16 +227,16 @@ def test_lengths_exclude_each_other() -> None:
     for name, value in lengths.items():
         assert check_train({name: value}) == {name: value}
         for other in lengths.keys() - {name}:
-            with pytest.raises(ConfigError, match=rf"{flag(name)}.* exclude each other") as raised:
+            with pytest.raises(ConfigError, match=rf"{flag(name)}.* cannot be combined") as raised:
                 check_train({name: value, other: lengths[other]})
             assert flag(other) in str(raised.value)
-    with pytest.raises(ConfigError, match="--epochs and --steps and --time exclude each other"):
+    with pytest.raises(ConfigError, match="--epochs and --steps and --time cannot be combined"):
         check_train(lengths)
 
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])
 def test_a_forget_bias_needs_a_forget_gate(cell: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--forget-bias is for --cell lstm, not for {cell}"):
+    with pytest.raises(ConfigError, match=rf"--forget-bias applies only to --cell lstm, not to {cell}"):
         check_train({"forget_bias": 1.0, "cell": cell})
     assert check_train({"forget_bias": 2, "cell": "lstm"}) == {"forget_bias": 2.0, "cell": "lstm"}
     assert check_train({"forget_bias": 2.0}) == {"forget_bias": 2.0}
@@ -243,7 +244,7 @@ def test_a_forget_bias_needs_a_forget_gate(cell: str) -> None:
 
 @pytest.mark.parametrize("tokenizer", [{}, {"tokenizer": "char"}, {"tokenizer": "byte"}])
 def test_a_vocabulary_size_is_for_sentencepiece(tokenizer: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="--vocab-size is for --tokenizer sentencepiece"):
+    with pytest.raises(ConfigError, match="--vocab-size applies only to --tokenizer sentencepiece"):
         check_train({"vocab_size": 300, **tokenizer})
 
 
@@ -259,7 +260,7 @@ def test_what_is_held_out_is_a_share_or_a_file(val: str, share: float | None) ->
 @pytest.mark.fault(41)
 @pytest.mark.parametrize("val", ["0.91", "1", "-0.1", "nan", "inf", "10"])
 def test_a_share_beyond_its_range_is_refused(val: str) -> None:
-    with pytest.raises(ConfigError, match=r"--val must be a share from 0 to 0\.9 or a file"):
+    with pytest.raises(ConfigError, match=r"--val must be a fraction from 0 to 0\.9 or a file"):
         check_train({"val": val})
 
 
@@ -325,7 +326,7 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: byt
 def test_an_option_given_with_both_strokes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text("hidden = 3\nweight-decay = 0.5\nweight_decay = 0.1\n")
-    with pytest.raises(ConfigError, match="weight-decay and weight_decay are one option"):
+    with pytest.raises(ConfigError, match="weight-decay and weight_decay are the same option"):
         read_toml(path)
 
 
@@ -339,3 +340,16 @@ def test_texts_that_look_like_numbers_or_are_paths_may_be_given_as_such() -> Non
     given = check_train({"val": 0.2, "checkpoint_every": 100})
     assert given == {"val": "0.2", "checkpoint_every": "100"}
     assert check_train({"val": Path("later.txt")}) == {"val": "later.txt"}
+
+
+@pytest.mark.parametrize("wrong", [{"cell": "foo"}, {"tokenizer": "foo"}])
+def test_a_mistyped_choice_beside_a_file_is_refused_like_any_other(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"must be one of .*, not 'foo'"):
+        check_train(merge({"hidden": 8}, wrong))
+    with pytest.raises(ConfigError, match=r"must be one of .*, not 'foo'"):
+        check_train({**wrong, "forget_bias": 1.0, "vocab_size": 300, "dropout": 0.1})
+
+
+def test_the_kind_of_sentencepiece_may_stand_anywhere() -> None:
+    """It has no effect there, and files may list every option."""
+    assert check_train({"sentencepiece": "bpe"}) == {"sentencepiece": "bpe"}

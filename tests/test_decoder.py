@@ -324,7 +324,7 @@ def test_api_writes_alike_with_both_engines_and_scores_with_the_one_that_writes(
         )
         found = decoder.score("to be or not to be, that is the question\n" * 20).bits_per_character
         assert found == pytest.approx(whole, abs=bound)
-    with pytest.raises(ConfigError, match="--engine network computes in fp32 or bf16 or fp16, not in int8"):
+    with pytest.raises(ConfigError, match="--engine network supports fp32 or bf16 or fp16, not int8"):
         charlm.load(run.checkpoint, engine="network", precision="int8")
-    with pytest.raises(ConfigError, match="--engine decoder computes in fp32 or int8, not in bf16"):
+    with pytest.raises(ConfigError, match="--engine decoder supports fp32 or int8, not bf16"):
         charlm.load(run.checkpoint, engine="decoder", precision="bf16")

@@ -148,7 +148,7 @@ def test_a_checkpoint_whose_loss_ran_away_is_not_gone_back_to(corpus: Path, monk
         damaged(patch, "norm", math.nan, lambda number: number == 40)
         events: list[Event] = []
         done = train(corpus, "run", **OPTIONS, checkpoint_every="10", on_event=events.append)
-    assert "went back to the best model, of step" in told(events)[0]
+    assert "went back to the best model (step" in told(events)[0]
     assert validation_loss(done) < 4
 
 

@@ -136,7 +136,7 @@ def test_whichever_call_fails_the_old_content_stays_and_nothing_else_is_left(
             continue
         assert os.strerror(code) in said
         unchanged = "what was there is unchanged" in said
-        assert unchanged != ("file is written, but may not outlive a power failure" in said)
+        assert unchanged != ("file is written, but may not survive a power failure" in said)
         assert found["file"] == (OLD if unchanged else NEW)
         assert found["kept"] in ((OLDER, OLD) if kept else (OLDER,))
     assert not said

@@ -129,7 +129,7 @@ def test_what_is_added_is_among_the_choices_and_nothing_else_is() -> None:
         assert check_train(choice) == choice
     with pytest.raises(charlm.ConfigError, match="--cell must be one of lstm, gru, rnn, leaky-test, not 'another'"):
         check_train({"cell": "another"})
-    with pytest.raises(charlm.ConfigError, match="--forget-bias is for --cell lstm, not for leaky-test"):
+    with pytest.raises(charlm.ConfigError, match="--forget-bias applies only to --cell lstm, not to leaky-test"):
         check_train({"cell": "leaky-test", "forget_bias": 1.0})
     with pytest.raises(ValueError, match="'lstm' is taken"):
         CELLS.add("lstm", object())

@@ -265,7 +265,7 @@ def test_more_passages_than_a_terminal_shows_are_counted_and_nothing_is_obeyed(p
 def test_a_training_text_that_moved_or_changed(tmp_path: Path) -> None:
     run_on_two_files(tmp_path)
     (tmp_path / "second.txt").rename(tmp_path / "moved.txt")
-    one_line(charlm("novelty", "two", "--text", "first.txt", cwd=tmp_path), 3, "second.txt", "say where it is now")
+    one_line(charlm("novelty", "two", "--text", "first.txt", cwd=tmp_path), 3, "second.txt", "give its current path")
     moved = ["--corpus", "first.txt", "--corpus", "moved.txt"]
     report = json.loads(charlm("novelty", "two", "--text", "moved.txt", "--json", *moved, cwd=tmp_path).stdout)
     assert (report["longest"], Path(report["passages"][0]["file"]).name) == (1800, "moved.txt")

@@ -280,3 +280,24 @@ def test_a_run_of_given_length_has_its_plan_before_its_first_step() -> None:
         planner.begin(state)
         assert (state.plan, state.checks) == (Plan.of(total), 0)
         assert not planner.revise(state, _Steady(3.0))  # type: ignore[arg-type]
+
+
+def test_one_slow_validation_does_not_end_a_time_budget() -> None:
+    planner = Planner(TrainConfig(time="100s"), chunks=7, validation_steps=1.0, validation_characters=1000)
+    clock = _Steady(30.0)
+    clock.validation_cost = 50.0  # of which four are to come
+    state = TrainState(step=30, plan=Plan.of(100), checks=5)
+    planner.start(0.0)
+    assert planner.revise(state, clock)  # type: ignore[arg-type]
+    assert state.plan.total == 65  # half of what is left is kept for validations
+
+
+def test_a_plan_that_has_ended_is_not_revised() -> None:
+    planner = Planner(TrainConfig(time="100s"), chunks=7, validation_steps=0, validation_characters=0)
+    state = TrainState(step=20, plan=Plan.of(20))
+    assert not planner.revise(state, _Steady(20.0))  # type: ignore[arg-type]
+
+
+def test_without_validation_text_no_validation_is_due() -> None:
+    planner = Planner(TrainConfig(steps=10), chunks=7, validation_steps=0, validation_characters=0)
+    assert not planner.validation_is_due(TrainState(step=10, plan=Plan.of(10), checks=5))

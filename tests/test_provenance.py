@@ -99,14 +99,14 @@ def test_the_one_file_of_several_that_changed_is_named(tmp_path: Path, text: Pat
 
 
 def test_a_text_that_is_split_otherwise_is_not_the_same(text: Path) -> None:
-    with pytest.raises(DataError, match="split otherwise"):
+    with pytest.raises(DataError, match="split differently"):
         find_corpus(kept(load_corpus([str(text)], "0.1")), "0.2")
 
 
 def test_a_missing_text_is_bad_data_even_if_change_is_allowed(tmp_path: Path, text: Path) -> None:
     table = kept(load_corpus([str(text)], "0.1"))
     text.unlink()
-    with pytest.raises(DataError, match=rf"the run's own text is missing: cannot read {text}.*say where it is now"):
+    with pytest.raises(DataError, match=rf"the run's own text is missing: cannot read {text}.*give its current path"):
         find_corpus(table, "0.1")
     with pytest.raises(DataError, match="missing"):
         find_corpus(table, "0.1", [str(tmp_path / "nowhere.txt")], allow_change=True)

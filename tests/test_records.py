@@ -81,3 +81,9 @@ def test_the_recent_loss_is_the_mean_of_the_last_steps_that_are_remembered() -> 
     assert [state.recent_loss(steps) for steps in (1, 2, 3, 4, 1000)] == pytest.approx([2, 2.6, 17 / 6, 25 / 7, 25 / 7])
     longer = TrainState(recent=[(100.0, 1)] * 20 + [(1.0, 1)] * RECENT)
     assert longer.recent_loss(10**6) == 1
+
+
+@pytest.mark.parametrize("name", ["rollbacks", "seed", "optimizer"])
+def test_what_an_early_checkpoint_lacks_is_lacking_in_its_hash_too(name: str) -> None:
+    table = {key: value for key, value in TrainState(step=3).to_json().items() if key != name}
+    assert TrainState.from_json(table).to_json() == table

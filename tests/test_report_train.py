@@ -73,7 +73,7 @@ def test_more_training_is_asked_for_in_the_runs_own_measure(train: TrainConfig, 
 def test_a_run_that_improves_but_knows_its_text_too_well_should_be_regularised() -> None:
     text = said([2.0, 1.9, 1.8], train=1.2)
     assert "still improving" in text
-    assert "training loss is already 0.60 nats lower" in text
+    assert "training loss is already 0.60 nats below its validation loss" in text
     assert "--dropout 0.15" in text
 
 
@@ -81,8 +81,8 @@ def test_a_run_that_improves_but_knows_its_text_too_well_should_be_regularised()
 def test_a_run_that_overfits_is_told_since_when(stopped: bool) -> None:
     text = said([2.0, 1.7, 1.75, 1.9], train=0.8, stopped=stopped)
     assert "overfitting since step 200 (3:00 in)" in text
-    assert "rose from 1.700 to 1.900 while the training loss went on to 0.800" in text
-    assert "best.safetensors is the model before that" in text
+    assert "rose from 1.700 to 1.900 while the training loss reached 0.800" in text
+    assert "best.safetensors holds the model from step 200." in text
     assert ("stopped early: no improvement in 5 validations" in text) == stopped
     assert "Try --dropout 0.15" in text
 

@@ -209,7 +209,7 @@ def test_going_on_elsewhere_is_said_to_cost_exactness_and_marks_the_run(corpus: 
     assert [event.exact for event in events if isinstance(event, Resumed)] == [False]
     marks = load_checkpoint(trained.run.last).bookkeeping.inexact
     now = getattr(checkpoint.environment, name)
-    assert list(marks) == [f"{name} was {value} and is {now} from step 2 on"]
+    assert list(marks) == [f"{name} changed from {value} to {now} at step 2"]
 
 
 @pytest.mark.fault(24)

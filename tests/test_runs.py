@@ -149,7 +149,7 @@ def test_saving_keeps_the_checkpoint_before_and_the_best_apart(run: Run) -> None
 
 def test_a_model_alone_is_nothing_to_go_on_from(run: Run) -> None:
     save_checkpoint(run.last, made(training={"step": 3, "best": None}, tensors={}))
-    with pytest.raises(CheckpointError, match="holds a model alone"):
+    with pytest.raises(CheckpointError, match="holds only a model"):
         run.restore()
     save_checkpoint(run.previous, checkpoint(2))
     assert step(run) == (2, run.previous)

@@ -131,7 +131,7 @@ def test_figures_that_cannot_be_are_refused(path: Path, value: Any, named: str) 
         [[0, 0.0], [10**12, 1.0]],
         [[0, 0.0], [3, 0.5], [3, 1.0]],
         [[0, 0], [2, 0.25], [5, 0.25], [9, 1]],
-        [[0, 0], [0, 1]],
+        [[0, 0], [1, 1]],
     ],
 )
 def test_plans_that_training_makes_are_read(plan: list[Any]) -> None:

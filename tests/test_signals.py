@@ -80,7 +80,7 @@ def test_a_signal_ends_training_after_the_step_saved_and_resumable(
             process.send_signal(number)  # the same again is no impatience
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert f"go on with charlm train --resume --name {number.name}" in err.splitlines()[-1]
+    assert f"resume with charlm train --resume --name {number.name}" in err.splitlines()[-1]
     assert out == ""
     quiet_end(err)
     assert goes_on(run) >= 10 * (steps(run) - 2)  # no step is lost: a row is written every ten
@@ -162,7 +162,7 @@ def test_ctrl_c_while_the_trained_model_is_scored_loses_nothing(tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert err.splitlines()[-1].endswith("; go on with charlm train --resume --name sums")
+    assert err.splitlines()[-1].endswith("; resume with charlm train --resume --name sums")
     assert "step 2 is saved" in err
     quiet_end(err)
     assert time.monotonic() - began < 10

@@ -377,7 +377,7 @@ def test_files_are_written_and_the_text_is_not_printed_then(
     options = ["--html", "o.html", "--csv", "o.csv", "--plot", "o.SVG"]
     code, out, err = score_of(capsys, "--text", "t.txt", *options)
     assert (code, err.count("wrote o.")) == (0, 3)
-    assert "worst words" in out
+    assert "least expected words" in out
     assert LEARNED.split("\n")[1][:30] not in out
     assert (place / "o.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (place / "o.SVG").read_bytes().startswith(b"<?xml")

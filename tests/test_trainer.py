@@ -21,6 +21,7 @@ from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.text.tokenizer import tokenize
 from charlm.training import optim, step
 from charlm.training.events import Event, Finished, Saved, Started, Stepped, Validated, Writing
+from charlm.training.validator import Validator
 
 TEXT = "".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400))
 SMALL: dict[str, Any] = {"hidden": 24, "embedding": 8, "batch": 4, "bptt": 16, "precision": "fp32", "threads": 1}
@@ -128,7 +129,7 @@ def test_without_held_out_text_best_is_last(corpus: Path) -> None:
     trained = run(corpus, steps=5, val="0")
     assert trained.checkpoint == trained.run.last
     assert trained.result.val_loss is None
-    with pytest.raises(charlm.DataError, match="held no text out"):
+    with pytest.raises(charlm.DataError, match="has no validation text"):
         charlm.load(trained.checkpoint).held_out()
 
 
@@ -216,3 +217,19 @@ def test_an_overflow_of_fp16_reads_the_window_again_at_a_smaller_scale(
     assert scaled.result.train_loss == pytest.approx(plain.result.train_loss, rel=1e-4)
     rows = [part.run.read_metrics()[0] for part in (plain, scaled)]
     assert rows[0].grad_norm == pytest.approx(rows[1].grad_norm, rel=1e-4)
+
+
+def test_what_was_learned_is_saved_whatever_becomes_of_the_closing_score(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validator, "score_all", fail)
+        with pytest.raises(MemoryError):
+            run(corpus, steps=30, checkpoint_every="1000000")
+    done = charlm.train(name="sums", checkpoints=corpus.parent, resume=True)
+    found = load_checkpoint(done.run.last)
+    assert (found.state.step, done.reason) == (30, "done")
+    assert found.result is not None

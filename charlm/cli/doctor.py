@@ -9,8 +9,8 @@ from charlm.cli.command import JsonOption, command
 from charlm.cli.outputs import Screen
 
 _EXACT = {
-    True: "yes: the same short run twice, once interrupted and resumed, ended in the same state",
-    False: "NO: the same short run twice did not end in the same state",
+    True: "yes: a short run, interrupted and resumed, ended in the same state as an uninterrupted one",
+    False: "NO: a short run, interrupted and resumed, did not end in the same state as an uninterrupted one",
 }
 
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(screen: Screen, as_json: JsonOption = False) -> None:
-    """Show versions, devices, threads, and whether runs are exact.
+    """Show versions, devices, threads, and whether resumed runs are bit-exact.
 
     Also shows the precision that --precision auto selects. Trains for a second, to test whether an interrupted and
     resumed run on this machine ends in the same state, bit for bit, as an uninterrupted one.

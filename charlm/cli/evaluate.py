@@ -51,7 +51,7 @@ def evaluate(
         bool,
         typer.Option(
             "--exact",
-            help="score in one pass; the default, in parallel lanes, is faster and within 0.0005 bits per character",
+            help="score in one pass; lanes, the default, are faster and agree within 0.0005 bits per character",
             rich_help_panel=SCORING,
         ),
     ] = False,
@@ -59,7 +59,7 @@ def evaluate(
         bool,
         typer.Option(
             "--baselines",
-            help="compare with n-gram models and compressors given the training text",
+            help="compare with n-gram models and compressors that have seen the training text",
             rich_help_panel=SCORING,
         ),
     ] = False,
@@ -80,7 +80,7 @@ def evaluate(
     cold_windows: Annotated[
         int | None,
         typer.Option(
-            help="also the mean loss over windows of N characters, each read from a zero state",
+            help="also report the mean loss over windows of N characters, each read from a zero state",
             metavar="N",
             min=1,
             rich_help_panel=SCORING,

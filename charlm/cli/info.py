@@ -73,8 +73,8 @@ def verify(
         paragraphs(
             screen.out,
             [
-                f"{path} is whole: its SHA-256 matches, {len(arrays)} tensors have the shapes they should, "
-                f"{numbers:,} numbers are finite."
+                f"{path} is intact: its SHA-256 matches, {len(arrays)} tensors have the expected shapes, and all "
+                f"{numbers:,} values are finite."
             ],
         )
 

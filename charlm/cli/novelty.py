@@ -28,7 +28,7 @@ def novelty(
 ) -> None:
     """Find what a text copies from the training text of a model.
 
-    Shows which share of the text occurs verbatim in the training text, and the longest passages that do. --json lists
+    Shows what fraction of the text occurs verbatim in the training text, and the longest passages that do. --json lists
     all of them.
     """
     from charlm import api

@@ -104,4 +104,4 @@ def check_picture(option: str, path: str) -> None:
     from charlm.report import picture
 
     if not picture.available():
-        raise CharlmError(f"no {path}: matplotlib is not installed", kept=_KEPT, hint="pip install matplotlib")
+        raise CharlmError(f"cannot draw {path}: matplotlib is not installed", kept=_KEPT, hint="pip install matplotlib")

@@ -61,8 +61,8 @@ def sample(
 ) -> None:
     """Generate text, one character at a time.
 
-    The text goes to standard output as it is generated. Several samples are separated by NUL bytes in a pipe and by a
-    line in a terminal.
+    A single sample is printed as it is generated. Several samples are separated by NUL bytes in a pipe and by a
+    horizontal rule in a terminal.
     """
     text = _prime(prime, prime_file)
 
@@ -118,7 +118,7 @@ def _print_json(
 def _prime(text: str | None, path: str | None) -> str:
     """The text to continue."""
     if text is not None and path is not None:
-        raise ConfigError("--prime and --prime-file exclude each other", kept="nothing was read")
+        raise ConfigError("--prime and --prime-file cannot be combined", kept="nothing was read")
     if path is None:
         return text or ""
     from charlm.text.corpus import read_text

@@ -34,7 +34,7 @@ class _Listener:
         self.on_leaving: list[Callable[[], object]] = []
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """The first that has to wait is remembered; more of them change nothing, unless somebody is impatient.
+        """The first that has to wait is remembered; later ones are ignored, except a second Ctrl-C.
 
         A terminal that goes away, or a service manager, may well send the same signal twice.
         """
@@ -44,7 +44,7 @@ class _Listener:
         self.asked = self.asked or came
 
     def leave(self, why: signal.Signals) -> None:
-        """Clean up, say so, and be gone; straight to the descriptor, as Python's own buffers may be half written."""
+        """Clean up, print one line and exit; past Python's own buffers, which may be half written."""
         settle()
         for clean_up in reversed(self.on_leaving):
             with suppress(Exception):
@@ -116,7 +116,7 @@ def scratch() -> Iterator[None]:
 
 
 class Stop:
-    """What a trainer asks between two steps: the name of the signal that wants it to end, which it does when it saves.
+    """What a trainer asks between steps and chunks of the closing score: the name of the signal that wants it to end.
 
     A signal waits from where the run is first written to (`writing`), or where the trainer first asks, until training
     is over (`finish`). While a text is read or a network is built nothing would be lost, and it ends the process.

@@ -35,7 +35,7 @@ COMMANDS: Final = {
 WAYS: Final = {
     f"ls {DEFAULT_FOLDER} lists the runs, and charlm info RUN describes one": "ls list runs",
     "charlm eval RUN RUN compares models": "compare",
-    f"{DEFAULT_FOLDER}/RUN/curves.png shows training, and charlm score --plot FILE surprisal": "plot curves",
+    f"{DEFAULT_FOLDER}/RUN/curves.png shows the loss; charlm score --plot FILE plots surprisal": "plot curves",
 }
 # The same for options, by the names that other programs give them.
 OPTIONS: Final = {

@@ -12,7 +12,7 @@ from charlm.cli import complete, signals
 from charlm.cli.command import JsonOption, Settings, command
 from charlm.cli.outputs import Screen
 from charlm.config import AUTOMATIC, DEFAULT_FOLDER, RUN, TEXT, TRAIN_OPTIONS, Config, check_train, merge, read_toml
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, StorageError
 from charlm.report.words import one_line
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def train(
     name: Annotated[
         str | None,
         typer.Option(
-            help="name of the run (default: file name of the first corpus)",
+            help="name of the run (default: file name of the first corpus, without suffix)",
             metavar="NAME",
             autocompletion=complete.runs,
             rich_help_panel=RUN,
@@ -56,7 +56,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="named set of options: the Josef K. demo of the lecture",
+            help="named set of options: the Josef K. lecture demo (see README)",
             metavar="josef-k",
             autocompletion=complete.presets,
             rich_help_panel=RUN,
@@ -179,11 +179,11 @@ def _draw_curves(screen: Screen, trained: Trained) -> bool:
 
     try:
         picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
-    except PictureError as error:
-        screen.note(f"no curves.png: {error}")
+        with signals.held():
+            write_durably(trained.run.curves, picture)
+    except (PictureError, OSError, StorageError, TypeError, ValueError) as error:  # the run is worth more than that
+        screen.note(f"curves.png was not drawn: {error}")
         return False
-    with signals.held():
-        write_durably(trained.run.curves, picture)
     return True
 
 
@@ -192,7 +192,7 @@ def _going_on(step: int, path: Path) -> tuple[str, str]:
     folder = path.parent
     where = "" if str(folder.parent) == DEFAULT_FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
     command = f"charlm train --resume --name {shlex.quote(folder.name)}{where}"
-    return one_line(f"step {step:,} is saved in {path}"), one_line(f"go on with {command}")
+    return one_line(f"step {step:,} is saved in {path}"), one_line(f"resume with {command}")
 
 
 _T = TypeVar("_T")
@@ -201,6 +201,6 @@ _T = TypeVar("_T")
 def _typed(key: str, value: object, kind: type[_T]) -> _T | None:
     """An entry of the --config file that is an option of this command alone."""
     if value is not None and not isinstance(value, kind):
-        wanted = "a text" if kind is str else "true or false"
+        wanted = "a string" if kind is str else "true or false"
         raise ConfigError(f"{key} must be {wanted}, not {value!r}", kept="nothing was read or written")
     return value

@@ -12,7 +12,7 @@ All are probability models: over the V tokens, P(. | h) sums to 1 for every h, w
 c counts occurrences, N(h.) is the number of different tokens that follow h, and the order below 1 is uniform, 1 / V.
 The equations in full are in docs/mathematics.md. A text is preceded by the start symbol, id V, which is context and
 never predicted; the first tokens have shorter contexts. A larger id is a token outside the vocabulary: in a context it
-matches nothing, and as a target it has probability 0 here, because the tokenizer's escape pays for it.
+matches nothing, and as a target it has probability 0 here, because the tokenizer's escape accounts for it.
 
 How sequences are counted: each distinct sequence of k tokens has a number, its place among the sorted keys (number of
 its first k - 1 tokens) * V + (last token). So each length takes one sort of N integers, a sequence is found by binary

@@ -20,8 +20,8 @@ _BEYOND_NGRAMS: Final = (
     "that the training text does not contain."
 )
 _NO_CONTEXT: Final = (
-    "That is no better than knowing how often each token occurs: the model is undertrained, or the text is of "
-    "another kind than the training text."
+    "That is no better than knowing how often each token occurs: the model is undertrained, or the text is very "
+    "different from the training text."
 )
 
 
@@ -89,9 +89,9 @@ def _rank(network: Row, called: str, others: Sequence[Row]) -> str:
     if network.interval:
         needs += f" (95 % interval: {span(network.interval)})"
     if not better:
-        return f"{needs}, fewer than all {len(others)} baselines; the best of them is {_named(worse[0])}."
+        return f"{needs}, fewer than any of the {len(others)} baselines; the best of them is {_named(worse[0])}."
     if not worse:
-        return f"{needs}, more than all {len(others)} baselines; the worst of them is {_named(better[-1])}."
+        return f"{needs}, more than any of the {len(others)} baselines; the worst of them is {_named(better[-1])}."
     place = f"better than {len(worse)} of {len(others)} baselines"
     return f"{needs}, {place}, between {_named(better[-1])} and {_named(worse[0])}."
 
@@ -112,7 +112,7 @@ def _interpret(network: Row, ngrams: Sequence[Row]) -> str:
     if not reached:
         return _NO_CONTEXT
     order = reached[-1]
-    context = f"the {order - 1} tokens before" if order > 2 else "the token before" if order == 2 else "no token before"
+    context = f"the previous {order - 1} tokens" if order > 2 else "the previous token" if order == 2 else "no context"
     return (
         f"So it predicts better than an n-gram model that sees {context} (kneser-ney {order}), but worse than the best "
         "n-gram model of the same training text: it is too small or undertrained for this text."
@@ -135,7 +135,7 @@ def _describe_cold(row: Row, called: str) -> str:
 def _describe_made(network: Row, row: Row, called: str) -> str:
     """What dynamic evaluation, a mixture or both gain or lose against the network alone."""
     if not rank([row]):
-        return f"{row.model}: there is no figure."
+        return f"{row.model}: the score is not finite."
     gains = row.bits_per_character <= network.bits_per_character
     pair = Pair(row, network) if gains else Pair(network, row)
     name = row.model.removeprefix(network.model).removeprefix(", ").removeprefix(" + ")

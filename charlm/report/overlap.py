@@ -13,7 +13,10 @@ _SHOWN: Final = 10  # passages
 def novelty_report(out: Console, novelty: Novelty) -> None:
     """Lengths and shares, what they mean in a sentence, and the longest passages, each cut to a line."""
     longest = "none" if novelty.longest is None else _characters(novelty.longest.length)
-    rows = [(f"in overlaps of {length} or more", f"{100 * share:.1f} %") for length, share in novelty.shares.items()]
+    rows = [
+        (f"in overlaps of {length} characters or more", f"{100 * share:.1f} %")
+        for length, share in novelty.shares.items()
+    ]
     facts(out, [("text", _characters(novelty.characters)), ("longest overlap", longest), *rows])
     paragraphs(out, [describe_novelty(novelty)])
     for overlap in novelty.passages[:_SHOWN]:
@@ -21,7 +24,7 @@ def novelty_report(out: Console, novelty: Novelty) -> None:
         excerpt(out, f"{_characters(overlap.length)} {place}", overlap.passage)
     left = len(novelty.passages) - _SHOWN
     if left > 0:
-        paragraphs(out, [f"and {left:,} passage{'s' * (left != 1)} more; --json lists all"])
+        paragraphs(out, [f"and {left:,} more passage{'s' * (left != 1)}; --json lists all"])
 
 
 def _characters(count: int) -> str:
@@ -41,10 +44,11 @@ def describe_novelty(novelty: Novelty) -> str:
         return f"No {shortest} characters in a row of this text occur in the training text."
     if novelty.shares[long]:
         percent = f"{100 * novelty.shares[long]:.1f} %"
-        return f"{percent} of this text occurs word for word in the training text, in passages of {long} or more."
+        where = f"in passages of {long} characters or more"
+        return f"{percent} of this text occurs word for word in the training text, {where}."
     if novelty.shares[middle]:
         return f"This text shares sentences with the training text, but no {long} characters in a row."
     return (
         f"This text shares turns of phrase with the training text, but no {middle} characters in a row; "
-        "two parts of one book do as much."
+        "two parts of the same book overlap about as much."
     )

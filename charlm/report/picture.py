@@ -1,6 +1,6 @@
 """Pictures as bytes, drawn by matplotlib (an extra, `plot`) without the user's back end, settings and log.
 
-A picture is an ornament of a run that took hours: whatever goes wrong while it is drawn is a `PictureError`.
+A picture must not end a run that took hours: any failure while drawing it is a `PictureError`.
 """
 
 from __future__ import annotations

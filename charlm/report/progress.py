@@ -118,7 +118,7 @@ class Progress:
         how = {
             "done": "finished",
             "patience": f"stopped early (no improvement in {self._patience} validations)",
-        }.get(event.reason, f"stopped by {event.reason}, checkpoint saved,")
+        }.get(event.reason, f"stopped by {event.reason} (checkpoint saved)")
         self._say(Text(f"{how} after {event.steps:,} steps, {duration(event.seconds)}"))
 
 
@@ -150,7 +150,7 @@ def _format_model(config: Config) -> str:
 def _format_training(config: Config) -> str:
     train, optim = config.train, config.optim
     unit = "characters" if config.data.tokenizer == "char" else "tokens"
-    length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps:,} steps"
+    length = f"{train.epochs:g} epoch{'s' * (train.epochs != 1)}" if train.epochs else f"{train.steps:,} steps"
     return (
         f"{train.time or length}, batch {train.batch} x {train.bptt} {unit}, "
         f"{optim.optimizer}, learning rate {optim.lr:g}"
@@ -171,7 +171,7 @@ def _group_by_reason(event: Started) -> list[tuple[str, str]]:
 
 
 def format_resumed(event: Resumed) -> str:
-    how = "exactly: same text, torch, device and threads" if event.exact else "not exactly as if never stopped"
+    how = "bit-exact: same text, torch, device and threads" if event.exact else "not bit-exact"
     return f"resuming at step {event.step:,} from {one_line(str(event.path))}, {how}"
 
 

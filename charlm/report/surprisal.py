@@ -55,7 +55,7 @@ def _worst_words(out: Console, text: Scored, words: int, title: str) -> None:
     ]
     if rows:
         paragraphs(out, [""])
-        columns = ["worst words", "times", "bits per character", "bits each time", "bits in all"]
+        columns = ["least expected words", "count", "bits per character", "mean bits", "total bits"]
         table(out, columns, rows, title=title, cut=cut_end)
 
 

@@ -41,7 +41,7 @@ def summarise(trained: Trained) -> list[str]:
 
 
 def _meaning(trained: Trained, bits_needed: float) -> str:
-    needs = f"On text it has not seen the model needs {bits_needed:.2f} bits per character"
+    needs = f"On text it has not seen, the model needs {bits_needed:.2f} bits per character"
     perplexity = figure(trained.result.val_perplexity, 1)
     if trained.config.data.tokenizer != "char":
         return f"{needs}: it is as uncertain as a choice among {perplexity} characters."
@@ -49,7 +49,7 @@ def _meaning(trained: Trained, bits_needed: float) -> str:
     if bits_needed > uniform:
         return (
             f"{needs}, more than a uniform guess ({uniform:.2f} bits for {trained.vocabulary} characters): it has "
-            "learned too little yet, or the validation text is very short or full of characters not in the vocabulary."
+            "not learned enough yet, or the validation text is very short or full of characters not in the vocabulary."
         )
     return (
         f"{needs}: it is as uncertain as a choice among {perplexity} equally likely characters; a uniform guess is one "
@@ -81,7 +81,8 @@ def _course(trained: Trained) -> list[str]:
         if gap > _GAP:
             return [
                 still,
-                f"But its training loss is already {gap:.2f} nats lower than that. {_more_regularisation(config)}",
+                f"But its training loss is already {gap:.2f} nats below its validation loss.",
+                _more_regularisation(config),
             ]
         return [still, _more_training(config)]
     flat = f"It stopped improving at step {trained.history[best].step:,}, at {losses[best]:.3f} nats."
@@ -94,8 +95,8 @@ def _overfitting(trained: Trained, best: int) -> list[str]:
     stop = f" It stopped early: no improvement in {patience} validations." if result.stopped else ""
     return [
         f"It has been overfitting since step {row.step:,} ({duration(row.seconds)} in): the validation loss rose from "
-        f"{row.val_loss:.3f} to {last:.3f} while the training loss went on to {result.train_loss:.3f}.{stop} "
-        "best.safetensors is the model before that.",
+        f"{row.val_loss:.3f} to {last:.3f} while the training loss reached {result.train_loss:.3f}.{stop} "
+        f"best.safetensors holds the model from step {row.step:,}.",
         _more_regularisation(trained.config),
     ]
 
@@ -104,9 +105,9 @@ def _more_training(config: Config) -> str:
     train = config.train
     if train.time:
         longer = re.sub(r"[0-9.]+", lambda number: f"{2 * float(number[0]):g}", train.time)
-        return f"Train it anew for longer: the same command with --force --time {longer}."
+        return f"Train again for longer: the same command with --force --time {longer}."
     option, value = ("epochs", train.epochs) if train.epochs else ("steps", train.steps)
-    return f"Train it anew for longer: the same command with --force --{option} {2 * value}."
+    return f"Train again for longer: the same command with --force --{option} {2 * value}."
 
 
 def _more_regularisation(config: Config) -> str:

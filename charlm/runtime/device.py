@@ -112,14 +112,14 @@ def check_precision(device: torch.device, precision: str) -> None:
     """Raise ConfigError if this device does not support the precision."""
     if precision in CUDA_ONLY and device.type != "cuda":
         raise ConfigError(
-            f"--precision {precision} needs a CUDA GPU; a processor computes in bf16 or fp32",
+            f"--precision {precision} needs a CUDA GPU; a CPU supports only bf16 and fp32",
             hint="use --precision auto",
         )
 
 
 def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
     """The runtime for `--precision`: the requested one, or for `auto` the fastest, measured with `probe`."""
-    if device.type == "cpu" and processor.OWNED.get():
+    if device.type == "cpu" and processor.is_own():
         processor.keep_memory()
     if device.type == "cuda":
         make_exact()
@@ -128,7 +128,7 @@ def choose_runtime(device: torch.device, precision: str, threads: int, probe: Pr
         return Runtime(device, precision, threads, "requested")
     faster = _reduced(device)
     if probe is None or not faster:
-        return Runtime(device, "fp32", threads, "this device has no faster arithmetic")
+        return Runtime(device, "fp32", threads, "no faster precision on this device")
     return _fastest(device, threads, faster, probe)
 
 

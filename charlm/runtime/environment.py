@@ -1,4 +1,4 @@
-"""What a result depends on beside its options."""
+"""What a result depends on besides its options."""
 
 from __future__ import annotations
 

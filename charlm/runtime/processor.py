@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from contextvars import ContextVar
 from functools import cache
+from threading import Event
 from typing import Final
 
-OWNED: Final = ContextVar("owned", default=False)  # whether nobody but charlm computes in this process
+_OWNED: Final = Event()  # set where nobody but charlm computes in this process
 
 
 def own_process() -> None:
     """Say that this process is charlm's own, as a command's is: what cannot be undone (`keep_memory`) may be done."""
-    OWNED.set(True)
+    _OWNED.set()
+
+
+def is_own() -> bool:
+    """Whether `own_process` was called."""
+    return _OWNED.is_set()
 
 
 def available_threads() -> int:

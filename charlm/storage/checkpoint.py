@@ -90,7 +90,7 @@ class Checkpoint:
     def state(self) -> TrainState:
         """The training state; raises CheckpointError for a model alone."""
         if not isinstance(self.training, TrainState):
-            raise CheckpointError("it holds a model alone, from which training cannot go on")
+            raise CheckpointError("it holds only a model, without the training state needed to resume")
         return self.training
 
     @property

@@ -48,7 +48,7 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
     except OSError as error:
         raise StorageError(
             f"cannot flush {path.parent}: {error.strerror or error}",
-            kept=f"{path.name} is written, but may not outlive a power failure",
+            kept=f"{path.name} is written, but may not survive a power failure",
             hint="check the disk",
         ) from error
 

@@ -17,7 +17,7 @@ from charlm.storage.runs import Run
 from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes, split_point
 from charlm.text.overlap import TrainingIndex
 
-_HINT = "restore the text, or say where it is now"
+_HINT = "restore the text, or give its current path"
 
 
 def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
@@ -106,11 +106,11 @@ def _found(path: str, beside: Path | None) -> str:
 def _difference(before: Sequence[Source], now: Corpus) -> str:
     """What about a corpus has changed, in words."""
     if len(before) != len(now.sources):
-        return f"the run's text was {len(before)} file{'s' * (len(before) != 1)} and is {len(now.sources)} now"
+        return f"the run's text had {len(before)} file{'s' * (len(before) != 1)} and now has {len(now.sources)}"
     for old, new in zip(before, now.sources, strict=True):
         if old.sha256 != new.sha256:
             return (
                 f"{new.path} is not the run's text: {old.characters:,} characters then, {new.characters:,} now, "
                 "and another SHA-256"
             )
-    return "the run's text is split otherwise now"
+    return "the run's text is now split differently"

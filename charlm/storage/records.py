@@ -1,4 +1,4 @@
-"""What a checkpoint and a run's metrics hold beside tensors, as typed records.
+"""What a checkpoint and a run's metrics hold besides tensors, as typed records.
 
 `charlm.storage.schema` checks the JSON that they are read from; docs/checkpoint.md describes it. Losses are in nats per
 character, times in seconds.
@@ -94,6 +94,7 @@ class TrainState(ModelState):
     rollbacks: list[tuple[int, int]] = field(default_factory=list)  # the step that diverged, the one rolled back to
     seed: int = 0
     optimizer: Mapping[str, Value] = field(default_factory=dict)  # its options: the steps to come depend on them
+    omitted: frozenset[str] = frozenset()  # of the entries above, those that an early checkpoint does not have
 
     @property
     def finished(self) -> bool:
@@ -113,9 +114,9 @@ class TrainState(ModelState):
             "rollbacks": [list(rollback) for rollback in self.rollbacks],
             "optimizer": dict(self.optimizer),
         }
-        if not self.validation_characters:
-            del table["validation_characters"]  # as in checkpoints from before there was a choice
-        return table
+        unused = () if self.validation_characters else ("validation_characters",)
+        left_out = {"omitted", *self.omitted, *unused}  # so that the hash of an early checkpoint stays what it was
+        return {name: value for name, value in table.items() if name not in left_out}
 
     @classmethod
     def from_json(cls, table: Table) -> TrainState:
@@ -127,6 +128,7 @@ class TrainState(ModelState):
                 "position": Position(**table["position"]),
                 "recent": _pairs(table["recent"]),
                 "rollbacks": _pairs(table.get("rollbacks", ())),
+                "omitted": frozenset({"rollbacks", "seed", "optimizer"} - table.keys()),
             },
         )
 
@@ -186,21 +188,24 @@ class Result:
     stopped: bool  # by patience
 
     def figures(self) -> dict[str, float | int | None]:
-        """All figures by name."""
+        """The figures by name: all but `stopped`."""
         return {name: value for name, value in asdict(self).items() if name != "stopped"}
 
     def __getitem__(self, name: str) -> float | int | None:
-        """A figure by its name: result["val_loss"]."""
-        return self.figures()[name]
+        """An entry by its name: result["val_loss"]."""
+        entry: float | int | None = asdict(self)[name]
+        return entry
 
 
 def loss_in_words(result: Result | None, history: Sequence[Validation]) -> str:
     """How good a model is, in nats per character: the closing loss, or the best so far of a run that has not ended."""
     if result is not None and result.val_loss is not None:
-        return f"{result.val_loss:.4f} nats validation loss"
+        return f"validation loss {result.val_loss:.4f} nats"
     if history:
-        return f"{min(row.val_loss for row in history):.4f} nats validation loss so far"
-    return "" if result is None else f"{result.train_loss:.4f} nats training loss"
+        return f"validation loss {min(row.val_loss for row in history):.4f} nats so far"
+    if result is None or math.isnan(result.train_loss):
+        return ""
+    return f"training loss {result.train_loss:.4f} nats"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

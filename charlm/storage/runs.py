@@ -204,7 +204,7 @@ def load_state(path: Path) -> Checkpoint:
     """A checkpoint that training can be resumed from; raises CheckpointError for a model alone."""
     checkpoint = load_checkpoint(path)
     if not checkpoint.resumable:
-        raise CheckpointError(f"{path} holds a model alone, from which training cannot be resumed")
+        raise CheckpointError(f"{path} holds only a model, without the training state needed to resume")
     return checkpoint
 
 
@@ -213,7 +213,7 @@ def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
     fits = name.isprintable() and len(os.fsencode(name)) <= 255  # what file systems take
     if not _NAME.fullmatch(name) or name in (".", "..") or not fits:
         raise ConfigError(
-            f"--name must be at most 200 printable characters without /, the first of them no -; it is {name!r}",
+            f"--name must be at most 200 printable characters, without / and not starting with -; it is {name!r}",
             kept="nothing was changed",
         )
     return Run(Path(folder) / name)
@@ -234,7 +234,7 @@ def find_checkpoint(what: str | None, folder: str = DEFAULT_FOLDER) -> Path:
     if os.path.isdir(named):
         return _of_run(Run(named))
     raise CheckpointError(
-        f"there is no checkpoint or run {what!r}", hint=f"runs lie under {folder}; charlm train CORPUS makes one"
+        f"there is no checkpoint or run {what!r}", hint=f"runs are in {folder}; charlm train CORPUS makes one"
     )
 
 

@@ -175,7 +175,7 @@ def _plan(value: Any) -> bool:
     if not _pairs(value, _count, _number) or len(value) < 2 or value[0] != [0, 0] or value[-1][1] != 1:
         return False
     rising = all(a[0] < b[0] and a[1] <= b[1] <= 1 for a, b in pairwise(value[:-1]))
-    return rising and bool(value[-2][0] <= value[-1][0])
+    return rising and bool(value[-2][0] <= value[-1][0] and value[-1][0] >= 1)
 
 
 # The schema of the metadata. {..} is a table with these names, of which those with ? may be missing; [x] a list

@@ -171,7 +171,7 @@ def _join(paths: Sequence[str], val: str, share: float | None) -> Corpus:
         stdin = text if sources[-1].path == STDIN else stdin
         held = [text]
         if not text:
-            raise DataError(f"{val} is empty", kept="nothing was written", hint="--val takes a file, a share, or 0")
+            raise DataError(f"{val} is empty", kept="nothing was written", hint="--val takes a file, a fraction, or 0")
     return Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
 
 

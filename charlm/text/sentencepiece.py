@@ -60,7 +60,7 @@ class SentencePieceTokenizer(Tokenizer):
 
         if not any(line.strip("\r") for line in _safe_lines(text)):
             raise DataError(
-                "sentencepiece cannot learn from this text, which consists of line ends",
+                "sentencepiece cannot learn from this text, which consists only of line ends",
                 kept="nothing was written",
                 hint="use --tokenizer char",
             )

@@ -9,7 +9,11 @@ from typing import NamedTuple
 
 
 class Timing(NamedTuple):
-    """What a clock shows at one moment, in seconds."""
+    """What a clock shows at one moment, in seconds; but for `seconds`, without a process's first step.
+
+    The first step also loads libraries and fills caches, so it says little of the steps to come. It counts while there
+    is no other.
+    """
 
     seconds: float  # of the whole run
     elapsed: float  # of this process, without validations
@@ -37,6 +41,7 @@ class Clock:
         self._began = now()
         self._stepping = self._validating = 0.0
         self._steps = self._tokens = 0
+        self._first = 0.0  # seconds of the first step
         self.validation_cost = 0.0  # seconds that the last validation of this process took; 0 before the first
 
     @contextmanager
@@ -44,7 +49,9 @@ class Clock:
         """Times a step that learns from so many tokens; one that fails does not count."""
         began = self._now()
         yield
-        self._stepping += self._now() - began
+        took = self._now() - began
+        self._first = self._first if self._steps else took
+        self._stepping += took
         self._steps += 1
         self._tokens += tokens
 
@@ -59,7 +66,9 @@ class Clock:
     @property
     def timing(self) -> Timing:
         elapsed = self._now() - self._began
-        return Timing(self._earlier + elapsed, elapsed - self._validating, self._stepping, self._steps)
+        seconds, first = self._earlier + elapsed, int(self._steps > 1)
+        aside = first * self._first
+        return Timing(seconds, elapsed - self._validating - aside, self._stepping - aside, self._steps - first)
 
     @property
     def seconds(self) -> float:

@@ -133,7 +133,7 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     _choose_size(draft, facts)
     _choose_optimizer(draft, facts)
     _choose_regularisation(draft, facts)
-    return draft.config, draft.reasons
+    return Config.checked(draft.values), draft.reasons  # what was chosen has to be in range, too
 
 
 def _choose_length(draft: _Draft, facts: Facts) -> None:
@@ -151,7 +151,7 @@ def _choose_batch(draft: _Draft, facts: Facts) -> None:
     short = facts.tokens > _BPTT
     draft.choose("bptt", min(_BPTT, facts.tokens), "short chunks: more updates" if short else "the whole text")
     batch = max(1, min(_BATCH.get(facts.device, 16), facts.tokens // (4 * draft.config.train.bptt)))
-    draft.choose("batch", batch, "small batch: more updates" if batch > 1 else "the text is too short for more")
+    draft.choose("batch", batch, "small batch: more updates" if batch > 1 else "text too short for a larger batch")
     draft.choose("drop_state", _DROP_STATE, "scoring and sampling start from the zero state too")
 
 
@@ -182,7 +182,9 @@ def _choose_optimizer(draft: _Draft, facts: Facts) -> None:
     least, horizon = _AVERAGED
     many = updates >= least
     draft.choose(
-        "average", horizon if many else 0.0, "averages the late weights" if many else "run too short to average"
+        "average",
+        horizon if many else 0.0,
+        "averages the weights of the last steps" if many else "run too short to average",
     )
 
 

@@ -59,9 +59,9 @@ def find_rollback(problem: Divergence, state: TrainState, run: Run, config: Conf
         if good:
             return Rollback(good[0], f"step {good[0].training.step}", best)
         if saved and best is not None:
-            return Rollback(_restart(saved[0], best), f"the best model, of step {best.training.step}", best)
+            return Rollback(_restart(saved[0], best), f"the best model (step {best.training.step})", best)
     lr = config.optim.lr * rollback_rate(state)
-    times = f", also at a learning rate of {lr:.2g} after {len(state.rollbacks)} rollbacks" * bool(state.rollbacks)
+    times = f", even at a learning rate of {lr:.2g} after {len(state.rollbacks)} rollbacks" * bool(state.rollbacks)
     named = run.best if best is not None else run.last if good else None
     raise DivergedError(
         f"{problem}{times}",

@@ -76,7 +76,7 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """From here on the run's folder is written to: who ends the process now should ask training to stop."""
+    """From here on the run's folder is written to: to end the process, ask training to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ class Gradient:
             self.capture = False
             self._network.to_device(self._runtime.device)  # with a generator that no recording has touched
             reason = str(error).splitlines()[0]
-            self._tell(f"steps are launched kernel by kernel, for no CUDA graph can be made: {reason}")
+            self._tell(f"no CUDA graph could be captured, so kernels are launched one by one: {reason}")
             return None
 
 

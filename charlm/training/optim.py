@@ -46,12 +46,12 @@ class Optimizer(ABC):
     @abstractmethod
     def _update(self, lr: float, number: int) -> None: ...
 
-    def remembered(self, quantity: str) -> list[Tensor]:
-        """This quantity of every weight, zero before the first step."""
+    def remembered(self, quantity: str, *, scalar: bool = False) -> list[Tensor]:
+        """This quantity of every weight, zero before the first step; a `scalar` is one number."""
         for weight in self.weights:
             state = self.state.setdefault(weight, {})
             if quantity not in state:
-                state[quantity] = weight.new_zeros(()) if quantity == "step" else torch.zeros_like(weight)
+                state[quantity] = weight.new_zeros(()) if scalar else torch.zeros_like(weight)
         return [self.state[weight][quantity] for weight in self.weights]
 
     @property
@@ -69,7 +69,7 @@ class AdamW(Optimizer):
             self.remembered("exp_avg"),
             self.remembered("exp_avg_sq"),
             [],
-            self.remembered("step"),
+            self.remembered("step", scalar=True),
             fused=self.weights[0].device.type in ("cpu", "cuda"),
             amsgrad=False,
             beta1=0.9,
@@ -91,7 +91,7 @@ class RMSProp(Optimizer):
             self.remembered("square_avg"),
             [],
             [],
-            self.remembered("step"),
+            self.remembered("step", scalar=True),
             lr=lr,
             alpha=0.95,
             eps=1e-8,

@@ -97,7 +97,7 @@ class Planner:
         self._considered = self._estimate = 0.0
 
     def begin(self, state: TrainState) -> None:
-        """Give a new run its first plan; under a time budget that is one without an end."""
+        """Give a new run of given length its plan; under a time budget the plan has no end until it is measured."""
         if not self.budget:
             total = self._config.steps or self._config.epochs * self._chunks
             state.plan = Plan.of(total)
@@ -110,13 +110,14 @@ class Planner:
 
     def revise(self, state: TrainState, clock: Clock) -> bool:
         """Under a time budget: whether the state got a better plan, which has to be saved before it is used."""
-        if not self.budget:
+        if not self.budget or state.finished:
             return False
         timing = clock.timing
         if not state.plan.measured and self._validation_steps:
             self._plan_validations(state, timing.step_time * self._validation_steps)
         to_come = state.checks - math.floor(state.plan.progress(state.step - 1) * state.checks)
         reserve = to_come * (clock.validation_cost or self._estimate)
+        reserve = min(reserve, 0.5 * max(0.0, self.budget - timing.seconds))  # one slow validation must not end a run
         plan = revise(state.plan, state.step, self.budget, timing, self._considered, reserve=reserve)
         if timing.seconds - self._considered >= REVISE * self.budget:
             self._considered = timing.seconds
@@ -136,7 +137,9 @@ class Planner:
             state.validation_characters = max(1, int(self._validation_characters * self._estimate / cost))
 
     def validation_is_due(self, state: TrainState) -> bool:
-        return due(state.plan.progress(state.step - 1), state.plan.progress(state.step), state.checks)
+        """Whether this step ends with a validation; never where there is no validation text."""
+        before, after = state.plan.progress(state.step - 1), state.plan.progress(state.step)
+        return bool(self._validation_steps) and due(before, after, state.checks)
 
     def seconds_left(self, state: TrainState, timing: Timing) -> float:
         """What is left of the budget, or what the steps to come are likely to take."""

@@ -34,7 +34,7 @@ class TrainingRequest:
 
     def __post_init__(self) -> None:
         if self.resume and self.force:
-            raise ConfigError("--resume and --force exclude each other", kept="nothing was changed")
+            raise ConfigError("--resume and --force cannot be combined", kept="nothing was changed")
         preset(self.preset)  # raises ConfigError if there is none of this name
 
     @property

@@ -86,6 +86,7 @@ def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tr
                 _corpus_of(checkpoint, request, run)
             emit(Remark(text=f"{run.folder} has finished: there is nothing left to do"))
             return _finished(run, checkpoint, checkpoint.result)
+        emit(Writing())
         trainer, differences = _resumed_trainer(run, request, checkpoint, emit, stop)
         if path != run.last:  # or the next save would put what cannot be used in place of `previous`
             save_checkpoint(run.last, checkpoint)
@@ -149,7 +150,7 @@ def _new_network(config: Config, tokenizer: Tokenizer, donor: Checkpoint | None,
     initialise(network, config.train.seed)
     if donor is not None:
         known = adopt_weights(network, tokenizer, donor)
-        emit(Remark(text=f"the donor's vocabulary has {known} of the {tokenizer.size} tokens of this text"))
+        emit(Remark(text=f"the --init-from model knows {known} of the {tokenizer.size} tokens of this text"))
     return network
 
 
@@ -160,7 +161,7 @@ def _restored(run: Run, emit: Emit) -> tuple[Checkpoint, Path]:
         raise CheckpointError(
             f"{run.folder} has no checkpoint to resume from",
             kept="nothing was changed",
-            hint="train it anew with --force",
+            hint="train again with --force",
         )
     if found[1] != run.last:
         emit(Remark(text=f"{run.last} cannot be used; resuming from {found[1]}"))
@@ -184,8 +185,8 @@ def _resumed_trainer(
     trainer.restore(checkpoint, same_text=same)
     differences = list(_differences(checkpoint, runtime, same_text=same))
     for difference in differences:
-        emit(Remark(text=f"{difference}: the run goes on, but is not bit-exact"))
-        trainer.journal.inexact.append(f"{difference} from step {trainer.state.step} on")
+        emit(Remark(text=f"{difference}: the run continues, but is not bit-exact"))
+        trainer.journal.inexact.append(f"{difference} at step {trainer.state.step}")
     return trainer, differences
 
 
@@ -230,7 +231,7 @@ def _differences(checkpoint: Checkpoint, runtime: Runtime, *, same_text: bool) -
     for name in (field.name for field in fields(before)):
         was, now = getattr(before, name), getattr(runtime.environment, name)
         if now != was:
-            yield f"{name} was {was} and is {now}"
+            yield f"{name} changed from {was} to {now}"
     if not same_text:
         yield "the text has changed"
 
@@ -248,13 +249,10 @@ def _announce(
     for remark in corpus.remarks:
         emit(Remark(text=remark))
     if runtime.device.type == "cpu" and runtime.threads > 1 and other_work() > 0.4 * available_threads():
-        emit(
-            Remark(
-                text="other programs keep the processor busy, and threads would wait for each other: try --threads 1"
-            )
-        )
+        emit(Remark(text="other programs are using the CPU, so threads may wait for each other: try --threads 1"))
     parameters = sum(weight.numel() for weight in network.parameters())
-    where = f"{runtime.device}, {runtime.threads} threads, {runtime.precision} ({runtime.reason})"
+    threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
+    where = f"{runtime.device}, {threads}, {runtime.precision} ({runtime.reason})"
     emit(
         Started(
             name=run.folder.name,
@@ -273,9 +271,9 @@ def _announce(
 def _refuse_existing(run: Run, force: bool) -> None:
     if run.exists and not force:
         raise ConfigError(
-            f"run {run.folder} exists",
+            f"run {run.folder} already exists",
             kept="nothing was changed",
-            hint="go on with --resume, replace it with --force, or choose another --name",
+            hint="resume it with --resume, replace it with --force, or choose another --name",
         )
 
 
@@ -290,7 +288,7 @@ def _refuse_too_large(config: Config, vocabulary: int) -> None:
             f"--layers {config.model.layers} of --hidden {config.model.hidden} need {needed / 1e9:,.0f} GB "
             f"to train; this machine has {there / 1e9:,.0f} GB",
             kept="nothing was written",
-            hint="give smaller ones",
+            hint="use smaller values",
         )
 
 

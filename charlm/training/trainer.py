@@ -38,7 +38,7 @@ Stop = Callable[[], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a trainer works on, and what it writes into every checkpoint beside its own state."""
+    """What a trainer works on, and what it writes into every checkpoint besides its own state."""
 
     config: Config
     tokenizer: Tokenizer
@@ -82,12 +82,12 @@ class Trainer:
         Raises CheckpointError where the checkpoint's place is not one in its text.
         """
         config = self.task.config
-        state = replace(checkpoint.state, seed=config.train.seed, optimizer=asdict(config.optim))
+        state = replace(checkpoint.state, seed=config.train.seed, optimizer=asdict(config.optim), omitted=frozenset())
         import_weights(self.network, checkpoint.weights)
         self.stepper.restore(checkpoint.tensors, state)
         carried = import_state(checkpoint.tensors, config.model, self.runtime.device)
         if same_text and (len(carried[0][0]) != self.lanes.batch or state.position.offset >= self.lanes.longest):
-            raise CheckpointError("the checkpoint's place in its text cannot be", kept="nothing was changed")
+            raise CheckpointError("the checkpoint's position in the text is invalid", kept="nothing was changed")
         self.state, self.carried = state, carried
         self.journal.restore(checkpoint.bookkeeping, checkpoint.history)
         self.writer.run.cut_metrics(self.journal.metrics_length)
@@ -108,13 +108,14 @@ class Trainer:
         if self.state.step == 0 or save_first:
             self._save()  # now there is something to go on from; and a folder that cannot be written is found here
         reason, last = self._learn()
-        if reason is None:
-            try:
+        try:
+            if reason is None:
                 last = self._close(last)
                 reason = "patience" if self.state.stopped else "done"
-            except InterruptedScore as interruption:
-                reason = str(interruption)
-        self.writer.save(last)
+        except InterruptedScore as interruption:
+            reason = str(interruption)
+        finally:  # whatever goes wrong with the closing score, what was learned is saved
+            self.writer.save(last)
         self.emit(Finished(reason=reason, steps=self.state.step, seconds=self.journal.seconds))
         return reason, last.result or self.journal.result(self.state, self.clock, None)
 

@@ -82,7 +82,7 @@ class Validator:
 
     def subset(self, characters: int) -> Tokens:
         """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
-        characters = characters or self.characters
+        characters = min(characters or SUBSET, len(self._text))
         if self._subset is None or self._subset.characters != characters:
             self._subset = tokenize(self._tokenizer, self._text[:characters])
         return self._subset

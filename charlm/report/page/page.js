@@ -71,7 +71,7 @@ function show(span, columns) {
   title.append(make('b', '', span.textContent.replace(/ /g, '\u2423')), q === 65535 ? ' over 131 bits' :
     ` ${(q / 500).toFixed(2)} bits`, tokens === 1 ? `, ${percent(2 ** (-q / 500))}` : `, of ${tokens} tokens`);
   tip.replaceChildren(title);
-  if (k && tokens > 1) tip.append(make('p', '', 'the likeliest for the first of them:'));
+  if (k && tokens > 1) tip.append(make('p', '', 'most likely first tokens:'));
   let found = false;
   for (let j = 0; j < k; j++) {
     const id = columns[4 + j](unit);

@@ -69,7 +69,7 @@ def _shown(surprisal: Surprisal, limit: int) -> int:
 def _section(number: int, text: Scored, units: int, words: int) -> str:
     surprisal, heading = text.surprisal, escape(one_line(text.name))
     left = len(surprisal.text) - int(surprisal.starts[units])
-    note = f'<p class="note">The last {left:,} characters are not shown; the figures are of the whole.</p>\n'
+    note = f'<p class="note">The last {left:,} characters are not shown; the figures cover the whole text.</p>\n'
     return f"""<section>
 <h2><bdi>{heading}</bdi></h2>
 <div class="figures">{_totals(surprisal)}{_worst(surprisal, words)}{_losses(text.losses)}</div>
@@ -128,8 +128,8 @@ def _worst(surprisal: Surprisal, words: int) -> str:
         )
         for w in surprisal.worst_words(words)
     ]
-    columns = ["", "times", "bits per character", "bits each time", "bits in all"]
-    return _table("Worst words", columns, rows) if rows else ""
+    columns = ["", "count", "bits per character", "mean bits", "total bits"]
+    return _table("Least expected words", columns, rows) if rows else ""
 
 
 def _losses(losses: Sequence[PositionLoss]) -> str:
