@@ -113,7 +113,8 @@ def train(
         name              name of the run (default: that of the first corpus)
         checkpoints       folder of all runs
         preset            a named set of options: josef-k
-        resume            continue a run exactly where it stopped; options may be left out
+        resume            continue a run exactly where it stopped; its options
+                          may be left out
         init_from         a checkpoint or run whose weights to start from
         force             replace an existing run of the same name
         allow_data_change resume even if the text has changed

@@ -204,7 +204,7 @@ def test_closing_figures_are_attributes_and_items(corpus: Path, tmp_path: Path) 
 
 def test_a_run_without_validation_and_a_stopped_one_have_representations(corpus: Path, tmp_path: Path) -> None:
     whole = charlm.train(corpus, name="whole", checkpoints=tmp_path, threads=1, val=0, **TINY)
-    assert repr(whole).endswith(f"done, 6 steps, {whole.result.train_loss:.4f} nats training loss)")
+    assert repr(whole).endswith(f"done, 6 steps, training loss {whole.result.train_loss:.4f} nats)")
     asked = iter(range(10))
     halves = charlm.train(
         corpus,

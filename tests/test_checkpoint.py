@@ -189,7 +189,11 @@ def test_a_missing_or_misshapen_tensor_is_refused(tmp_path: Path, name: str) -> 
     for wrong in (array.reshape(1, *array.shape), array.reshape(-1)[:-1], doubled):
         refused(made(**{part: {**arrays, name: wrong}}).to_bytes(), tmp_path, "has shape")
     for kind in (np.float64, np.float16, np.int32, np.uint8, bool):
-        refused(made(**{part: {**arrays, name: array.astype(kind)}}).to_bytes(), tmp_path, f"tensor {name} has a kind")
+        refused(
+            made(**{part: {**arrays, name: array.astype(kind)}}).to_bytes(),
+            tmp_path,
+            f"tensor {name} has an invalid type",
+        )
 
 
 def test_states_have_a_row_for_each_lane_and_there_are_no_more_lanes_than_the_batch(tmp_path: Path) -> None:

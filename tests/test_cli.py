@@ -132,7 +132,7 @@ BAD: list[tuple[list[str], int, list[str]]] = [
     (["train", "sums.txt", "--batch", "many"], 2, ["--batch", "1 to 65536"]),
     (["train", "sums.txt", "--time", "0s"], 2, ["--time", "90s"]),
     (["train", "sums.txt", "--no-such"], 2, ["--no-such"]),
-    (["train", "sums.txt", "--steps", "3", "--epochs", "3"], 2, ["exclude"]),
+    (["train", "sums.txt", "--steps", "3", "--epochs", "3"], 2, ["cannot be combined"]),
     (["train", "sums.txt", "--preset", "franz"], 2, ["josef-k"]),
     (["train", "sums.txt", "--name", "../x"], 2, ["--name"]),
     (["train", "sums.txt", "--config", "bad.toml"], 2, ["TOML"]),

@@ -268,7 +268,7 @@ OTHERS = [*COUNTS, row("xz", "code length", 2.6), row("gzip", "code length", 3.0
         ),
         (2.3, ["better than 6 of 7", "between kneser-ney 5 (2.2000) and kneser-ney 4 (2.4000)", "previous 3 tokens"]),
         (2.7, ["between xz (2.6000) and kneser-ney 3 (2.9000)", "previous 2 tokens", "0.1000 fewer", "0.96 times"]),
-        (4.0, ["kneser-ney 1", "no token before"]),
+        (4.0, ["kneser-ney 1", "no context"]),
         (5.0, ["more than any of the 7 baselines", "2.8000 more", "no better than knowing how often", "undertrained"]),
     ],
 )

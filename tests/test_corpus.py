@@ -157,7 +157,7 @@ def test_the_validation_share_is_exact_for_every_length(
         for hundredths in range(91):
             left = (100 - hundredths) * length // 100
             if left < 2:
-                with pytest.raises(DataError, match=rf"a\.txt: {length} character.*, of which {left} to train on"):
+                with pytest.raises(DataError, match=rf"a\.txt: {length} character.*, of which {left} for training"):
                     load_corpus([path], f"{hundredths / 100}")
             else:
                 corpus = load_corpus([path], f"0.{hundredths:02}")
@@ -280,9 +280,9 @@ def test_a_file_that_is_not_there_is_an_input_error(tmp_path: Path, name: str) -
 
 
 def test_a_folder_where_a_text_is_meant_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is a folder, not a text"):
+    with pytest.raises(StorageError, match="is a folder, not a file"):
         read_text(str(tmp_path))
-    with pytest.raises(StorageError, match="is a folder, not a text"):
+    with pytest.raises(StorageError, match="is a folder, not a file"):
         load_corpus([written(tmp_path / "a.txt", LONG)], str(tmp_path))
 
 

@@ -183,7 +183,7 @@ def test_a_run_with_a_corrupt_last_goes_on_from_previous_and_says_so(place: Path
     done = run_charlm("train", "--resume", "--name", "torn", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "last.safetensors cannot be used; resuming from" in done.stderr
-    assert f"going on from step {before}" in done.stderr
+    assert f"resuming at step {before}" in done.stderr
     assert load_checkpoint(run.last).state.step == 20
 
 

@@ -84,14 +84,14 @@ def test_what_the_server_does_not_have_is_an_error_with_its_address(
 ) -> None:
     with serving(sends(CONTENT, status)) as (mirror, _):
         monkeypatch.setenv("CHARLM_MIRROR", mirror)
-        with pytest.raises(CharlmError, match=rf"cannot fetch {mirror}/{ADDRESS}: HTTPError; nothing was written"):
+        with pytest.raises(CharlmError, match=rf"cannot download {mirror}/{ADDRESS}: HTTPError; nothing was written"):
             fetch(CORPUS)
 
 
 def test_a_connection_that_breaks_off_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(sends(CONTENT[:9], promised=len(CONTENT))) as (mirror, _):
         monkeypatch.setenv("CHARLM_MIRROR", mirror)
-        with pytest.raises(CharlmError, match="cannot fetch"):
+        with pytest.raises(CharlmError, match="cannot download"):
             fetch(CORPUS)
 
 
@@ -99,7 +99,7 @@ def test_a_server_that_is_down_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     with serving(sends(CONTENT)) as (mirror, _):
         pass
     monkeypatch.setenv("CHARLM_MIRROR", mirror)
-    with pytest.raises(CharlmError, match=r"cannot fetch .*: ConnectionError"):
+    with pytest.raises(CharlmError, match=r"cannot download .*: ConnectionError"):
         fetch(CORPUS)
 
 
@@ -108,7 +108,7 @@ def test_a_mirror_that_is_no_web_address_is_not_called_a_wrong_text(
     monkeypatch: pytest.MonkeyPatch, mirror: str
 ) -> None:
     monkeypatch.setenv("CHARLM_MIRROR", mirror)
-    with pytest.raises(CharlmError, match="cannot fetch") as raised:
+    with pytest.raises(CharlmError, match="cannot download") as raised:
         fetch(CORPUS)
     assert "SHA-256" not in str(raised.value)
 

@@ -88,7 +88,7 @@ def test_short_texts_are_learned_written_and_scored_or_refused(
                 **({"batch": 4, "bptt": 64} if val < "0.5" else {}),
             }
             if len(left) < 2 or not can_be_learned(left, kind):
-                with pytest.raises(DataError, match=r"at least 2 are needed|sentencepiece could learn from"):
+                with pytest.raises(DataError, match=r"at least 2 are needed|sentencepiece cannot learn from"):
                     trained(tmp_path, text, f"{len(text)}", **options)
                 assert not (tmp_path / "checkpoints" / f"{len(text)}").exists()
             else:
@@ -116,7 +116,7 @@ def test_two_characters_pass_through_the_command_line(
         )
         assert code == 3
         err = capsys.readouterr().err
-        assert "to train on; at least 2 are needed; nothing was written" in err
+        assert "for training; at least 2 are needed; nothing was written" in err
         assert err.count("\n") == 1
     assert not (tmp_path / "c").exists()
     assert command("train", "ab.txt", "--val", "0", "-q", *TINY, cwd=tmp_path).returncode == 0
@@ -323,7 +323,8 @@ def test_a_prime_of_unknown_characters_works_with_a_note(
     (inside / "prime.txt").write_text(prime)
     assert run(["sample", "plain", "--prime-file", "prime.txt", "--length", "20", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert f"{count} of the prime never stood in the training text" in err
+    verb = "is" if count.startswith("1 ") else "are"
+    assert f"{count} of the prime {verb} not in the vocabulary" in err
     sample = json.loads(out)["samples"][0]
     assert sample[: len(prime)] == prime
     assert len(sample) == len(prime) + 20

@@ -250,14 +250,14 @@ def test_the_command_reads_standard_input_and_validation_text_is_new(place: Path
     report = json.loads(empty.stdout)
     assert (report["characters"], report["longest"], report["longest_overlap"]) == (0, 0, None)
     assert report["shares"] == {"20": 0, "50": 0, "100": 0}
-    assert "the text is empty" in charlm("novelty", "two", "--text", "-", cwd=place, stdin="").stdout
+    assert "The text is empty" in charlm("novelty", "two", "--text", "-", cwd=place, stdin="").stdout
 
 
 def test_more_passages_than_a_terminal_shows_are_counted_and_nothing_is_obeyed(place: Path) -> None:
     source = (place / "first.txt").read_text()
     text = "\x1b[31m".join(source[begin : begin + 30] for begin in range(0, 360, 30))
     done = charlm("novelty", "two", "--text", "-", cwd=place, stdin=text)
-    assert "and 2 passages more" in done.stdout
+    assert "and 2 more passages" in done.stdout
     assert done.stdout.count("first.txt, line") == 10
     assert "\x1b" not in done.stdout
 

@@ -191,7 +191,7 @@ def test_a_picture_that_fails_does_not_end_the_command(tmp_path: Path) -> None:
     done = run("train", "sums.txt", "--steps", "2", *SMALL, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 2
-    assert "no curves.png: matplotlib failed: " in done.stderr
+    assert "curves.png was not drawn: matplotlib failed: " in done.stderr
     assert not (tmp_path / "checkpoints" / "sums" / "curves.png").exists()
     (tmp_path / "matplotlibrc").unlink()
     done = run("train", "sums.txt", "--steps", "2", *SMALL, "--force", "-q", cwd=tmp_path, MPLBACKEND="nonsense")

@@ -73,7 +73,7 @@ def test_a_folders_texts_are_found_again_whatever_came_beside_them(tmp_path: Pat
     before = load_corpus([str(tmp_path)], "0.5")
     (tmp_path / "later").write_text("not part of it")
     assert parts(find_corpus(kept(before), "0.5")) == parts(before)
-    with pytest.raises(DataError, match="was 3 files and is 4 now"):
+    with pytest.raises(DataError, match="had 3 files and now has 4"):
         find_corpus(kept(before), "0.5", [str(tmp_path)])
 
 

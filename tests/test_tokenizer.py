@@ -269,7 +269,7 @@ def test_hardly_any_text_is_enough_for_sentencepiece(kind: str, text: str) -> No
 @pytest.mark.parametrize("kind", KINDS[2:])
 @pytest.mark.parametrize("text", ["", "\n", "\n\n\n", "\r\n\r\n", "\0\0", "\u2581\n\u2581"])
 def test_a_text_without_anything_to_learn_from_is_bad_data(kind: str, text: str) -> None:
-    with pytest.raises(DataError, match="nothing that sentencepiece could learn"):
+    with pytest.raises(DataError, match="sentencepiece cannot learn from this text"):
         SentencePieceTokenizer.train(text, 300, kind)
 
 
