@@ -41,8 +41,10 @@ def changed(table: Table, path: Path, *value: Any) -> str:
 
 
 def is_read(path: Path) -> bool:
-    """Options have defaults, a tokenizer checks its own table, nobody reads the hash of the state."""
-    return path[0] != "state_sha256" and (path[0] not in ("config", "tokenizer") or len(path) == 1)
+    """Options have defaults, a tokenizer checks its own table, nobody reads the hash or the optimizer's options."""
+    if path[0] == "state_sha256" or path[:2] == ("training", "optimizer"):
+        return len(path) == 2
+    return path[0] not in ("config", "tokenizer") or len(path) == 1
 
 
 MAY_BE_MISSING = {

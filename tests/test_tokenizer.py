@@ -245,7 +245,7 @@ def test_a_vocabulary_of_all_characters_needs_no_escape() -> None:
 @pytest.mark.parametrize("kind", KINDS[2:])
 @pytest.mark.parametrize("size", [2, 256, 260])
 def test_a_vocabulary_too_small_for_the_text_is_a_configuration_error(kind: str, size: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--vocab-size {size} is too small: .* take 283"):
+    with pytest.raises(ConfigError, match=rf"--vocab-size {size} is too small: .* need 283"):
         SentencePieceTokenizer.train(TEXT, size, kind)
 
 
