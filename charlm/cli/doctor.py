@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(screen: Screen, as_json: JsonOption = False) -> None:
-    """Show versions, devices, threads, and whether resumed runs are bit-exact.
+    """Show versions, devices, and whether resuming is bit-exact.
 
     Also shows the precision that --precision auto selects. Trains for a second, to test whether an interrupted and
     resumed run on this machine ends in the same state, bit for bit, as an uninterrupted one.
