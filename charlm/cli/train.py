@@ -162,13 +162,14 @@ def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
         more = {"parameters": trained.parameters, "checkpoint": str(trained.checkpoint)}
         screen.json("train", **trained.result.figures(), **more)
         return
-    from charlm.report.console import facts, paragraphs
+    from charlm.report.console import Verbatim, facts, paragraphs
     from charlm.report.train import closing_facts, summarise
 
     facts(screen.out, closing_facts(trained.result))
     paragraphs(screen.out, summarise(trained))
-    rows = [("model", str(trained.checkpoint)), ("curves", str(trained.run.curves) if drawn else "not drawn")]
-    facts(screen.out, [*rows, ("next", f"charlm sample {shlex.quote(str(trained.run.folder))}")])
+    curves = Verbatim(trained.run.curves) if drawn else "not drawn"
+    sample = Verbatim(f"charlm sample {shlex.quote(str(trained.run.folder))}")
+    facts(screen.out, [("model", Verbatim(trained.checkpoint)), ("curves", curves), ("next", sample)])
 
 
 def _draw_curves(screen: Screen, trained: Trained) -> bool:
