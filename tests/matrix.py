@@ -78,7 +78,7 @@ MATRIX: Final = {
     42: Row(
         "CUDA requested and absent; out of GPU memory",
         "exit 2; exit 1 that names a batch that fits",
-        argued="running out of memory is simulated: no GPU was at hand",
+        argued="running out of memory is simulated",
     ),
 }
 

@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"device": "cuda", "hidden": 128, "batch": 8, "bptt": 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
-    path.write_text("It was the best of times, it was the worst of times, " * 80)
+    path.write_text("It was the best of times, it was the worst of times, " * 400)
     return path
 
 
@@ -73,8 +73,12 @@ def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "rmsprop"])
-def test_a_run_that_is_interrupted_ends_like_one_that_is_not(text: Path, precision: str, optimizer: str) -> None:
-    options = {**OPTIONS, "precision": precision, "optimizer": optimizer, "checkpoints": text.parent}
+@pytest.mark.parametrize("larger", [{}, {"hidden": 256, "batch": 64, "bptt": 64}])
+def test_a_run_that_is_interrupted_ends_like_one_that_is_not(
+    text: Path, precision: str, optimizer: str, larger: dict[str, Any]
+) -> None:
+    """The larger sizes take kernels that are deterministic only if they are told to be."""
+    options = {**OPTIONS, "precision": precision, "optimizer": optimizer, "checkpoints": text.parent, **larger}
     asked = iter(range(1000))
     whole = charlm.train(text, name="whole", **options)
     charlm.train(text, name="halves", stop=lambda: "half" if next(asked) == 9 else None, **options)
@@ -84,15 +88,16 @@ def test_a_run_that_is_interrupted_ends_like_one_that_is_not(text: Path, precisi
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_computes_what_a_processor_does(cell: str) -> None:
+    """Within 1e-4 of the largest logit: cuDNN's recurrent kernels approximate by 2e-5 of it, TF32 would by 1e-3."""
     here = steady_network(cell, 2, 7, hidden=64).eval()
     there = Network(here.config, V)
     import_weights(there, export_weights(here))
     there.to_device(GPU).eval()
     ids = torch.tensor(random_ids(40, 4))
     with torch.inference_mode():
-        torch.testing.assert_close(
-            there(ids.cuda(), there.init_state(4))[0].cpu(), here(ids, here.init_state(4))[0], rtol=0, atol=1e-4
-        )
+        expected = here(ids, here.init_state(4))[0]
+        found = there(ids.cuda(), there.init_state(4))[0].cpu()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

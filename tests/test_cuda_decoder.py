@@ -12,7 +12,7 @@ from test_decoder import CELLS, SETTINGS, V, decoder_of, log_softmax, random_ids
 
 from charlm.errors import ConfigError
 from charlm.generation import cuda as module
-from charlm.generation.cuda import TorchDecoder, sample_tokens
+from charlm.generation.cuda import TokenSampler, TorchDecoder
 from charlm.generation.sampling import SamplingParameters, next_token
 from charlm.models.network import Network, export_weights
 
@@ -48,6 +48,7 @@ def test_it_samples_what_the_other_engines_sample(
 ) -> None:
     """Forty tokens are two graphs of sixteen and a rest; then other lanes, and the first again."""
     monkeypatch.setattr(module, "Captured", Replayed)
+    monkeypatch.setattr(module, "_CHUNK", 16)
     network = steady_network(cell, 2, 7)
     decoder, other = torch_decoder(network), decoder_of(network, "numpy")
     if captured:
@@ -72,7 +73,7 @@ def test_it_samples_what_the_other_engines_sample(
 @given(
     st.lists(st.integers(-40, 40), min_size=1, max_size=12),
     st.floats(0, 1, exclude_max=True),
-    st.sampled_from([0.0, 1e-9, 0.3, 1.0, 7.0]),
+    st.sampled_from([0.0, 1e-308, 1e-9, 0.3, 1.0, 7.0]),
     st.integers(0, 13),
     st.sampled_from([0.1, 0.5, 0.9, 1.0]),
     st.sampled_from([0.0, 0.01, 0.5, 1.0]),
@@ -84,7 +85,7 @@ def test_a_sampled_token_is_that_of_next_token(
     logits = np.array(quarters, dtype=np.float32) / 4
     settings = SamplingParameters(temperature, top_k, top_p, min_p)
     rows = torch.from_numpy(np.stack([logits, logits[::-1]]))
-    found = sample_tokens(rows, torch.tensor([u, u], dtype=torch.float64), settings).tolist()
+    found = TokenSampler(settings, rows)(rows, torch.tensor([u, u], dtype=torch.float64)).tolist()
     assert found == [next_token(row.numpy(), u, **settings._asdict()) for row in rows]
 
 

@@ -63,13 +63,15 @@ def test_auto_takes_what_is_clearly_faster_and_says_by_how_much(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
-def test_products_are_rounded_to_tf32_only_while_a_run_that_admits_it_computes(precision: str) -> None:
+def test_a_step_on_a_gpu_is_deterministic_and_rounds_to_tf32_only_where_the_run_admits_it(precision: str) -> None:
     choose_runtime(GPU, precision, 1)
     assert not any(switch.allow_tf32 for switch in SWITCHES)
-    with contextlib.suppress(ValueError), Runtime(GPU, precision, 1, "").rounding():
+    with contextlib.suppress(ValueError), Runtime(GPU, precision, 1, "").arithmetic():
         assert all(switch.allow_tf32 == (precision != "fp32") for switch in SWITCHES)
+        assert torch.are_deterministic_algorithms_enabled()
         raise ValueError
     assert not any(switch.allow_tf32 for switch in SWITCHES)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""A decoder on a GPU, with torch: sampling and reading sixteen tokens in turn is one CUDA graph.
+"""A decoder on a GPU, with torch: sampling and reading a chunk of tokens in turn is one CUDA graph.
 
-A token takes some twenty kernels of a few microseconds each. Launching them one by one takes a processor as long as
-computing the token itself; a graph is launched once. Without a GPU the same code runs on a processor, where tests
-compare it with the other decoders.
+A token takes some fourteen kernels of a few microseconds each. Launching them one by one takes a processor longer than
+computing them; a graph is launched once. Copies to and from a GPU cost as much as several kernels however little they
+carry, so all that a chunk needs arrives as one row of bytes, and all that it gives leaves as another. Without a GPU the
+same code runs on a processor, where tests compare it with the other decoders.
 
 Legend: T steps, B lanes, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -22,13 +24,13 @@ from charlm.errors import ConfigError
 from charlm.generation.decoder import Decoder, DecoderState, Weights
 from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.models.cells import cell_of
-from charlm.models.network import Network, State, copy_state, import_weights, overwrite_state, run_layer
+from charlm.models.network import Network, State, import_weights, run_layer
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import choose_device, choose_runtime
 from charlm.runtime.settings import computing
 
-_CHUNK: Final = 16  # tokens of one graph
-Sampled = tuple[Tensor, Tensor, State]  # tokens [T, B]; logits [B, V] and the state after the last
+_CHUNK: Final = 64  # tokens of one graph: as many as `charlm.generation.generate` asks for at once
+_COLDEST: Final = 1e-300  # a lower temperature selects the same tokens, but logits divided by it would overflow
 
 
 class TorchDecoder(Decoder):
@@ -64,31 +66,44 @@ class TorchDecoder(Decoder):
     def sample(
         self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
     ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
-        at, inner, uniforms, sampled = self._tensor(logits), self._state(state), self._tensor(uniforms_TB), []
-        for chunk in torch.split(uniforms, _CHUNK):
-            run = self._capture(settings, at, inner, chunk) if self._fits_graph(chunk) else self._run
-            tokens, at, inner = run(at, inner, chunk, settings)
+        sampled = []
+        for first in range(0, len(uniforms_TB), _CHUNK):
+            tokens, logits, state = self._sample_chunk(logits, state, uniforms_TB[first : first + _CHUNK], settings)
             sampled.append(tokens)
-        return torch.cat(sampled).cpu().numpy(), at.cpu().numpy(), _arrays(inner)
+        return np.concatenate(sampled), logits, state
 
-    def _fits_graph(self, uniforms_TB: Tensor) -> bool:
+    def _sample_chunk(
+        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
+    ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
+        inputs = [torch.tensor(array) for array in (uniforms_TB, logits, *(part for layer in state for part in layer))]
+        run = self._capture(inputs, settings) if self._fits_graph(uniforms_TB) else self._run
+        row = run(_join(inputs).to(self._device), inputs, settings).to("cpu", copy=True)  # the graph keeps its own
+        tokens, at, *parts = (part.numpy() for part in _split(row, [inputs[0].long(), *inputs[1:]]))
+        return tokens, at, self._by_layer(parts)
+
+    def _fits_graph(self, uniforms_TB: NDArray[np.float64]) -> bool:
         return self._device.type == "cuda" and len(uniforms_TB) == _CHUNK
 
-    def _capture(
-        self, settings: SamplingParameters, logits: Tensor, state: State, uniforms_TB: Tensor
-    ) -> Callable[..., Sampled]:
-        """The graph for so many lanes and this settings; the last one is kept."""
-        key = uniforms_TB.shape[1], settings
+    def _capture(self, inputs: Sequence[Tensor], settings: SamplingParameters) -> Callable[..., Tensor]:
+        """The graph for so many lanes and these parameters; the last one is kept."""
+        key = inputs[0].shape[1], settings
         if self._graph is None or self._graph[0] != key:
-            self._graph = key, _Graph(self._run, self._device, logits, state, uniforms_TB, settings)
+            self._graph = key, _Graph(self._run, self._device, inputs, settings)
         return self._graph[1]
 
-    def _run(self, logits: Tensor, state: State, uniforms_TB: Tensor, settings: SamplingParameters) -> Sampled:
-        tokens = []
+    def _run(self, row: Tensor, like: Sequence[Tensor], settings: SamplingParameters) -> Tensor:
+        """From uniform numbers [T, B], logits and the state, joined, to the tokens [T, B], logits and the state."""
+        uniforms_TB, logits, *parts = _split(row, like)
+        state: State = tuple(self._by_layer(parts))
+        sample, tokens = TokenSampler(settings, logits), []
         for uniforms in uniforms_TB:
-            tokens.append(sample_tokens(logits, uniforms, settings))
+            tokens.append(sample(logits, uniforms))
             logits, state = self._step(tokens[-1], state)
-        return torch.stack(tokens), logits, state
+        return _join([torch.stack(tokens), logits, *(part for layer in state for part in layer)])
+
+    def _by_layer(self, parts: Sequence[Any]) -> list[tuple[Any, ...]]:
+        each = len(cell_of(self.config).states)
+        return [tuple(parts[first : first + each]) for first in range(0, len(parts), each)]
 
     def _step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         x = self._table[ids]
@@ -116,40 +131,57 @@ class TorchDecoder(Decoder):
 
 
 class _Graph:
-    """`run`, captured as a CUDA graph, on tensors of its own."""
+    """`run`, captured as a CUDA graph, on a row of its own."""
 
     def __init__(
         self,
-        run: Callable[..., Sampled],
+        run: Callable[..., Tensor],
         device: torch.device,
-        logits: Tensor,
-        state: State,
-        uniforms_TB: Tensor,
+        like: Sequence[Tensor],
         settings: SamplingParameters,
     ) -> None:
-        self._logits, self._state, self._uniforms = logits.clone(), copy_state(state), uniforms_TB.clone()
-        self._captured = Captured(lambda: run(self._logits, self._state, self._uniforms, settings), device)
+        self._row = _join(like).to(device)
+        self._captured = Captured(lambda: run(self._row, like, settings), device)
 
-    def __call__(self, logits: Tensor, state: State, uniforms_TB: Tensor, _: SamplingParameters) -> Sampled:
-        self._logits.copy_(logits)
-        overwrite_state(self._state, state)
-        self._uniforms.copy_(uniforms_TB)
-        tokens, at, after = self._captured.replay()
-        return tokens.clone(), at.clone(), copy_state(after)  # the next replay overwrites the graph's own
+    def __call__(self, row: Tensor, *_: object) -> Tensor:
+        self._row.copy_(row)
+        return self._captured.replay()
 
 
-def sample_tokens(logits_BV: Tensor, uniforms_B: Tensor, settings: SamplingParameters) -> Tensor:
-    """`charlm.generation.sampling.next_token` for each lane, as tensors [B] on the device."""
-    place = torch.arange(logits_BV.shape[1], device=logits_BV.device)
-    most = logits_BV.amax(dim=1, keepdim=True)
-    if settings.temperature == 0:
-        return torch.where(logits_BV == most, place, len(place)).amin(dim=1)
-    p = ((logits_BV.double() - most.double()) / settings.temperature).softmax(dim=1)
-    if settings.top_k or settings.top_p < 1 or settings.min_p:
-        p = _truncate(p, place, settings)
-    cumulative = p.cumsum(dim=1)
-    token = (cumulative <= uniforms_B[:, None] * cumulative[:, -1:]).sum(dim=1)
-    return torch.minimum(token, torch.where(p > 0, place, 0).amax(dim=1))
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    """The bytes of all of these, in one row."""
+    return torch.cat([part.contiguous().flatten().view(torch.uint8) for part in parts])
+
+
+def _split(row: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of a row of bytes, of the same shapes and types as `like`; the widest type is the first."""
+    sizes = [prod(part.shape) * part.element_size() for part in like]
+    return [piece.view(part.dtype).view(part.shape) for piece, part in zip(torch.split(row, sizes), like, strict=True)]
+
+
+class TokenSampler:
+    """`charlm.generation.sampling.next_token` for each lane, as tensors on the device of these logits [B, V]."""
+
+    def __init__(self, settings: SamplingParameters, logits_BV: Tensor) -> None:
+        self._settings = settings
+        self._truncates = bool(settings.top_k or settings.top_p < 1 or settings.min_p)
+        self._place = torch.arange(logits_BV.shape[1], device=logits_BV.device)
+        # As an array it makes the quotient fp64 in one kernel.
+        self._temperature = logits_BV.new_full((1,), max(settings.temperature, _COLDEST), dtype=torch.float64)
+
+    def __call__(self, logits_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+        """The tokens [B] that uniform numbers [B] in [0, 1) select."""
+        if self._settings.temperature == 0:
+            most = logits_BV.amax(dim=1, keepdim=True)
+            return torch.where(logits_BV == most, self._place, len(self._place)).amin(dim=1)
+        p = (logits_BV / self._temperature).softmax(dim=1)
+        if self._truncates:
+            p = _truncate(p, self._place, self._settings)
+        cumulative = p.cumsum(dim=1)
+        token = torch.searchsorted(cumulative, uniforms_B[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+        if self._truncates:  # sums of the same numbers in different orders differ: keep to tokens that are left
+            token = torch.minimum(token, torch.where(p > 0, self._place, 0).amax(dim=1))
+        return token
 
 
 def _truncate(p: Tensor, place: Tensor, settings: SamplingParameters) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import torch
 from charlm.errors import ConfigError
 from charlm.runtime import processor
 from charlm.runtime.environment import Environment
-from charlm.runtime.settings import make_exact
+from charlm.runtime.settings import deterministic, make_exact
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CUDA_ONLY: Final = ("tf32", "fp16")
@@ -51,17 +51,21 @@ class Runtime:
         return self.precision == "fp16" or (self.precision == "bf16" and self.device.type == "cuda")
 
     @contextmanager
-    def rounding(self) -> Iterator[None]:
-        """A context in which a GPU may round the factors of fp32 products to TF32, unless the precision is fp32."""
+    def arithmetic(self) -> Iterator[None]:
+        """The context of a training step: deterministic on a GPU, whose fp32 products may round their factors to TF32.
+
+        Not if the precision is fp32: then fp32 it is.
+        """
         switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
         before = [switch.allow_tf32 for switch in switches]
-        try:
-            for switch in switches:
-                switch.allow_tf32 = self.precision != "fp32"
-            yield
-        finally:
-            for switch, value in zip(switches, before, strict=True):
-                switch.allow_tf32 = value
+        with deterministic() if self.device.type == "cuda" else nullcontext():
+            try:
+                for switch in switches:
+                    switch.allow_tf32 = self.precision != "fp32"
+                yield
+            finally:
+                for switch, value in zip(switches, before, strict=True):
+                    switch.allow_tf32 = value
 
     @property
     def environment(self) -> Environment:

@@ -19,6 +19,7 @@ import torch
 _WORKSPACE: Final = "CUBLAS_WORKSPACE_CONFIG"
 _BACKENDS: Final[Any] = torch.backends  # torch's own types lack the newer switches
 _CUDA: Final[Any] = torch.cuda
+_DETERMINISTIC: Final[Any] = torch.utils.deterministic
 # torch's older switches set some of the newer ones, so they are put back first. It refuses to read a switch, with a
 # RuntimeError, where a program has used both kinds; that switch is left alone.
 _SWITCHES: Final[tuple[tuple[Any, str], ...]] = (
@@ -37,10 +38,28 @@ _PRECISIONS: Final[tuple[tuple[Any, str], ...]] = tuple(
 
 
 def make_exact() -> None:
-    """Let a GPU compute deterministically, and fp32 products without rounding to TF32 (see `Runtime.rounding`)."""
+    """Let a GPU compute deterministically, and fp32 products without rounding to TF32 (see `Runtime.arithmetic`)."""
     os.environ.setdefault(_WORKSPACE, ":4096:8")  # cuBLAS reads it when it starts
     _BACKENDS.cudnn.deterministic = True
     _BACKENDS.cudnn.allow_tf32 = _BACKENDS.cuda.matmul.allow_tf32 = False
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Compute in here with algorithms that always give the same bits.
+
+    On a GPU some of torch's kernels, that of the embedding's gradient among them, otherwise add numbers in the order in
+    which threads finish.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = _DETERMINISTIC.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    _DETERMINISTIC.fill_uninitialized_memory = False  # which takes time and changes nothing that is read
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        _DETERMINISTIC.fill_uninitialized_memory = fills
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def gradient(
 
     The gradient of `scale` times that loss is in the weights afterwards, in place of any before.
     """
-    with runtime.rounding():
+    with runtime.arithmetic():
         with runtime.autocast():
             logits_TBV, after = network(inputs_TB, before)
         loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)

@@ -80,7 +80,7 @@ class Stepper:
         skip = self.scale.update(finite)
         state.loss_scale, state.good_steps = self.scale.scale, self.scale.good
         if finite:
-            with self.runtime.rounding():
+            with self.runtime.arithmetic():
                 self.optimizer.step(rate, state.step)
             self.average.update(state.step + 1)
         elif not skip:
