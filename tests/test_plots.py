@@ -124,7 +124,7 @@ def test_any_texts_make_a_picture(names: list[str], kind: str) -> None:
     picture = surprisal_curves(texts, kind)
     assert picture.startswith(b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<?xml")
     if kind == "svg":  # the other has no date to begin with
-        assert picture == surprisal_curves(texts, kind)
+        assert {surprisal_curves(texts, kind) for _ in range(4)} == {picture}
 
 
 # matplotlib itself

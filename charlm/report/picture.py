@@ -73,12 +73,22 @@ def render(draw: Callable[[Figure], None], size: Size, kind: str = "png") -> byt
         with _quiet(), _own_settings() as new_figure:
             figure = new_figure(figsize=size, layout="constrained")
             draw(figure)
+            _settle(figure)
             written = io.BytesIO()
             date = {"Date": None} if kind == "svg" else {}
             figure.savefig(written, format=kind, dpi=_DPI, metadata=date)
             return written.getvalue()
     except Exception as error:
         raise PictureError(f"matplotlib failed: {type(error).__name__}: {one_line(str(error))}") from error
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out and round the places: the solver's last digits vary from run to run, and would be in an SVG."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = axes.get_position().bounds
+        axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))
 
 
 @contextmanager
