@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import cuda, decoder, quality, save, scale, scoring, start, train
+from bench import contention, cuda, decoder, quality, save, scale, scoring, start, train
 from bench.machine import machine
 from bench.rows import Row
 
@@ -17,6 +17,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "decoder": decoder.rows,
     "scoring": scoring.rows,
     "scale": scale.rows,
+    "contention": contention.rows,
     "cuda": cuda.rows,
     "start": start.rows,
     "save": save.rows,

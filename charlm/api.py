@@ -348,8 +348,8 @@ class LanguageModel:
     @contextmanager
     def _scoring(self) -> Iterator[tuple[Scorable, torch.device]]:
         """The model and its device, with its threads and in its precision while it scores."""
-        with self._computing() as (runtime, model), runtime.autocast():
-            yield model, runtime.device
+        with self._computing() as (runtime, _), runtime.autocast():
+            yield self._reader, runtime.device
 
     @contextmanager
     def _computing(self) -> Iterator[tuple[Runtime, Scorable]]:
@@ -390,6 +390,17 @@ class LanguageModel:
         network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)
         return runtime, network.to_device(runtime.device).eval()
+
+    @cached_property
+    def _reader(self) -> Scorable:
+        """The model as it scores: a network on a processor with as many threads as are fastest at the moment."""
+        from charlm.evaluation.threaded import Threaded
+        from charlm.models.network import Network
+
+        runtime, model = self._scorer
+        if isinstance(model, Network) and runtime.device.type == "cpu" and not self._config.threads:
+            return Threaded(model, runtime.threads)
+        return model
 
 
 def check_dynamic(config: EvalConfig) -> None:

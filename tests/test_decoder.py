@@ -16,7 +16,7 @@ import charlm
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation import compiled
-from charlm.generation.compiled import CompiledDecoder, ThreadTuner
+from charlm.generation.compiled import CompiledDecoder
 from charlm.generation.decoder import Decoder, NumpyDecoder, quantize
 from charlm.generation.engine import open_decoder
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
@@ -228,33 +228,6 @@ def test_eight_bit_sums_do_not_depend_on_the_number_of_lanes() -> None:
     for stream in range(71):
         single, _ = decoder.read(ids[:, stream : stream + 1], decoder.init_state(1))
         np.testing.assert_array_equal(single[:, 0], together[:, stream])
-
-
-def test_the_number_of_threads_that_was_fastest_is_kept_and_tried_again() -> None:
-    """Four threads wait for each other here, until at the second round of trying they no longer do."""
-    seconds = {4: 3.0, 2: 1.0, 1: 2.0}
-    tuner, taken = ThreadTuner(0, most=7), []
-    for call in range(40):
-        threads = tuner.threads(64, 1)
-        taken.append(threads)
-        tuner.record(64, 1, threads, seconds[threads] if call < 16 or threads < 4 else 0.5)
-    assert taken[:16] == [4, 2, 1] + [2] * 13
-    assert taken[16:32] == [4, 2, 1] + [4] * 13
-    assert tuner.threads(1, 256) == 4, "other calls are tried for themselves"
-    tuner, tried = ThreadTuner(0, most=2), []
-    for call in range(5000):
-        threads = tuner.threads(1, 1)
-        tried += [call] * (threads == 2)
-        tuner.record(1, 1, threads, float(threads))
-    assert tried == [0, 16, 48, 112, 240, 496, 1008, 2032, 3056, 4080], "who never wins is asked ever less often"
-    tuner, tried = ThreadTuner(0, most=2), []
-    for call in range(200):
-        threads = tuner.threads(1, 1)
-        tried += [call] * (threads == 1)
-        tuner.record(1, 1, threads, 100.0 if call % 10 == 5 else 1 / threads)
-    assert tried == [1, 17, 49, 113], "a call that stumbles now and then decides nothing"
-    tuners = ThreadTuner(3, most=8), ThreadTuner(0, most=1), ThreadTuner(0, most=0)
-    assert [tuner.threads(1, 1) for tuner in tuners] == [3, 1, 1]
 
 
 # which engine

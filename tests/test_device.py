@@ -93,7 +93,7 @@ def test_an_old_gpu_tries_only_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("has", [True, False])
 def test_a_processor_tries_bf16_where_it_has_the_instructions(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(module, "_has_bf16", lambda: has)
+    monkeypatch.setattr(module, "has_bf16", lambda: has)
     tried: list[str] = []
     runtime = choose_runtime(CPU, "auto", 1, takes({"fp32": 1.0, "bf16": 0.5}, tried))
     assert (runtime.precision, set(tried)) == (("bf16", {"fp32", "bf16"}) if has else ("fp32", set()))

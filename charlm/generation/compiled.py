@@ -11,9 +11,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections import defaultdict, deque
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p, pointer
-from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +26,7 @@ from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, inp
 from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.models.cells import cell_of
 from charlm.runtime import processor
+from charlm.runtime.threads import ThreadTuner
 
 SOURCE: Final = Path(__file__).with_name("kernel.c")
 _FOR_THIS_PROCESSOR: Final = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
@@ -36,9 +35,6 @@ _WIDTH: Final = 16  # units side by side, as in kernel.c
 _READ: Final = 4096  # steps of one call; Ctrl-C takes effect between calls
 _SHARE: Final = 200_000  # bytes of weights for each additional thread
 _MOST: Final = 4  # threads at most
-_LAST: Final = 3  # the last calls with a number of threads, whose times are compared
-_AGAIN: Final = 16  # calls until all numbers of threads are tried again, initially
-_SELDOM: Final = 1024  # and at most
 
 
 class NoKernel(Exception):
@@ -120,55 +116,6 @@ class _Work(Structure):
     )
 
 
-@dataclass(slots=True)
-class _Timings:
-    """Times of calls with the same number of steps and lanes, by number of threads."""
-
-    seconds: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST)))
-    fastest: int = 0
-    calls: int = 0  # since all numbers of threads were tried
-    until: int = _AGAIN  # calls until they are tried again
-
-    def typical(self, threads: int) -> float:
-        """The median time of the last calls in seconds, which ignores a single slow one."""
-        seconds = sorted(self.seconds[threads])
-        return seconds[(len(seconds) - 1) // 2]
-
-
-class ThreadTuner:
-    """Finds the fastest number of threads by timing calls. The results do not depend on it to the last bit.
-
-    The numbers 1, 2, 4, .. up to `most` are tried in turn, and again after a number of calls that doubles each time the
-    same one is fastest: on a busy processor, where threads wait for each other, one try may take as long as a hundred
-    calls. If `fixed` is not 0, it is used always.
-    """
-
-    def __init__(self, fixed: int, *, most: int) -> None:
-        doubling = [1 << n for n in reversed(range(max(1, min(most, _MOST)).bit_length()))]
-        self._choices = [fixed] if fixed else doubling
-        self._kinds: dict[tuple[int, int], _Timings] = defaultdict(_Timings)
-
-    def threads(self, steps: int, lanes: int) -> int:
-        """The number of threads for the next call, which has this many steps and lanes."""
-        kind = self._kinds[steps, lanes]
-        if kind.calls == kind.until:
-            kind.calls = 0
-        kind.calls += 1
-        tried = len(self._choices)
-        if kind.calls <= tried:
-            return self._choices[kind.calls - 1]
-        fastest = min(kind.seconds, key=kind.typical)
-        if fastest != kind.fastest:
-            kind.fastest, kind.calls, kind.until = fastest, tried + 1, _AGAIN
-        elif kind.calls == tried + 1:
-            kind.until = min(2 * kind.until, _SELDOM)
-        return fastest
-
-    def record(self, steps: int, lanes: int, threads: int, seconds: float) -> None:
-        """Record the time of that call."""
-        self._kinds[steps, lanes].seconds[threads].append(seconds)
-
-
 class CompiledDecoder(Decoder):
     """The decoder in C; raises NoKernel if it cannot be compiled or does not have the cell.
 
@@ -206,7 +153,9 @@ class CompiledDecoder(Decoder):
             head_bias=self._address(self._rows(weights["head.bias"][None], 1)),
         )
         size = sum(weight.nbytes for name, weight in weights.items() if "weight_" in name) // (4 if self._int8 else 1)
-        self._tuner = ThreadTuner(threads, most=min(processor.available_threads(), size // _SHARE))
+        most = max(1, min(processor.available_threads(), size // _SHARE, _MOST))
+        doubling = [1 << number for number in reversed(range(most.bit_length()))]
+        self._tuner = ThreadTuner([threads] if threads else doubling)
 
     def _address(self, array: NDArray[Any]) -> int:
         self._kept.append(np.ascontiguousarray(array))

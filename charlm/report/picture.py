@@ -83,7 +83,7 @@ def render(draw: Callable[[Figure], None], size: Size, kind: str = "png") -> byt
 
 
 def _settle(figure: Figure) -> None:
-    """Lay the figure out and round the places: the solver's last digits vary from run to run, and would be in an SVG."""
+    """Lay the figure out and round the places: their last digits vary from one solution to the next, as SVGs show."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:

@@ -34,6 +34,7 @@ class Runtime:
     precision: str
     threads: int
     reason: str
+    follows: bool = False  # whether fewer threads may compute while that is faster: the results are the same bits
 
     @property
     def type(self) -> torch.dtype:
@@ -140,7 +141,7 @@ def _reduced(device: torch.device) -> tuple[str, ...]:
     """Precisions that are likely to be faster than fp32 on this device."""
     if device.type == "cuda":  # not bf16: cuDNN's recurrent layers would compute in fp16 anyway
         return ("tf32", "fp16") if torch.cuda.get_device_capability(device) >= (8, 0) else ("fp16",)
-    return ("bf16",) if device.type == "cpu" and _has_bf16() else ()
+    return ("bf16",) if device.type == "cpu" and has_bf16() else ()
 
 
 def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe: Probe) -> Runtime:
@@ -166,7 +167,7 @@ def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe:
     return Runtime(device, quickest if ratio > _WORTH else "fp32", threads, reason)
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
     """Whether the processor has bf16 matrix instructions (AVX-512 BF16 or AMX)."""
     features = processor.features()
     return "AVX512" in torch.backends.cpu.get_cpu_capability() and ("avx512_bf16" in features or "amx_bf16" in features)

@@ -42,10 +42,12 @@ from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.gradient import Gradient
 from charlm.training.request import TrainingRequest
+from charlm.training.step import may_follow
 from charlm.training.trainer import Stop, Task, Trainer
 from charlm.training.warmstart import adopt_weights, adopted_options
 
 _MAY_CHANGE: Final = ("device", "threads")
+_TWO_THREADS: Final = 40_000  # batch x hidden^2 from which a second thread gains something
 
 
 def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Trained:
@@ -62,7 +64,10 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     facts = Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, training_speed(device))
     config, reasons = choose(given, facts)
     network = _new_network(config, tokenizer, donor, emit).to_device(device)
+    if not config.train.threads and config.train.batch * config.model.hidden**2 < _TWO_THREADS:
+        threads = set_threads(1)
     runtime = choose_runtime(device, config.train.precision, threads, step_probe(config, network))
+    runtime = _following(config, network, runtime)
     emit(Writing())
     with run.locked():
         try:
@@ -178,6 +183,8 @@ def _resumed_trainer(
     corpus = keep_stdin(corpus, run)
     runtime = _same_runtime(checkpoint, request)
     network = Network(config.model, tokenizer.size).to_device(runtime.device)
+    if not request.given.get("threads"):
+        runtime = _following(config, network, runtime)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
     task = Task(config, tokenizer, train, corpus.val, checkpoint.corpus if same else CorpusRecord.of(corpus))
     _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
@@ -225,6 +232,12 @@ def _same_runtime(checkpoint: Checkpoint, request: TrainingRequest) -> Runtime:
     return replace(choose_runtime(device, precision, threads), reason=before.reason)
 
 
+def _following(config: Config, network: Network, runtime: Runtime) -> Runtime:
+    """The same runtime, whose threads may follow what is fastest unless their number was given."""
+    free = runtime.device.type == "cpu" and runtime.threads > 1 and not config.train.threads
+    return replace(runtime, follows=free and may_follow(config, network, runtime))
+
+
 def _differences(checkpoint: Checkpoint, runtime: Runtime, *, same_text: bool) -> Iterator[str]:
     """What has changed since the checkpoint was made that costs exactness."""
     before = checkpoint.environment
@@ -248,10 +261,11 @@ def _announce(
 ) -> None:
     for remark in corpus.remarks:
         emit(Remark(text=remark))
-    if runtime.device.type == "cpu" and runtime.threads > 1 and other_work() > 0.4 * available_threads():
+    fixed = runtime.device.type == "cpu" and runtime.threads > 1 and not runtime.follows
+    if fixed and other_work() > 0.4 * available_threads():
         emit(Remark(text="other programs are using the CPU, so threads may wait for each other: try --threads 1"))
     parameters = sum(weight.numel() for weight in network.parameters())
-    threads = f"{runtime.threads} thread{'s' * (runtime.threads != 1)}"
+    threads = f"{'up to ' * runtime.follows}{runtime.threads} thread{'s' * (runtime.threads != 1)}"
     where = f"{runtime.device}, {threads}, {runtime.precision} ({runtime.reason})"
     emit(
         Started(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from charlm.config import Config
 from charlm.models.network import Network, State, named_weights, zero_lanes
 from charlm.runtime.device import Runtime
 from charlm.runtime.random import Purpose, uniforms
+from charlm.runtime.threads import Threads
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Chunk
+from charlm.text.position import Position
 from charlm.training.average import Average
 from charlm.training.divergence import Divergence
 from charlm.training.gradient import Gradient
@@ -47,17 +53,19 @@ class Stepper:
         self.optimizer = WeightUpdate(config.optim, weights, config.model.hidden, runtime.type)
         self.average = Average(weights, config.optim.average)
         self.scale = LossScale(runtime.scales_loss)
+        self.threads = Threads(runtime.threads, follow=runtime.follows)
 
     def step(self, chunk: Chunk, carried: State, state: TrainState, rate: float) -> StepResult:
         """One update at this share of the peak learning rate; raises Divergence where something is not finite."""
-        before = self._before(chunk, carried, state.step)
-        while True:  # more than once only after an overflow of fp16, whose loss is then scaled less
-            loss, after = self._backward(chunk, before, state.step)
-            weights = list(self.network.parameters())
-            self.scale.unscale(weights)
-            norm = float(clip(weights, self.config.optim.clip, self.config.optim.clip_mode))
-            if self._update(loss, norm, state, rate):
-                return StepResult(loss, norm, after)
+        with self.threads.at_work(*chunk.inputs.shape):
+            before = self._before(chunk, carried, state.step)
+            while True:  # more than once only after an overflow of fp16, whose loss is then scaled less
+                loss, after = self._backward(chunk, before, state.step)
+                weights = list(self.network.parameters())
+                self.scale.unscale(weights)
+                norm = float(clip(weights, self.config.optim.clip, self.config.optim.clip_mode))
+                if self._update(loss, norm, state, rate):
+                    return StepResult(loss, norm, after)
 
     def _before(self, chunk: Chunk, carried: State, step: int) -> State:
         """Zeros where an epoch begins; else the carried state, but zeros in lanes that are reset."""
@@ -96,3 +104,21 @@ class Stepper:
         self.average.restore(tensors)
         self.optimizer.restore(tensors)
         self.scale = LossScale(self.scale.enabled, state.loss_scale, state.good_steps)
+
+
+def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
+    """Whether a step gives the same bits with one thread as with all of them, tried on a copy of this network."""
+    shape = config.train.bptt, config.train.batch
+    ids = torch.arange(prod(shape)).view(shape) % network.vocabulary
+    chunk = Chunk(ids, ids, scored=prod(shape), fresh=True, next=Position())
+    found: list[list[Tensor]] = []
+    try:
+        for threads in (1, runtime.threads):
+            torch.set_num_threads(threads)
+            learner = copy.deepcopy(network).train()
+            stepper = Stepper(config, learner, runtime, config.train.batch, lambda _: None)
+            stepper.step(chunk, learner.init_state(config.train.batch), TrainState(loss_scale=stepper.scale.scale), 1.0)
+            found.append([weight.detach() for weight in learner.parameters()])
+    finally:
+        torch.set_num_threads(runtime.threads)
+    return all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -61,7 +61,13 @@ class Trainer:
             device=runtime.device,
         )
         self.stepper = Stepper(config, network, runtime, self.lanes.batch, lambda text: emit(Remark(text=text)))
-        self.validator = Validator(network, task.tokenizer, task.validation, patience=train.patience)
+        self.validator = Validator(
+            network,
+            task.tokenizer,
+            task.validation,
+            patience=train.patience,
+            threads=runtime.threads if runtime.follows else 1,
+        )
         self.planner = Planner(
             train,
             chunks=self.lanes.chunks(train.bptt),

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from charlm.evaluation.score import Score, score
+from charlm.evaluation.score import Scorable, Score, score
+from charlm.evaluation.threaded import Threaded
 from charlm.models.network import Network
 from charlm.storage.records import TrainState
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize
@@ -24,28 +25,30 @@ class InterruptedScore(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Interruptible:
-    """A network that can be asked to stop between two chunks of a text."""
+    """A model that can be asked to stop between two chunks of a text."""
 
-    network: Network
+    model: Scorable
     stop: Callable[[], str | None]
 
     def init_state(self, lanes: int) -> Any:
-        return self.network.init_state(lanes)
+        return self.model.init_state(lanes)
 
     def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]:
         if (reason := self.stop()) is not None:
             raise InterruptedScore(reason)
-        return self.network(ids_TB, state)  # type: ignore[no-any-return]
+        return self.model(ids_TB, state)
 
 
 class Validator:
     """Scores a network on the validation text; keeps count of the best loss and of patience.
 
     Validations score the first `SUBSET` characters, or fewer where a time budget is short; `score_all` scores all.
+    Scoring takes up to `threads` threads, as many as are fastest; with 1, as many as torch has.
     """
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, text: str, *, patience: int) -> None:
+    def __init__(self, network: Network, tokenizer: Tokenizer, text: str, *, patience: int, threads: int = 1) -> None:
         self._network, self._tokenizer, self._text, self._patience = network, tokenizer, text, patience
+        self._model = Threaded(network, threads)
         self._subset: Tokens | None = None
 
     @property
@@ -59,7 +62,7 @@ class Validator:
 
     def validate(self, state: TrainState) -> float:
         """The loss on the subset, nats per character; raises Divergence where it is not finite."""
-        loss = self._score(self.subset(state.validation_characters), self._network).loss
+        loss = self._score(self.subset(state.validation_characters), self._model).loss
         if not math.isfinite(loss):
             raise Divergence(state.step, f"validation loss {loss:g}")
         return loss
@@ -78,7 +81,7 @@ class Validator:
         """The score of the whole text, None if there is none; raises InterruptedScore when `stop` names a reason."""
         if not self._text:
             return None
-        return self._score(tokenize(self._tokenizer, self._text), _Interruptible(self._network, stop))
+        return self._score(tokenize(self._tokenizer, self._text), _Interruptible(self._model, stop))
 
     def subset(self, characters: int) -> Tokens:
         """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
@@ -87,7 +90,7 @@ class Validator:
             self._subset = tokenize(self._tokenizer, self._text[:characters])
         return self._subset
 
-    def _score(self, tokens: Tokens, model: Network | _Interruptible) -> Score:
+    def _score(self, tokens: Tokens, model: Scorable) -> Score:
         self._network.eval()
         try:
             return score(model, self._tokenizer, tokens, device=self._network.device)

@@ -1,0 +1,105 @@
+"""How many threads compute: the number that is fastest at the moment, found by timing work that repeats.
+
+The threads of a product wait for each other at its end, hundreds of times in a training step. Where another program
+wants the same processors, all of them wait for the one that is not running: on two processors, beside one busy program,
+two threads are slower than one. What other programs do changes from second to second, so the number follows what is
+measured while the work goes on. It may, where the results are the same bits with every number: the compiled decoder's
+are; for torch, whoever uses `Threads` tries it first.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+_LAST: Final = 3  # the last calls with a number of threads, whose times are compared
+_AGAIN: Final = 16  # calls until all numbers of threads are tried again, initially
+_WASTE: Final = 0.01  # the share of the time that trying may cost
+_SELDOM: Final = 64  # steps of training between tries, unless they cost more
+_CHOICES: Final = 3  # all threads, half of them, a quarter
+
+
+@dataclass(slots=True)
+class _Timings:
+    """Times of calls with the same number of steps and lanes, by number of threads."""
+
+    seconds: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST)))
+    fastest: int = 0
+    calls: int = 0  # since all numbers of threads were tried
+    until: int = _AGAIN  # calls until they are tried again
+
+    def typical(self, threads: int) -> float:
+        """The median time of the last calls in seconds, which ignores a single slow one."""
+        seconds = sorted(self.seconds[threads])
+        return seconds[(len(seconds) - 1) // 2]
+
+    def worth(self, fastest: int) -> int:
+        """The number of calls after which another round of tries, even a bad one, costs `_WASTE` of the time."""
+        least = self.typical(fastest)
+        excess = sum(max(seconds) - least for threads, seconds in self.seconds.items() if threads != fastest)
+        return math.ceil(excess / least / _WASTE) if least else 0
+
+
+class ThreadTuner:
+    """Finds the fastest number of threads by timing calls. The results must not depend on it to the last bit.
+
+    The numbers to choose from are tried in turn, and again after a number of calls that doubles, up to `seldom`, each
+    time the same one is fastest; it is larger where trying costs more, since where threads wait for each other, one try
+    may take as long as a hundred calls. With one choice that is used always.
+    """
+
+    def __init__(self, choices: Sequence[int], *, seldom: int = 1024) -> None:
+        self._choices, self._seldom = list(choices), seldom
+        self._kinds: dict[tuple[int, int], _Timings] = defaultdict(_Timings)
+
+    def threads(self, steps: int, lanes: int) -> int:
+        """The number of threads for the next call, which has this many steps and lanes."""
+        kind = self._kinds[steps, lanes]
+        if kind.calls == kind.until:
+            kind.calls = 0
+        kind.calls += 1
+        tried = len(self._choices)
+        if kind.calls <= tried:
+            return self._choices[kind.calls - 1]
+        fastest = min(kind.seconds, key=kind.typical)
+        if fastest != kind.fastest:
+            kind.fastest, kind.calls, kind.until = fastest, tried + 1, _AGAIN
+        elif kind.calls == tried + 1:
+            kind.until = max(min(2 * kind.until, self._seldom), kind.worth(fastest))
+        return fastest
+
+    def record(self, steps: int, lanes: int, threads: int, seconds: float) -> None:
+        """Record the time of that call."""
+        self._kinds[steps, lanes].seconds[threads].append(seconds)
+
+
+class Threads:
+    """The threads of torch for work that repeats: always `most`, or as many as are fastest if they may `follow`."""
+
+    def __init__(self, most: int, *, follow: bool) -> None:
+        self.most, self.follow = most, follow and most > 1
+        choices = [most >> halvings for halvings in range(_CHOICES if self.follow else 1)]
+        self._tuner = ThreadTuner([threads for threads in choices if threads], seldom=_SELDOM)
+
+    @contextmanager
+    def at_work(self, steps: int, lanes: int) -> Iterator[None]:
+        """Within, one step's work on so many tokens of so many lanes is done."""
+        if not self.follow:
+            yield
+            return
+        threads = self._tuner.threads(steps, lanes)
+        self.use(threads)
+        began = time.perf_counter()
+        yield
+        self._tuner.record(steps, lanes, threads, time.perf_counter() - began)
+
+    def use(self, threads: int) -> None:
+        """Compute with so many threads from here on."""
+        import torch
+
+        torch.set_num_threads(threads)
