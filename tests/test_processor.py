@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +12,6 @@ import torch
 
 from charlm.runtime import processor
 from charlm.runtime.device import training_speed
-
-
-def test_threads_are_those_that_this_process_may_use() -> None:
-    threads = processor.available_threads()
-    assert 1 <= threads <= (os.cpu_count() or 1)
-    if hasattr(os, "sched_getaffinity"):
-        code = "import os; os.sched_setaffinity(0, {next(iter(os.sched_getaffinity(0)))}); " + (
-            "from charlm.runtime.processor import available_threads; print(available_threads())"
-        )
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 def test_features_are_named_or_at_least_the_processor() -> None:

@@ -8,6 +8,8 @@ from functools import cache
 from threading import Event
 from typing import Final
 
+from charlm.runtime import limits
+
 _OWNED: Final = Event()  # set where nobody but charlm computes in this process
 
 
@@ -22,8 +24,8 @@ def is_own() -> bool:
 
 
 def available_threads() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of threads that can compute at the same time in this process (`charlm.runtime.limits`)."""
+    return limits.threads().amount
 
 
 def other_work(seconds: float = 0.1) -> float:
@@ -56,7 +58,7 @@ def keep_memory() -> None:
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, TypeError):  # TypeError on Windows, where there is no library of this name
         return
     for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
         mallopt(parameter, value)
