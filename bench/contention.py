@@ -22,11 +22,13 @@ from bench.rows import Row
 from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.models.network import Network, initialise
 from charlm.runtime import processor
-from charlm.runtime.device import choose_runtime, has_bf16
+from charlm.runtime.device import choose_runtime
+from charlm.runtime.precision import has_bf16
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Lanes
 from charlm.text.position import Position
-from charlm.training.step import Stepper, may_follow
+from charlm.training.step import Stepper
+from charlm.training.trial import may_follow
 
 LANES, CHUNK, HIDDEN, VOCABULARY = 16, 64, 256, 65
 SECONDS: Final = 6.0  # of each measurement

@@ -312,8 +312,8 @@ class LanguageModel:
         from charlm.models.network import Network
 
         check_dynamic(self._config)
-        with self._computing() as (_, model):
-            return dynamic_nats(cast("Network", model), self.tokenizer, ids)
+        with self._computing() as (runtime, model):
+            return dynamic_nats(cast("Network", model), self.tokenizer, ids, threads=self._up_to(runtime))
 
     def surprisal(self, text: str, *, likeliest: int = 0, within: int | None = None) -> Surprisal:
         """The surprisal of each token of a text, in one exact pass.
@@ -380,16 +380,18 @@ class LanguageModel:
         from charlm.evaluation.score import ScorableDecoder
         from charlm.models.network import Network, import_weights
         from charlm.runtime.device import choose_device, choose_runtime, set_threads
+        from charlm.training.trial import StepTrial
 
         config = self._config
         threads = set_threads(config.threads, at_most=self.checkpoint.environment.threads)
         if config.engine == "decoder":
             decoder = self._decoder("auto", config.precision, threads)
             return choose_runtime(choose_device("cpu"), "fp32", threads), ScorableDecoder(decoder)
-        runtime = choose_runtime(choose_device(config.device), config.precision, threads)
+        device = choose_device(config.device)
         network = Network(self.checkpoint.config.model, self.tokenizer.size)
         import_weights(network, self.checkpoint.weights)
-        return runtime, network.to_device(runtime.device).eval()
+        trial = StepTrial(self.checkpoint.config, network.to_device(device))
+        return choose_runtime(device, config.precision, threads, trial), network.eval()
 
     @cached_property
     def _reader(self) -> Scorable:
@@ -398,9 +400,11 @@ class LanguageModel:
         from charlm.models.network import Network
 
         runtime, model = self._scorer
-        if isinstance(model, Network) and runtime.device.type == "cpu" and not self._config.threads:
-            return Threaded(model, runtime.threads)
-        return model
+        return Threaded(model, self._up_to(runtime)) if isinstance(model, Network) else model
+
+    def _up_to(self, runtime: Runtime) -> int:
+        """How many threads may compute while that is fastest; 1 where their number does not change."""
+        return runtime.threads if runtime.device.type == "cpu" and not self._config.threads else 1
 
 
 def check_dynamic(config: EvalConfig) -> None:

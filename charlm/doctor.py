@@ -16,7 +16,7 @@ from charlm.generation.compiled import NoKernel, library
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import choose_device, choose_runtime, set_threads
 from charlm.storage.checkpoint import load_checkpoint
-from charlm.training.session import step_probe
+from charlm.training.trial import StepTrial
 
 PROMISE: Final = "exactness is promised for the same build of torch, the same device and the same number of threads"
 _LIBRARIES: Final = ("numpy", "safetensors", "sentencepiece", "typer", "rich")
@@ -30,7 +30,7 @@ def examine(train: Train) -> dict[str, object]:
     network = Network(config.model, 64)
     initialise(network, 0)
     network.to_device(device)
-    runtime = choose_runtime(device, "auto", threads, step_probe(config, network))
+    runtime = choose_runtime(device, "auto", threads, StepTrial(config, network))
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )

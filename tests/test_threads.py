@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from charlm.models.network import Network, export_weights, initialise
 from charlm.runtime.device import Runtime
 from charlm.runtime.threads import Threads, ThreadTuner
 from charlm.text.tokenizer import CharTokenizer
-from charlm.training.step import may_follow
+from charlm.training.trial import may_follow, same_bits
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +135,16 @@ def test_a_trial_leaves_network_and_threads_alone() -> None:
     before = export_weights(network)
     config = Config(model=network.config, train=TrainConfig(batch=4, bptt=8))
     torch.set_num_threads(2)
-    assert may_follow(config, network, Runtime(torch.device("cpu"), "fp32", 2, "")) in (True, False)
+    assert same_bits(config, network, Runtime(torch.device("cpu"), "fp32", 2, "")) in (True, False)
     assert torch.get_num_threads() == 2
     assert all((before[name] == weight).all() for name, weight in export_weights(network).items())
+
+
+def test_whether_threads_may_follow_is_found_out_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = Network(ModelConfig(hidden=8, layers=1, embedding=4), 7)
+    runtime, answers = Runtime(torch.device("cpu"), "fp32", 2, ""), iter([True, False])
+    monkeypatch.setattr("charlm.training.trial.same_bits", lambda *_: next(answers))
+    config = Config(model=network.config, train=TrainConfig(batch=2, bptt=4))
+    assert [may_follow(config, network, runtime) for _ in range(3)] == [True] * 3
+    assert not may_follow(config, network, replace(runtime, threads=3)), "another number is tried for itself"

@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.evaluation.score import add_escape, cross_entropy
-from charlm.models.network import Network, detach_state
+from charlm.models.network import Network, State, detach_state
+from charlm.runtime.threads import RepeatableThreads
 from charlm.text.tokenizer import Ids, Tokenizer
 
 Tensors = list[Tensor] | tuple[Tensor, ...]  # one for each parameter of a network, in their order
@@ -58,15 +60,17 @@ def dynamic_nats(
     *,
     adaptation: Adaptation = DEFAULT,
     squares: Tensors | None = None,
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, under a copy of the network that learns as it reads.
 
     `squares` come from `gradient_squares`; without them s is measured on the text. Computes on the device of the
-    network, segment by segment in order.
+    network, segment by segment in order, with up to `threads` threads; with 1, as many as torch has.
     """
     learner = _learner(network)
     weights: list[Tensor] = list(learner.parameters())
-    return _read(learner, tokenizer, ids, adaptation.segment, _Update(weights, adaptation, squares).step)
+    update = _Update(weights, adaptation, squares)
+    return _read(learner, tokenizer, ids, adaptation.segment, update.step, RepeatableThreads(threads))
 
 
 def gradient_squares(
@@ -86,7 +90,7 @@ def gradient_squares(
     def add(gradients: Tensors) -> None:
         torch._foreach_addcmul_(sums, gradients, gradients)
 
-    _read(learner, tokenizer, tokens, segment, add)
+    _read(learner, tokenizer, tokens, segment, add, RepeatableThreads(1))
     return list(torch._foreach_div(sums, -(-len(tokens) // segment)))
 
 
@@ -106,18 +110,28 @@ def _learner(network: Network) -> Network:
 
 @torch.enable_grad()
 def _read(
-    network: Network, tokenizer: Tokenizer, ids: Ids, segment: int, learn: Callable[[Tensors], None]
+    network: Network,
+    tokenizer: Tokenizer,
+    ids: Ids,
+    segment: int,
+    learn: Callable[[Tensors], None],
+    threads: RepeatableThreads,
 ) -> NDArray[np.float32]:
     """-ln P of each token [N]; after each segment `learn` gets the gradient of its mean loss."""
     weights, state, nats = list(network.parameters()), network.init_state(1), []
+
+    def read(inputs: Tensor, targets: Tensor, before: State) -> tuple[Tensor, State, Tensors]:
+        logits, after = network(inputs, before)
+        nll = cross_entropy(logits, targets)[:, 0]
+        return nll.detach(), detach_state(after), torch.autograd.grad(nll.mean(), weights)
+
     tokens = torch.from_numpy(np.concatenate([[tokenizer.start], ids]).astype(np.int64)).to(network.device)
     for at in range(0, len(ids), segment):
         inputs, targets = tokens[:-1][at : at + segment, None], tokens[1:][at : at + segment, None]
-        logits, after = network(inputs, state)
-        state = detach_state(after)
-        nll = cross_entropy(logits, targets)[:, 0]
-        nats.append(nll.detach())
-        learn(torch.autograd.grad(nll.mean(), weights))
+        nll, state, gradients = threads(len(inputs), 1, partial(read, inputs, targets, state))
+        nats.append(nll)
+        threads.use_all()  # the sums of an update depend on the number
+        learn(gradients)
     return add_escape(torch.cat(nats).cpu().numpy(), ids, tokenizer) if nats else np.zeros(0, dtype=np.float32)
 
 

@@ -15,15 +15,11 @@ import torch
 from charlm.errors import ConfigError
 from charlm.runtime import processor
 from charlm.runtime.environment import Environment
+from charlm.runtime.precision import Trial, choose_precision
 from charlm.runtime.settings import deterministic, make_exact
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-CUDA_ONLY: Final = ("tf32", "fp16")
-_ROUNDS: Final = 4
 _PRODUCTS, _PRODUCT = 5, 768  # 20 ms on two processors
-_PROBE_SECONDS: Final = 2.0
-_WORTH: Final = 1.15  # minimum speed-up for which reduced precision is chosen; measurements vary by less
-Probe = Callable[["Runtime"], float]  # the time of a typical training step in this runtime, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,64 +109,14 @@ def set_threads(wanted: int, *, at_most: int = 1024) -> int:
     return threads
 
 
-def check_precision(device: torch.device, precision: str) -> None:
-    """Raise ConfigError if this device does not support the precision."""
-    if precision in CUDA_ONLY and device.type != "cuda":
-        raise ConfigError(
-            f"--precision {precision} needs a CUDA GPU; a CPU supports only bf16 and fp32",
-            hint="use --precision auto",
-        )
-
-
-def choose_runtime(device: torch.device, precision: str, threads: int, probe: Probe | None = None) -> Runtime:
-    """The runtime for `--precision`: the requested one, or for `auto` the fastest, measured with `probe`."""
+def choose_runtime(device: torch.device, precision: str, threads: int, trial: Trial | None = None) -> Runtime:
+    """The runtime for `--precision`; `auto` is decided with `trial` (`charlm.runtime.precision`)."""
     if device.type == "cpu" and processor.is_own():
         processor.keep_memory()
     if device.type == "cuda":
         make_exact()
-    check_precision(device, precision)
-    if precision != "auto":
-        return Runtime(device, precision, threads, "requested")
-    faster = _reduced(device)
-    if probe is None or not faster:
-        return Runtime(device, "fp32", threads, "no faster precision on this device")
-    return _fastest(device, threads, faster, probe)
-
-
-def _reduced(device: torch.device) -> tuple[str, ...]:
-    """Precisions that are likely to be faster than fp32 on this device."""
-    if device.type == "cuda":  # not bf16: cuDNN's recurrent layers would compute in fp16 anyway
-        return ("tf32", "fp16") if torch.cuda.get_device_capability(device) >= (8, 0) else ("fp16",)
-    return ("bf16",) if device.type == "cpu" and has_bf16() else ()
-
-
-def _fastest(device: torch.device, threads: int, faster: tuple[str, ...], probe: Probe) -> Runtime:
-    """The fastest of fp32 and `faster`, by timing steps of each in turn; fp32 unless another is clearly faster."""
-    times: dict[str, list[float]] = {precision: [] for precision in ("fp32", *faster)}
-    ends = time.perf_counter() + _PROBE_SECONDS
-    least = 1 if device.type == "cuda" else 0  # on a GPU the first round loads libraries and does not count
-    for number in range(_ROUNDS):
-        for precision in tuple(times):
-            try:
-                times[precision].append(probe(Runtime(device, precision, threads, "")))
-            except RuntimeError:  # some builds of oneDNN have no bf16 recurrence; or memory does not suffice
-                del times[precision]
-        if number >= least and time.perf_counter() > ends:
-            break
-    best = {precision: min(each[1:] or each) for precision, each in times.items()}  # the first round also sets up
-    others = [precision for precision in best if precision != "fp32"]
-    quickest = min(others, key=lambda precision: best[precision], default="fp32")
-    if quickest == "fp32" or "fp32" not in best:
-        return Runtime(device, quickest, threads, "no other precision works on this device")
-    ratio = best["fp32"] / best[quickest]
-    reason = f"measured: a {quickest} step runs at {ratio:.2f} times the speed of an fp32 step"
-    return Runtime(device, quickest if ratio > _WORTH else "fp32", threads, reason)
-
-
-def has_bf16() -> bool:
-    """Whether the processor has bf16 matrix instructions (AVX-512 BF16 or AMX)."""
-    features = processor.features()
-    return "AVX512" in torch.backends.cpu.get_cpu_capability() and ("avx512_bf16" in features or "amx_bf16" in features)
+    chosen, reason = choose_precision(device, precision, trial)
+    return Runtime(device, chosen, threads, reason)
 
 
 def training_speed(device: torch.device) -> float:

@@ -4,7 +4,7 @@ The threads of a product wait for each other at its end, hundreds of times in a 
 wants the same processors, all of them wait for the one that is not running: on two processors, beside one busy program,
 two threads are slower than one. What other programs do changes from second to second, so the number follows what is
 measured while the work goes on. It may, where the results are the same bits with every number: the compiled decoder's
-are; for torch, whoever uses `Threads` tries it first.
+are; for torch it is tried first.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
+
+Result = TypeVar("Result")
 
 _LAST: Final = 3  # the last calls with a number of threads, whose times are compared
 _AGAIN: Final = 16  # calls until all numbers of threads are tried again, initially
@@ -103,3 +105,44 @@ class Threads:
         import torch
 
         torch.set_num_threads(threads)
+
+
+class RepeatableThreads:
+    """The threads of torch for work that changes nothing, so that whether its bits depend on them can be tried.
+
+    Work of each size is done twice at first, with all threads and with one. Where the bits differ, or with `most` 1,
+    the number of threads stays as it is.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._threads = Threads(most, follow=True)
+        self._same: dict[tuple[int, int], bool] = {}
+
+    def __call__(self, steps: int, lanes: int, work: Callable[[], Result]) -> Result:
+        """What `work`, on so many tokens of so many lanes, gives: tensors, and tuples of them."""
+        if not self._threads.follow:
+            return work()
+        if (size := (steps, lanes)) not in self._same:
+            self._threads.use(1)
+            alone = work()
+            self._threads.use(self._threads.most)
+            result = work()
+            self._same[size] = _equal(alone, result)
+            return result
+        if not self._same[size]:
+            self._threads.use(self._threads.most)
+            return work()
+        with self._threads.at_work(*size):
+            return work()
+
+    def use_all(self) -> None:
+        """Compute with all of them, for work whose bits depend on the number."""
+        if self._threads.follow:
+            self._threads.use(self._threads.most)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two tensors, or all in two tuples or lists of them, are the same bits."""
+    if isinstance(one, tuple | list):
+        return all(_equal(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one.equal(other))

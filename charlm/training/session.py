@@ -13,24 +13,13 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from charlm.config import Config, DataConfig, section, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.cells import weight_shapes
 from charlm.models.network import Network, initialise
 from charlm.options import Value, flag
-from charlm.runtime.device import (
-    CUDA_ONLY,
-    Probe,
-    Runtime,
-    check_precision,
-    choose_device,
-    choose_runtime,
-    set_threads,
-    timed,
-    training_speed,
-)
+from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, training_speed
+from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import available_threads, other_work
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.provenance import find_corpus, keep_stdin
@@ -40,10 +29,9 @@ from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
-from charlm.training.gradient import Gradient
 from charlm.training.request import TrainingRequest
-from charlm.training.step import may_follow
 from charlm.training.trainer import Stop, Task, Trainer
+from charlm.training.trial import StepTrial, may_follow
 from charlm.training.warmstart import adopt_weights, adopted_options
 
 _MAY_CHANGE: Final = ("device", "threads")
@@ -66,7 +54,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     network = _new_network(config, tokenizer, donor, emit).to_device(device)
     if not config.train.threads and config.train.batch * config.model.hidden**2 < _TWO_THREADS:
         threads = set_threads(1)
-    runtime = choose_runtime(device, config.train.precision, threads, step_probe(config, network))
+    runtime = choose_runtime(device, config.train.precision, threads, StepTrial(config, network))
     runtime = _following(config, network, runtime)
     emit(Writing())
     with run.locked():
@@ -181,10 +169,7 @@ def _resumed_trainer(
     corpus = _corpus_of(checkpoint, request, run)
     train = _known_tokens(tokenizer, corpus.train)
     corpus = keep_stdin(corpus, run)
-    runtime = _same_runtime(checkpoint, request)
-    network = Network(config.model, tokenizer.size).to_device(runtime.device)
-    if not request.given.get("threads"):
-        runtime = _following(config, network, runtime)
+    network, runtime = _same_runtime(checkpoint, request, tokenizer.size)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
     task = Task(config, tokenizer, train, corpus.val, checkpoint.corpus if same else CorpusRecord.of(corpus))
     _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
@@ -221,15 +206,20 @@ def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Co
     )
 
 
-def _same_runtime(checkpoint: Checkpoint, request: TrainingRequest) -> Runtime:
-    """Where the run computed before, unless told otherwise."""
-    before = checkpoint.environment
+def _same_runtime(checkpoint: Checkpoint, request: TrainingRequest, vocabulary: int) -> tuple[Network, Runtime]:
+    """An empty network where the run computed before, unless told otherwise, and with what.
+
+    A precision that this machine lacks becomes fp32.
+    """
+    before, config = checkpoint.environment, checkpoint.config
     device = choose_device(str(request.given.get("device", before.device)))
     threads = set_threads(int(request.given.get("threads", 0)), at_most=before.threads)
-    precision = before.precision
-    if precision in CUDA_ONLY and device.type != "cuda":
+    network = Network(config.model, vocabulary).to_device(device)
+    precision, lacking = before.precision, before.precision in CUDA_ONLY and device.type != "cuda"
+    if lacking or not StepTrial(config, network).works(precision):
         precision = "fp32"
-    return replace(choose_runtime(device, precision, threads), reason=before.reason)
+    runtime = replace(choose_runtime(device, precision, threads), reason=before.reason)
+    return network, runtime if request.given.get("threads") else _following(config, network, runtime)
 
 
 def _following(config: Config, network: Network, runtime: Runtime) -> Runtime:
@@ -318,19 +308,3 @@ def _agree(config: Config, request: TrainingRequest) -> None:
                 kept="nothing was changed",
                 hint="leave the option out, or start another run with --name",
             )
-
-
-def step_probe(config: Config, network: Network) -> Probe:
-    """Measures the seconds of a forward and backward pass of this network, as a trainer would compute it."""
-    made: dict[str, Gradient] = {}
-    shape = config.train.bptt, config.train.batch
-
-    def probe(runtime: Runtime) -> float:
-        compute = made.setdefault(runtime.precision, Gradient(network, runtime, shape, 0, lambda _: None))
-        ids = torch.randint(network.vocabulary, shape, device=runtime.device)
-        before = network.train().init_state(config.train.batch)
-        seconds = timed(lambda: compute(ids, ids, before, 0, 1.0), runtime.device)
-        network.zero_grad()
-        return seconds
-
-    return probe

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from charlm.config import Config
 from charlm.models.network import Network, State, named_weights, zero_lanes
@@ -20,7 +16,6 @@ from charlm.runtime.random import Purpose, uniforms
 from charlm.runtime.threads import Threads
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Chunk
-from charlm.text.position import Position
 from charlm.training.average import Average
 from charlm.training.divergence import Divergence
 from charlm.training.gradient import Gradient
@@ -104,21 +99,3 @@ class Stepper:
         self.average.restore(tensors)
         self.optimizer.restore(tensors)
         self.scale = LossScale(self.scale.enabled, state.loss_scale, state.good_steps)
-
-
-def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
-    """Whether a step gives the same bits with one thread as with all of them, tried on a copy of this network."""
-    shape = config.train.bptt, config.train.batch
-    ids = torch.arange(prod(shape)).view(shape) % network.vocabulary
-    chunk = Chunk(ids, ids, scored=prod(shape), fresh=True, next=Position())
-    found: list[list[Tensor]] = []
-    try:
-        for threads in (1, runtime.threads):
-            torch.set_num_threads(threads)
-            learner = copy.deepcopy(network).train()
-            stepper = Stepper(config, learner, runtime, config.train.batch, lambda _: None)
-            stepper.step(chunk, learner.init_state(config.train.batch), TrainState(loss_scale=stepper.scale.scale), 1.0)
-            found.append([weight.detach() for weight in learner.parameters()])
-    finally:
-        torch.set_num_threads(runtime.threads)
-    return all(torch.equal(one, other) for one, other in zip(*found, strict=True))

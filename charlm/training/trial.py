@@ -1,0 +1,95 @@
+"""Steps that are tried before a run: which precisions work, how fast they are, and whether threads change the bits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from charlm.config import Config
+from charlm.models.cells import cell_of
+from charlm.models.network import Network
+from charlm.runtime import cache
+from charlm.runtime.device import Runtime, timed
+from charlm.runtime.precision import machine_key
+from charlm.storage.records import TrainState
+from charlm.text.lanes import Chunk
+from charlm.text.position import Position
+from charlm.training.gradient import Gradient
+from charlm.training.step import Stepper
+
+_STEPS: Final = 16
+_KEPT: Final = "threads"
+
+
+class StepTrial:
+    """Forward and backward passes of a network, as a trainer would compute them (`charlm.runtime.precision.Trial`)."""
+
+    def __init__(self, config: Config, network: Network) -> None:
+        self._config, self._network = config, network
+        self._made: dict[str, Gradient] = {}
+        model, train = config.model, config.train
+        sizes = (model.layers, model.hidden, model.embedding, network.vocabulary, train.batch, train.bptt)
+        self.size = " ".join(map(str, (model.cell, *sizes)))
+        self.sure: Sequence[str] = cell_of(model).sure
+
+    def works(self, precision: str) -> bool:
+        """Whether a layer like these can be computed so, tried on a tiny one: the size does not matter for that."""
+        tiny = replace(self._config.model, layers=1, hidden=8, embedding=8)
+        network = Network(tiny, 8).to_device(self._network.device).train()
+        for weight in network.parameters():
+            torch.nn.init.zeros_(weight)
+        try:
+            self._pass(Gradient(network, self._runtime(precision), (2, 2), 0, lambda _: None), network, (2, 2))
+        except RuntimeError:  # oneDNN has no such primitive for this processor
+            return False
+        return True
+
+    def seconds(self, precision: str) -> float:
+        """The time of a chunk of the run's lanes; a short one, since every step of it takes the same."""
+        shape = min(self._config.train.bptt, _STEPS), self._config.train.batch
+        made = Gradient(self._network, self._runtime(precision), shape, 0, lambda _: None)
+        compute = self._made.setdefault(precision, made)
+        seconds = timed(lambda: self._pass(compute, self._network, shape), self._network.device)
+        self._network.zero_grad()
+        return seconds
+
+    def _runtime(self, precision: str) -> Runtime:
+        return Runtime(self._network.device, precision, torch.get_num_threads(), "")
+
+    def _pass(self, compute: Gradient, network: Network, shape: tuple[int, int]) -> None:
+        ids = torch.arange(prod(shape), device=network.device).view(shape) % network.vocabulary
+        compute(ids, ids, network.train().init_state(shape[1]), 0, 1.0)
+
+
+def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
+    """Whether a step gives the same bits with one thread as with all of them, found out once on each machine."""
+    size = StepTrial(config, network).size
+    key = machine_key(runtime.device, size, config.optim.optimizer, runtime.precision, str(runtime.threads))
+    kept = cache.recall(_KEPT, key)
+    if not isinstance(kept, bool):
+        cache.remember(_KEPT, key, kept := same_bits(config, network, runtime))
+    return kept
+
+
+def same_bits(config: Config, network: Network, runtime: Runtime) -> bool:
+    """Whether the weights after a step of a copy of this network are the same with one thread as with all of them."""
+    shape = config.train.bptt, config.train.batch
+    ids = torch.arange(prod(shape)).view(shape) % network.vocabulary
+    chunk = Chunk(ids, ids, scored=prod(shape), fresh=True, next=Position())
+    found: list[list[Tensor]] = []
+    try:
+        for threads in (1, runtime.threads):
+            torch.set_num_threads(threads)
+            learner = copy.deepcopy(network).train()
+            stepper = Stepper(config, learner, runtime, config.train.batch, lambda _: None)
+            stepper.step(chunk, learner.init_state(config.train.batch), TrainState(loss_scale=stepper.scale.scale), 1.0)
+            found.append([weight.detach() for weight in learner.parameters()])
+    finally:
+        torch.set_num_threads(runtime.threads)
+    return all(torch.equal(one, other) for one, other in zip(*found, strict=True))
