@@ -27,7 +27,7 @@ def _threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def choices(tuner: ThreadTuner, calls: int, seconds: Callable[[int, int], float]) -> list[int]:
+def numbers(tuner: ThreadTuner, calls: int, seconds: Callable[[int, int], float]) -> list[int]:
     """The numbers of threads of so many calls, each of which takes `seconds` by its number and threads."""
     taken = []
     for call in range(calls):
@@ -39,7 +39,7 @@ def choices(tuner: ThreadTuner, calls: int, seconds: Callable[[int, int], float]
 def test_the_fastest_number_is_kept_and_the_others_are_tried_again() -> None:
     """Four threads wait for each other here, until at the second round of trying they no longer do."""
     tuner = ThreadTuner([4, 2, 1])
-    taken = choices(
+    taken = numbers(
         tuner, 32, lambda call, threads: 0.5 if call >= 16 and threads == 4 else {4: 3.0, 2: 1, 1: 2}[threads]
     )
     assert taken == [4, 2, 1] + [2] * 13 + [4, 2, 1] + [4] * 13
@@ -47,28 +47,28 @@ def test_the_fastest_number_is_kept_and_the_others_are_tried_again() -> None:
 
 
 def test_with_one_choice_that_is_used_always() -> None:
-    assert choices(ThreadTuner([3]), 50, lambda *_: 1.0) == [3] * 50
+    assert numbers(ThreadTuner([3]), 50, lambda *_: 1.0) == [3] * 50
 
 
 def test_who_never_wins_is_tried_ever_less_often() -> None:
-    taken = choices(ThreadTuner([2, 1]), 4000, lambda _, threads: 1.1 if threads == 2 else 1.0)
+    taken = numbers(ThreadTuner([2, 1]), 4000, lambda _, threads: 1.1 if threads == 2 else 1.0)
     assert [call for call, threads in enumerate(taken) if threads == 2] == [0, 16, 48, 112, 240, 496, 1008, 2032, 3056]
 
 
 @pytest.mark.parametrize("slower", [3, 25])
 def test_trying_costs_little_however_slow_a_try_is(slower: int) -> None:
-    taken = choices(ThreadTuner([2, 1], seldom=64), 5000, lambda _, threads: slower if threads == 2 else 1)
+    taken = numbers(ThreadTuner([2, 1], seldom=64), 5000, lambda _, threads: slower if threads == 2 else 1)
     spent = sum(slower if threads == 2 else 1 for threads in taken)
     assert spent <= 5000 * 1.03 + 2 * slower
 
 
 def test_a_call_that_stumbles_decides_nothing() -> None:
-    taken = choices(ThreadTuner([2, 1]), 200, lambda call, threads: 100.0 if call % 10 == 5 else 1 / threads)
+    taken = numbers(ThreadTuner([2, 1]), 200, lambda call, threads: 100.0 if call % 10 == 5 else 1 / threads)
     assert taken.count(1) <= 5
 
 
 def test_other_work_that_begins_is_noticed_at_the_third_call() -> None:
-    taken = choices(
+    taken = numbers(
         ThreadTuner([2, 1], seldom=64), 120, lambda call, threads: [1.0, 3.0][call >= 90] if threads == 2 else 1.5
     )
     assert taken[80:92] == [2] * 12
@@ -103,19 +103,20 @@ def test_scores_are_the_same_bits_with_any_number_of_threads(cell: str) -> None:
     assert abs(two - expected).max() < 1e-4
 
 
-def test_where_bits_differ_the_number_stays() -> None:
+@pytest.mark.parametrize("differs", [1, 2, 4])
+def test_where_bits_differ_the_number_stays(differs: int) -> None:
     class Uncertain(Network):
         def forward(self, *arguments: object) -> object:  # type: ignore[override]
             used.append(torch.get_num_threads())
             logits, state = super().forward(*arguments)  # type: ignore[arg-type]
-            return logits + torch.get_num_threads(), state
+            return logits + (torch.get_num_threads() == differs), state
 
     used: list[int] = []
     network = Uncertain(ModelConfig(hidden=8, layers=1, embedding=4), 5)
-    model, ids = Threaded(network, 2), torch.zeros(4, 1, dtype=torch.long)
+    model, ids = Threaded(network, 4), torch.zeros(4, 1, dtype=torch.long)
     for _ in range(6):
         model(ids, model.init_state(1))
-    assert used == [1, 2, 2, 2, 2, 2, 2]
+    assert used == [1, 2, 4, 4, 4, 4, 4, 4]
 
 
 def test_the_first_weights_do_not_depend_on_threads() -> None:

@@ -23,7 +23,15 @@ _LAST: Final = 3  # the last calls with a number of threads, whose times are com
 _AGAIN: Final = 16  # calls until all numbers of threads are tried again, initially
 _WASTE: Final = 0.01  # the share of the time that trying may cost
 _SELDOM: Final = 64  # steps of training between tries, unless they cost more
-_CHOICES: Final = 3  # all threads, half of them, a quarter
+
+
+def choices(most: int) -> list[int]:
+    """The numbers of torch's threads that may compute: all, half of them, a quarter.
+
+    >>> choices(6), choices(2), choices(1)
+    ([6, 3, 1], [2, 1], [1])
+    """
+    return [threads for halvings in range(3) if (threads := most >> halvings)]
 
 
 @dataclass(slots=True)
@@ -85,8 +93,7 @@ class Threads:
 
     def __init__(self, most: int, *, follow: bool) -> None:
         self.most, self.follow = most, follow and most > 1
-        choices = [most >> halvings for halvings in range(_CHOICES if self.follow else 1)]
-        self._tuner = ThreadTuner([threads for threads in choices if threads], seldom=_SELDOM)
+        self._tuner = ThreadTuner(choices(most) if self.follow else [most], seldom=_SELDOM)
 
     @contextmanager
     def at_work(self, steps: int, lanes: int) -> Iterator[None]:
@@ -110,8 +117,8 @@ class Threads:
 class RepeatableThreads:
     """The threads of torch for work that changes nothing, so that whether its bits depend on them can be tried.
 
-    Work of each size is done twice at first, with all threads and with one. Where the bits differ, or with `most` 1,
-    the number of threads stays as it is.
+    Work of each size is done with each number of threads at first. Where the bits differ, or with `most` 1, the number
+    stays as it is.
     """
 
     def __init__(self, most: int) -> None:
@@ -123,17 +130,20 @@ class RepeatableThreads:
         if not self._threads.follow:
             return work()
         if (size := (steps, lanes)) not in self._same:
-            self._threads.use(1)
-            alone = work()
-            self._threads.use(self._threads.most)
-            result = work()
-            self._same[size] = _equal(alone, result)
-            return result
+            return self._compare(size, work)
         if not self._same[size]:
             self._threads.use(self._threads.most)
             return work()
         with self._threads.at_work(*size):
             return work()
+
+    def _compare(self, size: tuple[int, int], work: Callable[[], Result]) -> Result:
+        results = []
+        for threads in reversed(choices(self._threads.most)):
+            self._threads.use(threads)
+            results.append(work())
+        self._same[size] = all(_equal(results[-1], result) for result in results)
+        return results[-1]
 
     def use_all(self) -> None:
         """Compute with all of them, for work whose bits depend on the number."""

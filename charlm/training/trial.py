@@ -17,6 +17,7 @@ from charlm.models.network import Network
 from charlm.runtime import cache
 from charlm.runtime.device import Runtime, timed
 from charlm.runtime.precision import machine_key
+from charlm.runtime.threads import choices
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Chunk
 from charlm.text.position import Position
@@ -68,7 +69,7 @@ class StepTrial:
 
 
 def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
-    """Whether a step gives the same bits with one thread as with all of them, found out once on each machine."""
+    """Whether a step gives the same bits with any number of threads, found out once on each machine."""
     size = StepTrial(config, network).size
     key = machine_key(runtime.device, size, config.optim.optimizer, runtime.precision, str(runtime.threads))
     kept = cache.recall(_KEPT, key)
@@ -78,13 +79,13 @@ def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
 
 
 def same_bits(config: Config, network: Network, runtime: Runtime) -> bool:
-    """Whether the weights after a step of a copy of this network are the same with one thread as with all of them."""
+    """Whether the weights after a step of a copy of this network are the same with each number that may be chosen."""
     shape = config.train.bptt, config.train.batch
     ids = torch.arange(prod(shape)).view(shape) % network.vocabulary
     chunk = Chunk(ids, ids, scored=prod(shape), fresh=True, next=Position())
     found: list[list[Tensor]] = []
     try:
-        for threads in (1, runtime.threads):
+        for threads in choices(runtime.threads):
             torch.set_num_threads(threads)
             learner = copy.deepcopy(network).train()
             stepper = Stepper(config, learner, runtime, config.train.batch, lambda _: None)
@@ -92,4 +93,4 @@ def same_bits(config: Config, network: Network, runtime: Runtime) -> bool:
             found.append([weight.detach() for weight in learner.parameters()])
     finally:
         torch.set_num_threads(runtime.threads)
-    return all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    return all(torch.equal(weights[0], weight) for weights in zip(*found, strict=True) for weight in weights)
