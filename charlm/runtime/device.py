@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from charlm.errors import ConfigError
 from charlm.runtime import processor
 from charlm.runtime.environment import Environment
 from charlm.runtime.precision import Trial, choose_precision
-from charlm.runtime.settings import deterministic, make_exact
+from charlm.runtime.settings import before_cuda, deterministic, make_exact
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _PRODUCTS, _PRODUCT = 5, 768  # 20 ms on two processors
@@ -82,7 +81,7 @@ class Runtime:
 
 def choose_device(wanted: str) -> torch.device:
     """The requested device, or for `auto` a CUDA GPU if there is one; raises ConfigError if it is not available."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must be set before CUDA starts, for determinism
+    before_cuda()
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)

@@ -37,9 +37,14 @@ _PRECISIONS: Final[tuple[tuple[Any, str], ...]] = tuple(
 )
 
 
+def before_cuda() -> None:
+    """Set what CUDA's libraries read when they start: cuBLAS is deterministic only with a workspace of this kind."""
+    os.environ.setdefault(_WORKSPACE, ":4096:8")
+
+
 def make_exact() -> None:
     """Let a GPU compute deterministically, and fp32 products without rounding to TF32 (see `Runtime.arithmetic`)."""
-    os.environ.setdefault(_WORKSPACE, ":4096:8")  # cuBLAS reads it when it starts
+    before_cuda()
     _BACKENDS.cudnn.deterministic = True
     _BACKENDS.cudnn.allow_tf32 = _BACKENDS.cuda.matmul.allow_tf32 = False
 
