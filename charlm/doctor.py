@@ -16,7 +16,7 @@ from charlm.generation.compiled import NoKernel, library
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import choose_device, choose_runtime, set_threads
 from charlm.storage.checkpoint import load_checkpoint
-from charlm.training.trial import StepTrial
+from charlm.training.trial import StepTrial, same_bits
 
 PROMISE: Final = "exactness is promised for the same build of torch, the same device and the same number of threads"
 _LIBRARIES: Final = ("numpy", "safetensors", "sentencepiece", "typer", "rich")
@@ -40,6 +40,7 @@ def examine(train: Train) -> dict[str, object]:
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "decoder": _decoder(),
         "gpus": ", ".join(gpus) or "none that torch can use",
+        "threads_follow": device.type == "cpu" and threads > 1 and same_bits(config, network, runtime),
         "bit_exact": _exact(train, runtime.precision),
         "promise": PROMISE,
     }

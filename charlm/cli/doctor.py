@@ -12,6 +12,11 @@ _EXACT = {
     True: "yes: a short run, interrupted and resumed, ended in the same state as an uninterrupted one",
     False: "NO: a short run, interrupted and resumed, did not end in the same state as an uninterrupted one",
 }
+_IN_WORDS = ("threads_follow", "bit_exact", "promise")
+_FOLLOW = {
+    True: "as many as are fastest at the moment: a step gave the same bits with each number",
+    False: "always this number",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +38,6 @@ def doctor(screen: Screen, as_json: JsonOption = False) -> None:
         return
     from charlm.report.console import facts
 
-    rows = [
-        (name.replace("_", " "), str(value)) for name, value in found.items() if name not in ("bit_exact", "promise")
-    ]
+    rows = [(name.replace("_", " "), str(value)) for name, value in found.items() if name not in _IN_WORDS]
+    rows.append(("threads used", _FOLLOW[bool(found["threads_follow"])]))
     facts(screen.out, [*rows, ("bit-exact", _EXACT[bool(found["bit_exact"])]), ("", str(found["promise"]))])
