@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker["workerid"].removeprefix("gw")) % len(cores)]})
         torch.set_num_threads(1)  # it has counted the processors before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a C compiler, what needs one is skipped: everything works without, more slowly, and that is tested."""
+    if shutil.which(os.environ.get("CC") or "cc"):
+        return
+    for item in items:
+        compiled = "compiled" in getattr(item, "callspec", SimpleNamespace(params={})).params.values()
+        if compiled or item.get_closest_marker("compiler"):
+            item.add_marker(pytest.mark.skip(reason="there is no C compiler"))
 
 
 @pytest.fixture(scope="session")

@@ -191,6 +191,7 @@ def test_the_library_takes_our_frequencies_as_they_are(frequencies: list[int]) -
             assert coder.decode(model) == symbol
 
 
+@pytest.mark.compiler
 def test_files_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
     """Wide enough for the libraries to share the work out, if they did."""
     (tmp_path / "t.txt").write_text(LEARNED[:300])
@@ -255,6 +256,7 @@ def test_a_forged_file_whose_checksum_holds_is_refused_too(checkpoints: dict[str
     )  # nor is it UTF-8
 
 
+@pytest.mark.compiler
 def test_another_model_engine_or_build_is_named(checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["char"]
     data = compress(checkpoint, LEARNED[:60], engine="numpy").data
@@ -284,6 +286,7 @@ def test_lone_surrogates_and_a_model_that_overflows_are_refused(checkpoints: dic
         compress(checkpoint, "a\ud800")
 
 
+@pytest.mark.compiler
 def test_without_the_library_or_the_compiler(
     checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +356,7 @@ def test_an_empty_text_and_standard_input(place: Path) -> None:
         assert json.loads(done.stdout)["schema"] == "charlm.decompress/1"
 
 
+@pytest.mark.compiler
 def test_nothing_is_written_when_anything_is_wrong(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -389,6 +393,7 @@ def test_nothing_is_written_when_anything_is_wrong(
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == files
 
 
+@pytest.mark.compiler
 def test_without_a_compiler_the_other_engine_does_the_same(place: Path) -> None:
     env: dict[str, Any] = {"CC": "false", "XDG_CACHE_HOME": str(place / "cache")}
     one_line(process(*command(place, "decompress", "text.cz", "none.txt"), cwd=place, **env), 1, "compiled engine")

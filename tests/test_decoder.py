@@ -100,6 +100,7 @@ def test_lanes_do_not_affect_each_other(engine: str, precision: str, cell: str) 
         )
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("cell", CELLS)
 def test_both_engines_read_many_lanes_alike(cell: str) -> None:
     """71 lanes are 16 groups of four, one more and three by themselves; of 70 units 64 meet all groups first."""
@@ -158,6 +159,7 @@ def test_sampling_is_next_token_and_a_step_in_turn(engine: str, settings: Sampli
     np.testing.assert_array_equal(np.stack(end), np.stack(state))
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_both_engines_sample_alike_from_any_distribution(settings: SamplingParameters) -> None:
     """One sample from each of many random rows, ties among them, and numbers at both ends of the unit interval."""
@@ -184,6 +186,7 @@ def test_rounded_rows_are_within_half_a_step_of_the_weights() -> None:
     assert (np.abs(whole * scale[:, None] - weight) <= scale[:, None] * 0.5001).all()
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("hidden", [16, 37])
 def test_eight_bits_are_the_same_in_both_engines_and_near_the_network(cell: str, hidden: int) -> None:
@@ -203,6 +206,7 @@ def test_eight_bits_are_the_same_in_both_engines_and_near_the_network(cell: str,
     assert 1e-4 < error < 0.05, "rounding shows, and little"
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_number_of_threads_changes_no_bit(precision: str, cell: str) -> None:
@@ -219,6 +223,7 @@ def test_the_number_of_threads_changes_no_bit(precision: str, cell: str) -> None
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.compiler
 def test_eight_bit_sums_do_not_depend_on_the_number_of_lanes() -> None:
     """Sums of whole numbers are exact, so that groups of lanes and one by itself agree to the bit."""
     network = steady_network("lstm", 2, 7, hidden=40)
@@ -263,6 +268,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing_behind(
     assert list((tmp_path / "charlm").iterdir()) == []
 
 
+@pytest.mark.compiler
 @pytest.mark.usefixtures("fresh_library")
 def test_what_was_compiled_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -275,6 +281,7 @@ def test_what_was_compiled_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyP
     assert kept.stat().st_mtime_ns == made
 
 
+@pytest.mark.compiler
 def test_ids_out_of_range_are_refused_before_they_are_looked_up() -> None:
     decoder = decoder_of(steady_network("lstm", 1, 7), "compiled")
     for token in (-1, V + 2):
@@ -282,6 +289,7 @@ def test_ids_out_of_range_are_refused_before_they_are_looked_up() -> None:
             decoder.step([token], decoder.init_state(1))
 
 
+@pytest.mark.compiler
 def test_api_writes_alike_with_both_engines_and_scores_with_the_one_that_writes(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be, that is the question\n" * 60)
