@@ -189,6 +189,6 @@ def _cost() -> float:
         text = Path(folder, "text.txt")
         text.write_bytes(python_docs())
         run = charlm.train(text, checkpoints=folder, time="30s", hidden=256)
-        held_out = charlm.load(run.checkpoint).held_out()
-        by = {p: charlm.load(run.checkpoint, engine="decoder", precision=p).score(held_out) for p in ("fp32", "int8")}
+        validation = charlm.load(run.checkpoint).validation_text()
+        by = {p: charlm.load(run.checkpoint, engine="decoder", precision=p).score(validation) for p in ("fp32", "int8")}
     return by["int8"].bits_per_character - by["fp32"].bits_per_character

@@ -214,12 +214,12 @@ class LanguageModel:
         """The options that it was trained with."""
         return self.checkpoint.config
 
-    def held_out(self, corpus: Sequence[str] = ()) -> str:
+    def validation_text(self, corpus: Sequence[str] = ()) -> str:
         """The validation text of its run, from where it was or from the files `corpus`.
 
-            model.score(model.held_out()).loss  # the run's validation loss again
+            model.score(model.validation_text()).loss  # the run's validation loss again
 
-        Raises DataError when it is not found or has changed, or when nothing was held out.
+        Raises DataError when it is not found or has changed, or when there was none.
         """
         found = own_corpus(self.checkpoint, self.path, corpus).val
         if not found:
@@ -229,6 +229,12 @@ class LanguageModel:
                 hint="name one with --text FILE",
             )
         return found
+
+    held_out = validation_text  # its name in earlier versions
+
+    def test_text(self, corpus: Sequence[str] = ()) -> str:
+        """The test text of its run (`--test`), found like its validation text; empty if there was none."""
+        return own_corpus(self.checkpoint, self.path, corpus).test
 
     def was_trained_on(self, text: str) -> bool:
         """Whether this text, as a whole, is one of the files that the model was trained on."""

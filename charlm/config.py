@@ -69,7 +69,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """How a text becomes tokens, and which part of it is held out for validation."""
+    """How a text becomes tokens, and which parts of it are held out for validation and for the test."""
 
     tokenizer: str = option("char", Option(str, "unit of text to predict", offers=TOKENIZERS, group=TEXT))
     vocab_size: int = option(0, Option(int, "vocabulary size (sentencepiece only)", 260, 65536, group=TEXT))
@@ -80,7 +80,16 @@ class DataConfig:
         "0.1",
         Option(
             str,
-            "validation text: a file, or the fraction to hold out from the end of each file; 0: none",
+            "validation text, which chooses the best model: a file, or the fraction of the text to hold out; 0: none",
+            loose=True,
+            group=TEXT,
+        ),
+    )
+    test: str = option(
+        "0",
+        Option(
+            str,
+            "test text, which no choice sees and the best model is scored on once: a file, or a fraction; 0: none",
             loose=True,
             group=TEXT,
         ),
@@ -284,7 +293,7 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
     if "dropout" in values:
         everywhere = values.pop("dropout")
         values = {**dict.fromkeys(DROPOUTS, everywhere), **values}
-    val_share(str(values.get("val", "0")))
+    check_shares(str(values.get("val", "0")), str(values.get("test", "0")))
     return values
 
 
@@ -307,8 +316,12 @@ def check_eval(given: Mapping[str, object]) -> EvalConfig:
     return config
 
 
-def val_share(val: str) -> float | None:
-    """The share that `--val` holds out of each file, or None when it is the path of a file.
+Shares = tuple[float | None, float | None]
+_MOST_HELD: Final = 0.9
+
+
+def val_share(val: str, name: str = "val") -> float | None:
+    """The share that `--val` (or the option of this name) holds out of a text, or None when it is the path of a file.
 
     >>> val_share("0.1"), val_share("later.txt")
     (0.1, None)
@@ -317,9 +330,26 @@ def val_share(val: str) -> float | None:
         share = float(val)
     except ValueError:
         return None
-    if not 0 <= share <= 0.9:
-        raise ConfigError(f"--val must be a fraction from 0 to 0.9 or a file, not {val!r}", kept=UNTOUCHED)
+    if not 0 <= share <= _MOST_HELD:
+        raise ConfigError(
+            f"{flag(name)} must be a fraction from 0 to {_MOST_HELD} or a file, not {val!r}", kept=UNTOUCHED
+        )
     return share
+
+
+def check_shares(val: str, test: str) -> Shares:
+    """The shares that `--val` and `--test` hold out of a text, None for each that is the path of a file.
+
+    >>> check_shares("0.1", "later.txt")
+    (0.1, None)
+    """
+    shares = val_share(val), val_share(test, "test")
+    if (shares[0] or 0) + (shares[1] or 0) > _MOST_HELD + 1e-9:
+        raise ConfigError(
+            f"--val {val} and --test {test} hold out too much: at most {_MOST_HELD} of the text together",
+            kept=UNTOUCHED,
+        )
+    return shares
 
 
 def read_toml(path: Path) -> dict[str, object]:

@@ -39,6 +39,7 @@ class TrainOptions(TypedDict, total=False):
     vocab_size: int
     sentencepiece: Literal["unigram", "bpe"]
     val: str | float | os.PathLike[str]
+    test: str | float | os.PathLike[str]
     optimizer: str
     lr: float
     weight_decay: float

@@ -58,12 +58,14 @@ def test_checks_and_the_closing_score_are_of_the_average(corpus: Path) -> None:
     events: list[Event] = []
     trained = train(corpus, "run", **OPTIONS, average=0.3, on_event=events.append)
     best = charlm.load(trained.run.best)
-    assert best.score(best.held_out()).loss == pytest.approx(trained.result.val_loss, abs=1e-6)
-    assert best.score(best.held_out()).loss == pytest.approx(trained.result.best_val_loss, abs=1e-5)  # of a check
+    assert best.score(best.validation_text()).loss == pytest.approx(trained.result.val_loss, abs=1e-6)
+    assert best.score(best.validation_text()).loss == pytest.approx(
+        trained.result.best_val_loss, abs=1e-5
+    )  # of a check
     checks = [event for event in events if isinstance(event, Validated)]
     model = charlm.load(trained.run.last)
     assert checks[-1].step == OPTIONS["steps"]
-    assert model.score(model.held_out()).loss == pytest.approx(checks[-1].val_loss, abs=1e-5)
+    assert model.score(model.validation_text()).loss == pytest.approx(checks[-1].val_loss, abs=1e-5)
 
 
 def test_without_a_reach_nothing_more_is_kept(corpus: Path) -> None:
@@ -81,7 +83,7 @@ def test_a_run_whose_best_model_is_gone_is_judged_by_its_last(corpus: Path, monk
     monkeypatch.setattr(Run, "load_best", lambda *_: None)
     trained = train(corpus, "run", **OPTIONS, average=0.5)
     model = charlm.load(trained.run.last)
-    assert model.score(model.held_out()).loss == pytest.approx(trained.result.val_loss, abs=1e-6)
+    assert model.score(model.validation_text()).loss == pytest.approx(trained.result.val_loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("ruined", [False, True])

@@ -119,7 +119,7 @@ def test_every_row_is_what_its_definition_gives(place: Path, name: str) -> None:
     options = ComparisonOptions(exact=True, dynamic=True, mix=True, baselines=True)
     rows = {row.model: row for row in compare([model], [("odd", text)], options=options).rows}
     tokenizer, tokens = model.tokenizer, tokenize(model.tokenizer, text)
-    train = FIRST[: len(FIRST) - len(model.held_out())]
+    train = FIRST[: len(FIRST) - len(model.validation_text())]
 
     network = Network(model.config.model, tokenizer.size)
     import_weights(network, model.checkpoint.weights)
@@ -367,7 +367,7 @@ def test_cold_windows_stand_beside_the_carried_state(place: Path) -> None:
     assert (carried["model"], cold["model"], cold["kind"]) == ("lstm", "lstm, cold windows of 50", "cold windows")
     assert carried["characters"] == cold["characters"]
     (model,) = loaded(place, "first")
-    text = model.held_out()
+    text = model.validation_text()
     windows = [text[at : at + 50] for at in range(0, len(text), 50)]
     nats = sum(model.score(window, exact=True).nats for window in windows)
     assert cold["loss"] == pytest.approx(nats / len(text), rel=1e-5)

@@ -25,6 +25,7 @@ from charlm.config import (
     ModelConfig,
     check_eval,
     check_sample,
+    check_shares,
     check_train,
     merge,
     options_of,
@@ -108,7 +109,7 @@ def test_what_a_user_types_is_taken_in_the_range_and_refused_out_of_it(command: 
             wanted = text in spec.choices if spec.choices else bool(shaped)
         else:
             wanted = within(text, spec)
-        if wanted and (command, name) != ("train", "val"):  # which has a range of its own, tested below
+        if wanted and (command, name) not in (("train", "val"), ("train", "test")):  # their range is tested below
             accepted(command, name, parse(text, spec))
         elif not wanted:
             with pytest.raises(ConfigError) as raised:
@@ -254,14 +255,23 @@ def test_a_vocabulary_size_is_for_sentencepiece(tokenizer: dict[str, object]) ->
 )
 def test_what_is_held_out_is_a_share_or_a_file(val: str, share: float | None) -> None:
     assert val_share(val) == share
+    assert check_shares("0", val) == (0.0, share)
     assert check_train({"val": val}) == {"val": val}
+    assert check_train({"test": val}) == {"test": val}
 
 
 @pytest.mark.fault(41)
 @pytest.mark.parametrize("val", ["0.91", "1", "-0.1", "nan", "inf", "10"])
 def test_a_share_beyond_its_range_is_refused(val: str) -> None:
-    with pytest.raises(ConfigError, match=r"--val must be a fraction from 0 to 0\.9 or a file"):
-        check_train({"val": val})
+    for name in ("val", "test"):
+        with pytest.raises(ConfigError, match=rf"--{name} must be a fraction from 0 to 0\.9 or a file"):
+            check_train({name: val})
+
+
+def test_validation_and_test_leave_a_tenth_to_train_on() -> None:
+    assert check_shares("0.45", "0.45") == (0.45, 0.45)
+    with pytest.raises(ConfigError, match=r"--val 0\.5 and --test 0\.41 hold out too much"):
+        check_train({"val": "0.5", "test": "0.41"})
 
 
 def test_durations_and_intervals() -> None:

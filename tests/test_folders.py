@@ -51,9 +51,9 @@ def as_nobody() -> Iterator[Path]:
 @pytest.mark.fault(40)
 def test_a_folder_is_read_recursively_in_the_order_of_paths(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.md", "a/b/deep", "c/.hidden", ".git/config", "a/.secret/x", "C.txt"):
-        written(tmp_path / name, f"<{name}>")
+        written(tmp_path / name, f"<{name}>\n")
     corpus = load_corpus([str(tmp_path)], "0")
-    assert corpus.train == "<C.txt><a/b/deep><a/z.md><b.txt>"
+    assert corpus.train == "<C.txt>\n<a/b/deep>\n<a/z.md>\n<b.txt>\n"
     assert [source.path for source in corpus.sources] == [
         str(tmp_path / n) for n in ("C.txt", "a/b/deep", "a/z.md", "b.txt")
     ]
@@ -105,9 +105,9 @@ def test_what_a_folder_holds_beside_text_is_skipped_and_named(tmp_path: Path) ->
 def test_names_of_any_bytes_are_read_in_order(tmp_path: Path) -> None:
     names = [b"new\nline", b"\x1b]0;title\x07", b"latin\xe9", "\u202etxt".encode(), b"a" * 255, b"-", b" ", b"*", b"\\"]
     for number, name in enumerate(names):
-        (tmp_path / os.fsdecode(name)).write_text(f"<{number}>")
+        (tmp_path / os.fsdecode(name)).write_text(f"<{number}>\n")
     corpus = load_corpus([str(tmp_path)], "0")
-    assert corpus.train == "".join(f"<{number}>" for number in sorted(range(9), key=lambda k: os.fsdecode(names[k])))
+    assert corpus.train == "".join(f"<{number}>\n" for number in sorted(range(9), key=lambda k: os.fsdecode(names[k])))
     assert len(corpus.sources) == 9
     assert corpus.remarks == ()
 
@@ -125,12 +125,12 @@ def test_nesting_is_followed_as_deep_as_paths_can_be_long(
         here, above = os.open(name, os.O_RDONLY, dir_fd=here), here
         os.close(above)
     text = os.open("t", os.O_CREAT | os.O_WRONLY, dir_fd=here)
-    os.write(text, b"deep")
+    os.write(text, b"deep\n")
     os.close(text)
     os.close(here)
     written(tmp_path / "text.txt", LONG)
     corpus = load_corpus([str(tmp_path)], "0")
-    assert corpus.train == "deep" * readable + LONG
+    assert corpus.train == "deep\n" * readable + LONG
     assert [remark.endswith(f"/{name}: File name too long") for remark in corpus.remarks] == [True] * (not readable)
     subprocess.run(["find", str(tmp_path / name), "-delete"], check=True)  # pytest could not
 

@@ -147,7 +147,7 @@ def test_any_text_is_kept_to_the_byte(tmp_path: Path, name: str, kind: str) -> N
     """The file's hash is the text's; what was held out is found again; ids lead back to it."""
     text = ODD[name]
     model = trained(tmp_path, text, tokenizer=kind, val="0.2")
-    held = model.held_out()
+    held = model.validation_text()
     learned = text[: len(text) - len(held)]
     assert len(held) == math.ceil(len(text) / 5)
     assert learned + held == text
@@ -248,7 +248,7 @@ def test_a_run_from_a_pipe_stands_alone(tmp_path: Path) -> None:
         record = json.loads(process.communicate(timeout=60)[0])
     assert (tmp_path / "checkpoints/fifo/corpus.txt").read_bytes() == content
     model = charlm.load("fifo", checkpoints=tmp_path / "checkpoints", device="cpu")
-    assert model.score(model.held_out()).loss == pytest.approx(record["val_loss"], abs=1e-6)
+    assert model.score(model.validation_text()).loss == pytest.approx(record["val_loss"], abs=1e-6)
 
 
 @pytest.mark.fault(37)

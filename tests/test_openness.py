@@ -118,8 +118,8 @@ def test_what_is_added_trains_is_saved_goes_on_writes_and_scores(corpus: Path, c
     assert load_checkpoint(parts.run.last).state_sha256 == load_checkpoint(whole.run.last).state_sha256
 
     model = charlm.load(whole.checkpoint)
-    assert model.score(model.held_out()).loss == pytest.approx(validation_loss(whole), abs=1e-5)
-    decoded = charlm.load(whole.checkpoint, engine="decoder").score(model.held_out(), exact=True).loss
+    assert model.score(model.validation_text()).loss == pytest.approx(validation_loss(whole), abs=1e-5)
+    decoded = charlm.load(whole.checkpoint, engine="decoder").score(model.validation_text(), exact=True).loss
     assert decoded == pytest.approx(validation_loss(whole), abs=1e-3)
     assert len(model.sample(length=40, seed=1)) == 40
 

@@ -1,4 +1,4 @@
-"""The closing words follow from the numbers: improving, overfitting, flat, or nothing held out."""
+"""The closing words follow from the numbers: improving, overfitting, flat, or no validation text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ TIMED = Config(model=ModelConfig(hidden=200), train=TrainConfig(time="10m"))
 
 
 def said(
-    losses: list[float], *, train: float = 1.5, config: Config = TIMED, stopped: bool = False, vocabulary: int = 64
+    losses: list[float],
+    *,
+    train: float = 1.5,
+    config: Config = TIMED,
+    stopped: bool = False,
+    vocabulary: int = 64,
+    test: float | None = None,
 ) -> str:
     """The summary of a run whose validations, 100 steps and 90 seconds apart, found these losses; the best is final."""
     history = [Validation(step=100 * n, seconds=90.0 * n, train_loss=1.5, val_loss=x) for n, x in enumerate(losses, 1)]
@@ -29,6 +35,8 @@ def said(
         val_bits_per_character=None if best is None else best / math.log(2),
         val_perplexity=None if best is None else math.exp(best),
         best_val_loss=best,
+        test_loss=test,
+        test_bits_per_character=None if test is None else test / math.log(2),
         seconds=1.0,
         stopped=stopped,
     )
@@ -51,7 +59,7 @@ def said(
 
 def test_the_first_sentence_says_what_the_loss_means() -> None:
     first = said([math.log(8)], vocabulary=64).splitlines()[0]
-    assert "needs 3.00 bits per character" in first
+    assert first.startswith("On its validation text, the model needs 3.00 bits per character")
     assert "among 8.0 equally likely characters" in first
     assert "a uniform guess is one among 64 (6.00 bits)" in first
 
@@ -116,6 +124,24 @@ def test_a_short_run_is_not_judged() -> None:
 
 def test_without_validation_text_only_memorisation_is_reported() -> None:
     lines = said([], train=0.5).splitlines()
-    assert "Nothing was held out" in lines[0]
+    assert lines[0].startswith("There is no validation text")
     assert "0.5000 nats (0.721 bits)" in lines[0]
     assert "--val 0.1" in lines[1]
+
+
+def test_only_a_test_text_is_one_that_no_choice_has_seen() -> None:
+    """The best model is chosen by its validation loss, which says so; the headline is the test's, if there is one."""
+    alone = said([2.0, 1.8, math.log(8)])
+    assert "no choice" not in alone
+    assert "not seen" not in alone
+    lines = said([2.0, 1.8, math.log(8)], test=math.log(16)).splitlines()
+    assert lines[0].startswith("On its test text, which no choice has seen, the model needs 4.00 bits per character")
+    assert "among 16.0 equally likely characters" in lines[0]
+    assert lines[1:] == alone.splitlines()[1:]
+
+
+def test_a_test_text_without_a_validation_text_is_reported_too() -> None:
+    lines = said([], test=math.log(16)).splitlines()
+    assert lines[0].startswith("On its test text")
+    assert "the last" in lines[1]
+    assert "memorisation" not in "".join(lines)

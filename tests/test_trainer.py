@@ -81,7 +81,7 @@ def test_every_cell_learns_with_every_rule(corpus: Path, cell: str, optimizer: s
 def test_other_tokenizers_are_charged_per_character(corpus: Path, tokenizer: str) -> None:
     trained = run(corpus, steps=40, tokenizer=tokenizer, embedding=0)
     model = charlm.load(trained.checkpoint)
-    score = model.score(model.held_out())
+    score = model.score(model.validation_text())
     assert score.loss == pytest.approx(validation_loss(trained), abs=1e-6)
     assert score.characters == len(TEXT) - int(len(TEXT) * 0.9)
     assert abs(trained.result.train_loss - validation_loss(trained)) < 0.5  # both are nats per character
@@ -92,7 +92,7 @@ def test_value_clipping_dropout_and_other_splits_run(corpus: Path, tmp_path: Pat
     later.write_text("7 times 7 is 49.\n" * 3)
     trained = run(corpus, steps=5, clip=0.1, clip_mode="value", dropout=0.3, val=str(later), decay="cosine")
     assert last(trained).corpus.val_characters == 51
-    assert charlm.load(trained.checkpoint).held_out() == later.read_text()
+    assert charlm.load(trained.checkpoint).validation_text() == later.read_text()
 
 
 def test_metrics_have_a_row_every_ten_steps_and_at_each_check_in_order(corpus: Path) -> None:
@@ -125,12 +125,12 @@ def test_best_is_the_lowest_check_and_carries_no_optimizer(corpus: Path) -> None
     assert trained.checkpoint == trained.run.best
 
 
-def test_without_held_out_text_best_is_last(corpus: Path) -> None:
+def test_without_validation_text_best_is_last(corpus: Path) -> None:
     trained = run(corpus, steps=5, val="0")
     assert trained.checkpoint == trained.run.last
     assert trained.result.val_loss is None
     with pytest.raises(charlm.DataError, match="has no validation text"):
-        charlm.load(trained.checkpoint).held_out()
+        charlm.load(trained.checkpoint).validation_text()
 
 
 def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from charlm.config import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
+    from charlm.text.corpus import Source
 
 Fact = tuple[str, str]
 _FILES: Final = 10
@@ -134,15 +135,24 @@ def _model(checkpoint: Checkpoint) -> list[Fact]:
 
 def _text(checkpoint: Checkpoint) -> list[Fact]:
     """The corpus: its size, and its first files."""
+    from charlm.text.split import FILES
+
     corpus = checkpoint.corpus
     size = f"{corpus.train_characters:,} characters of training text, {corpus.val_characters:,} of validation text"
-    files = [("", f"{source.path}{' (validation)' if source.held_out else ''}") for source in corpus.sources[:_FILES]]
+    size += f", {corpus.test_characters:,} of test text" if corpus.test_characters else ""
+    files = [("", f"{source.path}{_part(source)}") for source in corpus.sources[:_FILES]]
     more = len(corpus.sources) - _FILES
     return [
         ("text", f"{size}, SHA-256 {corpus.fingerprint[:16]}…"),
+        *([("split", "by whole files, chosen by hash")] if corpus.split == FILES else []),
         *files,
         *([("", f"and {more} more")] if more > 0 else []),
     ]
+
+
+def _part(source: Source) -> str:
+    """What a file is for, where it is not for training."""
+    return (" (test)" if source.test else " (validation)") if source.held_out else ""
 
 
 def _training(checkpoint: Checkpoint) -> list[Fact]:
@@ -169,6 +179,9 @@ def _training(checkpoint: Checkpoint) -> list[Fact]:
     if result and result.val_loss is not None:
         final = f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits per character"
         rows.append(("final validation", final))
+    if result and result.test_loss is not None:
+        tested = f"{result.test_loss:.4f} nats, {result.test_bits_per_character:.4f} bits per character"
+        rows.append(("test", f"{tested}, on text that no choice has seen"))
     return rows
 
 

@@ -54,7 +54,7 @@ class LoadedModel(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def held_out(self, corpus: Sequence[str] = ()) -> str: ...
+    def validation_text(self, corpus: Sequence[str] = ()) -> str: ...
 
     def prepare(self) -> None: ...
 
@@ -235,7 +235,7 @@ def compare(
     dynamically.
     """
     options = options or ComparisonOptions()
-    read = [list(texts) or [(VALIDATION_TEXT, model.held_out(corpus))] for model in models]
+    read = [list(texts) or [(VALIDATION_TEXT, model.validation_text(corpus))] for model in models]
     training = [_Training.of(model, corpus) for model in models] if options.counts else []
     first = [training.index(one) for one in training]  # equal ones share the rows of the first
     baselines_of = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}

@@ -126,6 +126,7 @@ def show_start(out: Console, event: Started) -> None:
     """What will be trained, on what and where; then the options that were chosen automatically, with reasons."""
     heading(out, event.name)
     text = f"{event.train_characters:,} characters for training, {event.val_characters:,} for validation"
+    text += f", {event.test_characters:,} for the test" if event.test_characters else ""
     facts(
         out,
         [

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from charlm.config import Config
+from charlm.evaluation.score import perplexity
 from charlm.report.words import bits, duration, figure
 from charlm.storage.records import Result
 from charlm.storage.runs import Trained
@@ -18,49 +19,60 @@ _GAP: Final = 0.25  # nats between training and validation loss from which memor
 
 def closing_facts(result: Result) -> list[tuple[str, str]]:
     """The closing figures, each with its name."""
-    validation = "none (nothing was held out)"
-    if result.val_loss is not None and result.val_bits_per_character is not None:
-        validation = (
-            f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits per character, "
-            f"perplexity {figure(result.val_perplexity, 3)}"
-        )
     trained = f"{result.steps:,} steps, {result.characters_seen:,} characters, {duration(result.seconds)}"
+    tested = [] if result.test_loss is None else [("test loss", _loss(result.test_loss))]
+    validation = "none (no validation text)" if result.val_loss is None else _loss(result.val_loss)
     return [
+        *tested,
         ("validation loss", validation),
         ("training loss", f"{result.train_loss:.4f} nats per character"),
         ("trained", trained),
     ]
 
 
+def _loss(nats: float) -> str:
+    return f"{nats:.4f} nats, {bits(nats):.4f} bits per character, perplexity {figure(perplexity(nats, 1), 3)}"
+
+
 def summarise(trained: Trained) -> list[str]:
-    """What the figures mean and what to try next; one sentence a line."""
-    bits_needed = trained.result.val_bits_per_character
-    if bits_needed is None:
-        return _memorisation(trained.result.train_loss)
-    return [_meaning(trained, bits_needed), *_course(trained)]
+    """What the figures mean and what to try next; one sentence a line.
+
+    `best` is the model with the lowest validation loss, so only a test text is one that no choice has seen.
+    """
+    result = trained.result
+    course = _memorisation(result) if result.val_loss is None else _course(trained)
+    if result.test_loss is not None:
+        return [_meaning(trained, "its test text, which no choice has seen", result.test_loss), *course]
+    if result.val_loss is not None:
+        return [_meaning(trained, "its validation text", result.val_loss), *course]
+    return course
 
 
-def _meaning(trained: Trained, bits_needed: float) -> str:
-    needs = f"On text it has not seen, the model needs {bits_needed:.2f} bits per character"
-    perplexity = figure(trained.result.val_perplexity, 1)
+def _meaning(trained: Trained, text: str, loss: float) -> str:
+    bits_needed = bits(loss)
+    needs = f"On {text}, the model needs {bits_needed:.2f} bits per character"
+    choices = figure(perplexity(loss, 1), 1)
     if trained.config.data.tokenizer != "char":
-        return f"{needs}: it is as uncertain as a choice among {perplexity} characters."
+        return f"{needs}: it is as uncertain as a choice among {choices} characters."
     uniform = math.log2(trained.vocabulary)
     if bits_needed > uniform:
         return (
             f"{needs}, more than a uniform guess ({uniform:.2f} bits for {trained.vocabulary} characters): it has "
-            "not learned enough yet, or the validation text is very short or full of characters not in the vocabulary."
+            "not learned enough yet, or that text is very short or full of characters not in the vocabulary."
         )
     return (
-        f"{needs}: it is as uncertain as a choice among {perplexity} equally likely characters; a uniform guess is one "
+        f"{needs}: it is as uncertain as a choice among {choices} equally likely characters; a uniform guess is one "
         f"among {trained.vocabulary:,} ({uniform:.2f} bits)."
     )
 
 
-def _memorisation(train_loss: float) -> list[str]:
+def _memorisation(result: Result) -> list[str]:
+    """Without a validation text: the best model is the last one, and how training went is not known."""
+    if result.test_loss is not None:
+        return ["There is no validation text to choose the best model by: it is the last. --val 0.1 holds one out."]
     return [
-        f"Nothing was held out, so only the loss on the training text is known: {train_loss:.4f} nats "
-        f"({bits(train_loss):.3f} bits) per character.",
+        f"There is no validation text, so only the loss on the training text is known: {result.train_loss:.4f} nats "
+        f"({bits(result.train_loss):.3f} bits) per character.",
         "This measures memorisation, not generalisation; --val 0.1 holds out a validation text.",
     ]
 

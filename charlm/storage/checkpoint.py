@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import Config, val_share
+from charlm.config import Config, check_shares
 from charlm.errors import CheckpointError, ConfigError, DataError, StorageError
 from charlm.models.cells import Shapes, state_shapes, weight_shapes
 from charlm.models.optimizers import PREFIX, optimizer_shapes
@@ -141,7 +141,7 @@ class Checkpoint:
             "training": self.training.to_json(),
             "bookkeeping": asdict(self.bookkeeping),
             "history": [asdict(row) for row in self.history],
-            "corpus": asdict(self.corpus),
+            "corpus": self.corpus.to_json(),
             "environment": asdict(self.environment),
             "result": asdict(self.result) if self.result else {},
             "state_sha256": self.state_sha256,
@@ -290,7 +290,7 @@ def _built(table: Table, arrays: dict[str, Array]) -> Checkpoint:
     """Build the checkpoint from its metadata and tensors, which must be the ones that the metadata implies."""
     parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
     config = Config.checked({name: value for part in parts for name, value in part.items()})
-    val_share(config.data.val)
+    check_shares(config.data.val, config.data.test)
     model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8))
     if model.size > LARGEST_MODEL:
         raise CheckpointError("its SentencePiece model is too large")

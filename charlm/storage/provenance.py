@@ -8,14 +8,15 @@ from hashlib import sha256
 from os.path import isfile
 from pathlib import Path
 
-from charlm.config import val_share
+from charlm.config import check_shares
 from charlm.errors import DataError, StorageError
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.durable import write_durably
 from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes, split_point
+from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes
 from charlm.text.overlap import TrainingIndex
+from charlm.text.split import CHARACTERS, cuts
 
 _HINT = "restore the text, or give its current path"
 
@@ -34,32 +35,32 @@ def find_corpus(
     val: str,
     paths: Sequence[str] = (),
     *,
+    test: str = "0",
     held_out: str | None = None,
+    tested: str | None = None,
     beside: Path | None = None,
     allow_change: bool = False,
 ) -> Corpus:
     """The corpus of a checkpoint: from `paths`, from where it was, or from `beside` it, where a run's folder moved.
 
-    `val` is the run's own `--val`. Where that is a file, `held_out` says where it is now, or it is known among `paths`;
-    so are the run's own files among those of other runs.
+    `val` and `test` are the run's own `--val` and `--test`. Where one is a file, `held_out` or `tested` says where it
+    is now, or it is known among `paths`; so are the run's own files among those of other runs.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
-    own, held = recorded.training_sources, recorded.validation_source
-    if held is None and val_share(val) is None:
-        raise DataError("the run's validation file is missing from its record", kept="nothing was changed", hint=_HINT)
-    given = list(paths)
+    named = _named(recorded, val, test)
+    own = [source for source in recorded.sources if source not in named]
+    given, held = list(paths), [val, test]
     try:
         digests = {path: sha256(read_bytes(path)).hexdigest() for path in given if isfile(path)}
-        if held is not None and held_out is None:
-            held_out = next((path for path, digest in digests.items() if digest == held.sha256), None)
-            given = [path for path in given if path != held_out]
+        for which, (source, at) in enumerate(zip(named, (held_out, tested), strict=True)):
+            if source is not None:
+                now = at or next((path for path, digest in digests.items() if digest == source.sha256), None)
+                given = [path for path in given if path != now]
+                held[which] = now or _found(source.path, beside)
         wanted = {source.sha256 for source in own}
         if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
-        corpus = load_corpus(
-            given or [_found(source.path, beside) for source in own],
-            (held_out or _found(held.path, beside)) if held is not None else val,
-        )
+        corpus = load_corpus(given or [_found(source.path, beside) for source in own], *held, split=recorded.split)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded.fingerprint and not allow_change:
@@ -69,7 +70,8 @@ def find_corpus(
 
 def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
     """`find_corpus` for a checkpoint that was read from `path`."""
-    return find_corpus(checkpoint.corpus, checkpoint.config.data.val, paths, beside=path.parent)
+    data = checkpoint.config.data
+    return find_corpus(checkpoint.corpus, data.val, paths, test=data.test, beside=path.parent)
 
 
 def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
@@ -77,19 +79,31 @@ def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = (
 
     Raises DataError when that text is missing or has another fingerprint.
     """
-    return TrainingIndex(training_files(own_corpus(checkpoint, path, corpus), checkpoint.config.data.val))
+    data = checkpoint.config.data
+    return TrainingIndex(training_files(own_corpus(checkpoint, path, corpus), data.val, data.test))
 
 
-def training_files(corpus: Corpus, val: str) -> list[tuple[str, str]]:
-    """Path and training part of each of a corpus's files, where `--val` was `val`."""
-    share, begin = val_share(val) or 0.0, 0
+def training_files(corpus: Corpus, val: str, test: str = "0") -> list[tuple[str, str]]:
+    """Path and training part of each of a corpus's files, where `--val` and `--test` were these."""
+    sources = [source for source in corpus.sources if not source.held_out]  # in a split by files these are whole
+    shares = check_shares(val, test) if corpus.split == CHARACTERS else (0.0, 0.0)
+    begin = 0
     files = []
-    for source in corpus.sources:
-        if not source.held_out:
-            end = begin + split_point(source.characters, share)
-            files.append((source.path, corpus.train[begin:end]))
-            begin = end
+    for source, cut in zip(sources, cuts(sources, shares[0] or 0.0, shares[1] or 0.0, CHARACTERS), strict=True):
+        files.append((source.path, corpus.train[begin : begin + cut.train]))
+        begin += cut.train
     return files
+
+
+def _named(recorded: CorpusRecord, val: str, test: str) -> tuple[Source | None, Source | None]:
+    """The files that `--val` and `--test` named, None where one was a share; raises DataError where one is missing."""
+    found: list[Source | None] = []
+    for part, share in zip(("validation", "test"), check_shares(val, test), strict=True):
+        held = [source for source in recorded.sources if source.held_out and source.test == (part == "test")]
+        if share is None and not held:
+            raise DataError(f"the run's {part} file is missing from its record", kept="nothing was changed", hint=_HINT)
+        found.append(held[-1] if share is None else None)
+    return found[0], found[1]
 
 
 def _found(path: str, beside: Path | None) -> str:

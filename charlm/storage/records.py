@@ -15,6 +15,7 @@ from charlm.options import Value
 from charlm.storage.schema import Table
 from charlm.text.corpus import Corpus, Source
 from charlm.text.position import Position
+from charlm.text.split import CHARACTERS
 
 UNKNOWN: Final = 10**12  # total steps of a plan that has not been measured yet
 RECENT: Final = 100  # steps whose losses are remembered, so that reported losses do not jump from chunk to chunk
@@ -174,7 +175,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The closing figures of a finished run; the validation figures are None where nothing was held out."""
+    """The closing figures of a finished run: of the validation text, which chose the model, and of the test text.
+
+    Those of a text that there was not are None; so are the test's of a run that an early charlm finished.
+    """
 
     steps: int
     characters_seen: int
@@ -183,6 +187,8 @@ class Result:
     val_bits_per_character: float | None = None
     val_perplexity: float | None = None  # None, too, where it overflows
     best_val_loss: float | None
+    test_loss: float | None = None
+    test_bits_per_character: float | None = None
     seconds: float
     characters_per_second: int | None = None
     stopped: bool  # by patience
@@ -215,6 +221,8 @@ class CorpusRecord:
     fingerprint: str = ""
     train_characters: int = 0
     val_characters: int = 0
+    test_characters: int = 0
+    split: str = CHARACTERS  # which is how the first checkpoints, which do not say, were split
     sources: tuple[Source, ...] = ()
 
     @classmethod
@@ -223,8 +231,18 @@ class CorpusRecord:
             fingerprint=corpus.fingerprint,
             train_characters=len(corpus.train),
             val_characters=len(corpus.val),
+            test_characters=len(corpus.test),
+            split=corpus.split,
             sources=corpus.sources,
         )
+
+    def to_json(self) -> Json:
+        """As a checkpoint holds it; that a source is no test text need not be said 100,000 times."""
+        table = asdict(self)
+        for source in table["sources"]:
+            if not source["test"]:
+                del source["test"]
+        return table
 
     @classmethod
     def from_json(cls, table: Table) -> CorpusRecord:
@@ -232,12 +250,8 @@ class CorpusRecord:
 
     @property
     def training_sources(self) -> tuple[Source, ...]:
+        """The files that were trained on, at least their beginnings."""
         return tuple(source for source in self.sources if not source.held_out)
-
-    @property
-    def validation_source(self) -> Source | None:
-        """The file that `--val` named, if it did."""
-        return next((source for source in self.sources if source.held_out), None)
 
 
 def picked(kind: type[T], table: Table) -> T:

@@ -160,7 +160,7 @@ class Trained:
     """How a run ended.
 
     reason      `done`, `patience` (stopped early), or what the caller's `stop` returned
-    checkpoint  the best model's file, or the last one's where nothing was held out
+    checkpoint  the best model's file, or the last one's where there is no validation text
     result      the closing figures; after a stop those so far, without a closing validation loss
     history     the validations
     vocabulary  the number of different tokens

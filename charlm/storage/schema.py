@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from charlm.errors import CheckpointError
 from charlm.options import FORMS
+from charlm.text.split import WAYS
 
 FORMAT: Final = 1
 Kind = Callable[[Any], bool]
@@ -146,6 +147,10 @@ def _precision(value: object) -> bool:
     return isinstance(value, str) and value in ("fp32", "tf32", "bf16", "fp16")
 
 
+def _split(value: object) -> bool:
+    return isinstance(value, str) and value in WAYS
+
+
 def _position(value: object) -> bool:
     return isinstance(value, dict) and value.keys() == {"epoch", "shift", "offset"} and all(map(_count, value.values()))
 
@@ -187,6 +192,8 @@ _RESULT: Final = {
     "seconds": _seconds,
     "best_val_loss": _LOSS,
     "characters_per_second?": (_none, _count),
+    "test_loss?": _LOSS,
+    "test_bits_per_character?": _LOSS,
     "stopped": _flag,
 }
 _REQUIRED: Final[Table] = {
@@ -204,7 +211,15 @@ _REQUIRED: Final[Table] = {
         "fingerprint": _text,
         "train_characters": _count,
         "val_characters": _count,
-        "sources": [{"path": _text, "bytes": _count, "characters": _count, "sha256": _text, "held_out": _flag}],
+        "test_characters?": _count,
+        "split?": _split,
+        "sources": [
+            {
+                **dict.fromkeys(("path", "sha256"), _text),
+                **dict.fromkeys(("bytes", "characters"), _count),
+                **dict.fromkeys(("held_out", "test?"), _flag),
+            }
+        ],
     },
     "environment": {
         **dict.fromkeys(("python", "torch", "reason", "system?", "device_name?"), _text),

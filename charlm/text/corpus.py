@@ -1,8 +1,8 @@
-"""Files, folders and standard input to one exact text, its validation part and its fingerprint.
+"""Files, folders and standard input to one exact text, its validation and test parts, and its fingerprint.
 
-Bytes are decoded as UTF-8, strictly. Nothing is normalised: line ends and byte order marks stay as they are. The last
-part of *each* source is held out for validation; the training parts are joined unchanged, and so are the validation
-parts. This module knows nothing of tokens.
+Bytes are decoded as UTF-8, strictly. Nothing is normalised: line ends and byte order marks stay as they are.
+`charlm.text.split` says which part of each source is for training, for validation and for the test; the training parts
+are joined unchanged, and so are the others. This module knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from charlm.config import val_share
+from charlm.config import Shares, check_shares
 from charlm.errors import CharlmError, ConfigError, DataError, StorageError
+from charlm.text.split import CHARACTERS, FILES, cuts, describe, way_of
 
 STDIN: Final = "-"
 _SNIFF: Final = 8192
 _FILE: Final = "a file"
 _FOLDER: Final = "a folder"
+_OPTIONS: Final = ("--val", "--test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +37,27 @@ class Source:
     bytes: int
     characters: int
     sha256: str
-    held_out: bool = False  # a validation text, named by --val
+    held_out: bool = False  # as a whole: named by --val or --test, or chosen by its hash
+    test: bool = False  # and that for the test
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A training text and its validation text, and the files that they come from."""
+    """A training text, its validation text and its test text, and the files that they come from."""
 
     train: str
     val: str
     sources: tuple[Source, ...]
     remarks: tuple[str, ...]  # what a user should know: skipped files, byte order marks, line ends
     stdin: str = ""  # the text of standard input or a pipe, if one was read
+    test: str = ""
+    split: str = CHARACTERS  # how shares were held out, as `charlm.text.split` defines it
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of the two digests SHA-256(train) and SHA-256(val), 64 bytes."""
-        parts = [hashlib.sha256(part.encode()).digest() for part in (self.train, self.val)]
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        """SHA-256, in hexadecimal, of SHA-256(train), SHA-256(val) and, where there is a test text, SHA-256(test)."""
+        parts = [hashlib.sha256(part.encode()).digest() for part in (self.train, self.val, self.test)]
+        return hashlib.sha256(b"".join(parts[: 3 if self.test else 2])).hexdigest()
 
 
 def read_text(path: str) -> str:
@@ -123,14 +127,15 @@ def _decoding_hint(raw: bytes, error: UnicodeDecodeError) -> str:
     return "convert it first, for example with iconv -f latin1 -t utf-8"
 
 
-def load_corpus(paths: Sequence[str], val: str) -> Corpus:
-    """The corpus of these files, folders (recursively, sorted) and `-`, split as `--val` says.
+def load_corpus(paths: Sequence[str], val: str, test: str = "0", *, split: str | None = None) -> Corpus:
+    """The corpus of these files, folders (recursively, sorted) and `-`, held out as `--val` and `--test` say.
 
+    `split` is how shares are held out (`charlm.text.split`); None leaves that to the files.
     Raises DataError when fewer than two characters are left to train on, ConfigError when standard input or a pipe is
     named twice, StorageError when a named file cannot be read.
     """
-    share = val_share(val)
-    named = [*paths, val] if share is None else paths
+    shares = check_shares(val, test)
+    named = [*paths, *(path for path, share in zip((val, test), shares, strict=True) if share is None)]
     if sum(map(_read_once, named)) > 1:
         raise ConfigError(
             "standard input (-) and pipes can be read only once, so only one text may come from there",
@@ -138,52 +143,81 @@ def load_corpus(paths: Sequence[str], val: str) -> Corpus:
             hint="save the others as files",
         )
     with _in_memory(", ".join(named)):
-        corpus = _join(paths, val, share)
+        corpus = _join(paths, (val, test), shares, split)
     if len(corpus.train) < 2:
-        found = sum(source.characters for source in corpus.sources if not source.held_out)
+        found = sum(source.characters for source in corpus.sources[: len(corpus.sources) - shares.count(None)])
+        less = " ".join(f"{option} 0" for option, share in zip(_OPTIONS, shares, strict=True) if share)
         raise DataError(
             f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} for training; "
             "at least 2 are needed",
             kept="nothing was written",
-            hint="use a longer text, or --val 0" if share else "use a longer text",
+            hint=f"use a longer text, or {less}" if less else "use a longer text",
         )
     return corpus
 
 
-def _join(paths: Sequence[str], val: str, share: float | None) -> Corpus:
-    train: list[str] = []
-    held: list[str] = []
-    sources: list[Source] = []
+def _join(paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None) -> Corpus:
+    """Read all files, hold out the shares, and add the files that the options `held` name instead of one."""
+    read: list[tuple[Source, str]] = []
     remarks: list[str] = []
-    stdin = ""
     for path in paths:
         for name, text in _texts(path, remarks):
-            sources.append(_source(name, text))
+            read.append((_source(name, text), text))
             remarks += _remarks(name, text)
-            stdin = text if sources[-1].path == STDIN else stdin
-            end = split_point(len(text), share or 0.0)
-            train.append(text[:end])
-            held.append(text[end:])
-    if share is None:
-        text = read_text(val)
-        sources.append(_source(val, text, held_out=True))
-        remarks += _remarks(val, text)
-        stdin = text if sources[-1].path == STDIN else stdin
-        held = [text]
-        if not text:
-            raise DataError(f"{val} is empty", kept="nothing was written", hint="--val takes a file, a fraction, or 0")
-    return Corpus("".join(train), "".join(held), tuple(sources), tuple(remarks), stdin)
+    corpus = _divided(read, shares, split)
+    remarks += corpus.remarks
+    for option, path, share in zip(_OPTIONS, held, shares, strict=True):
+        if share is None:
+            text = read_text(path)
+            source = replace(_source(path, text), held_out=True, test=option == "--test")
+            _check_held(option, path, source, corpus)
+            read.append((source, text))
+            remarks += _remarks(path, text)
+            corpus = replace(corpus, sources=(*corpus.sources, source))
+            corpus = replace(corpus, test=text) if source.test else replace(corpus, val=text)
+    stdin = next((text for source, text in read if source.path == STDIN), "")
+    return replace(corpus, remarks=tuple(remarks), stdin=stdin)
 
 
-def split_point(characters: int, share: float) -> int:
-    """Number of characters before the validation part, computed exactly from the share's decimal digits.
+def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | None) -> Corpus:
+    """These files in parts: those for training joined in order, and likewise those that are held out."""
+    files = [source for source, _ in read]
+    val, test = (share or 0.0 for share in shares)
+    way = way_of(files, split) if val or test else CHARACTERS
+    parts = cuts(files, val, test, way)
+    whole = way == FILES
+    return Corpus(
+        train="".join(text[: cut.train] for (_, text), cut in zip(read, parts, strict=True)),
+        val="".join(text[cut.train : cut.val] for (_, text), cut in zip(read, parts, strict=True)),
+        test="".join(text[cut.val :] for (_, text), cut in zip(read, parts, strict=True)),
+        sources=tuple(
+            replace(source, held_out=whole and cut.train < len(text), test=whole and cut.val < len(text))
+            for (source, text), cut in zip(read, parts, strict=True)
+        ),
+        remarks=(*_joins([text for _, text in read if text]), *([describe(files, parts)] if whole else [])),
+        split=way,
+    )
 
-    Floating point would lose characters: 1 - 0.9 is less than 0.1.
 
-    >>> split_point(10, 0.9), int(10 * (1 - 0.9))
-    (1, 0)
-    """
-    return int(characters * (1 - Fraction(str(share))))
+def _joins(texts: Sequence[str]) -> Iterator[str]:
+    """What a user should know of texts that are joined unchanged."""
+    if count := sum(not text.endswith(("\n", "\r")) for text in texts[:-1]):
+        lack = f"lack{'s' * (count == 1)} a final line end"
+        yield f"{count:,} of {len(texts):,} files {lack}: the next file begins in the middle of a line"
+
+
+def _check_held(option: str, path: str, source: Source, corpus: Corpus) -> None:
+    """Refuse an empty file, and a test text that is trained or validated on."""
+    if not source.characters:
+        raise DataError(f"{path} is empty", kept="nothing was written", hint=f"{option} takes a file, a fraction, or 0")
+    same = next((other for other in corpus.sources if other.sha256 == source.sha256), None)
+    if source.test and same is not None:
+        part = "validation" if same.held_out else "training"
+        raise DataError(
+            f"{option} {path}: {same.path} has the same content and is {part} text",
+            kept="nothing was written",
+            hint="hold out a text that is in no other part, or a fraction, as with --test 0.1",
+        )
 
 
 def _read_once(path: str) -> bool:
@@ -191,10 +225,10 @@ def _read_once(path: str) -> bool:
     return path == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
 
 
-def _source(name: str, text: str, *, held_out: bool = False) -> Source:
+def _source(name: str, text: str) -> Source:
     raw = text.encode()
     path = STDIN if _read_once(name) else str(Path(name).absolute())
-    return Source(path, len(raw), len(text), hashlib.sha256(raw).hexdigest(), held_out)
+    return Source(path, len(raw), len(text), hashlib.sha256(raw).hexdigest())
 
 
 def _texts(path: str, remarks: list[str]) -> Iterator[tuple[str, str]]:

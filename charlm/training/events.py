@@ -20,6 +20,7 @@ class Started:
     vocabulary: int
     train_characters: int
     val_characters: int
+    test_characters: int = 0
     runtime: str
     departures: tuple[str, ...] = ()  # where a preset differs from the original
 

@@ -76,8 +76,8 @@ class Journal:
             lr=lr,
         )
 
-    def result(self, state: TrainState, clock: Clock, final: Score | None) -> Result:
-        """The figures at this point, with the score of the whole validation text if there is one."""
+    def result(self, state: TrainState, clock: Clock, final: Score | None, test: Score | None = None) -> Result:
+        """The figures at this point, with the scores of the whole validation text and of the test text, where given."""
         speed = round(self.characters_per_second(clock))
         return Result(
             steps=state.step,
@@ -87,6 +87,8 @@ class Journal:
             val_bits_per_character=final.bits_per_character if final else None,
             val_perplexity=finite(final.perplexity) if final else None,
             best_val_loss=state.best,
+            test_loss=test.loss if test else None,
+            test_bits_per_character=test.bits_per_character if test else None,
             seconds=round(self.seconds, 3),
             characters_per_second=speed or None,
             stopped=state.stopped,

@@ -35,6 +35,7 @@ from charlm.training.trial import StepTrial, may_follow
 from charlm.training.warmstart import adopt_weights, adopted_options
 
 _MAY_CHANGE: Final = ("device", "threads")
+_HELD: Final = ("val", "test")  # options that hold a part of the text out
 _TWO_THREADS: Final = 40_000  # batch x hidden^2 from which a second thread gains something
 
 
@@ -45,7 +46,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     device = choose_device(str(given.get("device", "auto")))
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(int(given.get("threads", 0)))
-    corpus = load_corpus(request.corpus, str(given.get("val", DataConfig().val)))
+    corpus = load_corpus(request.corpus, *(str(given.get(name, getattr(DataConfig(), name))) for name in _HELD))
     given = choose_vocabulary(given, corpus.train)
     tokenizer = _tokenizer(given, donor, corpus.train)
     train = tokenize(tokenizer, corpus.train)
@@ -62,7 +63,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
             _refuse_existing(run, request.force)
             run.clear()
             corpus = keep_stdin(corpus, run)
-            task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus))
+            task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus), corpus.test)
             _announce(run, task, corpus, network, runtime, emit, reasons, request.departures)
             return _trained(run, Trainer(task, network, runtime, run, emit=emit, stop=stop))
         finally:
@@ -171,7 +172,8 @@ def _resumed_trainer(
     corpus = keep_stdin(corpus, run)
     network, runtime = _same_runtime(checkpoint, request, tokenizer.size)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
-    task = Task(config, tokenizer, train, corpus.val, checkpoint.corpus if same else CorpusRecord.of(corpus))
+    record = checkpoint.corpus if same else CorpusRecord.of(corpus)
+    task = Task(config, tokenizer, train, corpus.val, record, corpus.test)
     _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
     trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
     trainer.restore(checkpoint, same_text=same)
@@ -196,11 +198,14 @@ def _known_tokens(tokenizer: Tokenizer, text: str) -> Tokens:
 
 def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Corpus:
     """The run's own text, from where the request says that it is now or from where it was."""
+    data, now = checkpoint.config.data, {name: str(request.given[name]) for name in _HELD if name in request.given}
     return find_corpus(
         checkpoint.corpus,
-        checkpoint.config.data.val,
+        data.val,
         request.corpus,
-        held_out=str(request.given["val"]) if "val" in request.given else None,
+        test=data.test,
+        held_out=now.get("val"),
+        tested=now.get("test"),
         beside=run.folder,
         allow_change=request.allow_data_change,
     )
@@ -266,6 +271,7 @@ def _announce(
             vocabulary=task.tokenizer.size,
             train_characters=len(corpus.train),
             val_characters=len(corpus.val),
+            test_characters=len(corpus.test),
             runtime=where,
             departures=departures,
         )
@@ -300,8 +306,8 @@ def _agree(config: Config, request: TrainingRequest) -> None:
     """Options given again on resume must be those of the run; where it computes may change."""
     flat = config.flat()
     for name, value in request.given.items():
-        if name == "val" and val_share(str(value)) is None is val_share(str(flat[name])):
-            continue  # a held-out file, which may have moved: its fingerprint is what counts
+        if name in _HELD and val_share(str(value), name) is None is val_share(str(flat[name]), name):
+            continue  # a file, which may have moved: its fingerprint is what counts
         if name not in _MAY_CHANGE and flat[name] != value:
             raise ConfigError(
                 f"{flag(name)} {value} contradicts the run, which has {flat[name]}",

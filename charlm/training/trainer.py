@@ -45,6 +45,7 @@ class Task:
     train: Tokens
     validation: str  # the validation text, empty if there is none
     corpus: CorpusRecord
+    test: str = ""  # the test text, empty if there is none
 
 
 class Trainer:
@@ -204,11 +205,15 @@ class Trainer:
         self._save(keep=False)  # `previous` may be what was gone back to
 
     def _close(self, last: Checkpoint) -> Checkpoint:
-        """Score the best model on the whole validation text; `last` with the result, which is in `best` already."""
+        """Score the best model on the whole validation text, and, this once, on the test text.
+
+        Returns `last` with the result, which is in `best` already.
+        """
         best = self.writer.run.load_best(self.task.config)
         import_weights(self.network, (best or last).weights)
         final: Score | None = self.validator.score_all(self.stop)
-        result = self.journal.result(self.state, self.clock, final)
+        test = self.validator.score_text(self.task.test, self.stop)
+        result = self.journal.result(self.state, self.clock, final, test)
         if best is not None:
             self.writer.save_best(replace(best, history=last.history, result=result))
         return replace(last, result=result)

@@ -78,10 +78,14 @@ class Validator:
         return better
 
     def score_all(self, stop: Callable[[], str | None]) -> Score | None:
-        """The score of the whole text, None if there is none; raises InterruptedScore when `stop` names a reason."""
-        if not self._text:
+        """The score of the whole validation text, as `score_text`."""
+        return self.score_text(self._text, stop)
+
+    def score_text(self, text: str, stop: Callable[[], str | None]) -> Score | None:
+        """The score of a text, None if it is empty; raises InterruptedScore when `stop` names a reason."""
+        if not text:
             return None
-        return self._score(tokenize(self._tokenizer, self._text), _Interruptible(self._model, stop))
+        return self._score(tokenize(self._tokenizer, text), _Interruptible(self._model, stop))
 
     def subset(self, characters: int) -> Tokens:
         """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
