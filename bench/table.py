@@ -33,8 +33,9 @@ TOKENIZERS: Final = ("char", "byte", "sentencepiece")
 Row = dict[str, Any]
 _INTRODUCTION: Final = """# Results
 
-Validation loss on the last tenth of each text, which training does not see; lower is better. Networks carry their
-state from its first character to its last unless stated otherwise. All figures were produced by scripts.
+Validation loss on the last tenth of each text, which is not trained on, but on which each network's best checkpoint was
+chosen; lower is better. Networks carry their state from its first character to its last unless stated otherwise. All
+figures were produced by scripts.
 
 ## What the defaults reach
 

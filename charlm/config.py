@@ -80,7 +80,7 @@ class DataConfig:
         "0.1",
         Option(
             str,
-            "validation text, which chooses the best model: a file, or the fraction of the text to hold out; 0: none",
+            "validation text, to choose the best model: a file, or the fraction to hold out; 0: none",
             loose=True,
             group=TEXT,
         ),
@@ -89,7 +89,7 @@ class DataConfig:
         "0",
         Option(
             str,
-            "test text, which no choice sees and the best model is scored on once: a file, or a fraction; 0: none",
+            "test text, seen by no choice and scored once: a file, or the fraction to hold out; 0: none",
             loose=True,
             group=TEXT,
         ),

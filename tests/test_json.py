@@ -22,6 +22,7 @@ PAGE: Final = Path(__file__).parent.parent / "docs/json.md"
 SCRIPT: Final = (
     ("train", "sums.txt", "--steps", "40", *SMALL),
     ("train", "loop.txt", "--name", "other", "--val", "0", "--steps", "40", *SMALL),
+    ("train", "sums.txt", "--name", "tested", "--test", "0.1", "--steps", "40", *SMALL),
     ("sample", "other", "--length", "100", "--count", "2", "--temperature", "0", "--novelty"),
     ("sample", "sums", "--length", "0", "--novelty"),
     ("eval", "sums", "--cold-windows", "64"),
@@ -35,6 +36,7 @@ SCRIPT: Final = (
     ("info", "sums"),
     ("info", "checkpoints/sums/last.safetensors"),
     ("info", "other"),
+    ("info", "tested"),
     ("verify", "sums"),
     ("data", "list"),
     ("data", "get", "python-docs"),

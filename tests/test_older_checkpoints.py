@@ -30,6 +30,15 @@ def test_a_checkpoint_of_an_earlier_commit_scores_and_samples_the_same(name: str
 
 
 @pytest.mark.parametrize("name", EXPECTED)
+def test_a_checkpoint_of_an_earlier_commit_has_no_test_text_and_keeps_its_split(name: str) -> None:
+    checkpoint = charlm.load(DATA / f"{name}.safetensors", threads=1).checkpoint
+    assert checkpoint.result is not None
+    assert (checkpoint.result["test_loss"], checkpoint.config.data.test) == (None, "0")
+    assert (checkpoint.corpus.split, checkpoint.corpus.test_characters) == ("characters", 0)
+    assert not any(source.test for source in checkpoint.corpus.sources)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_a_run_of_an_earlier_commit_goes_on(name: str, tmp_path: Path) -> None:
     """It has finished, so going on is finding that out; its text is not asked for."""
     run = tmp_path / name

@@ -179,19 +179,30 @@ def test_one_index_serves_several_texts() -> None:
     assert searched.novelty("which stays as it is") == first
 
 
+@pytest.mark.parametrize("test", ["0", "0.2"])
 @pytest.mark.parametrize("val", ["0", "0.1", "0.25", "file"])
-def test_only_the_training_part_of_each_file_is_searched(tmp_path: Path, val: str) -> None:
+def test_only_the_training_part_of_each_file_is_searched(tmp_path: Path, val: str, test: str) -> None:
     contents = {"a.txt": "0123456789" * 7, "b.txt": "abcdefghi", "empty.txt": "", "held.txt": "held out"}
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
     corpus = load_corpus(
         [str(tmp_path / name) for name in ("a.txt", "empty.txt", "b.txt")],
         str(tmp_path / "held.txt") if val == "file" else val,
+        test,
     )
-    files = training_files(corpus, val)
+    files = training_files(corpus, val, test)
     assert "".join(text for _, text in files) == corpus.train
     assert [Path(name).name for name, _ in files] == ["a.txt", "empty.txt", "b.txt"]
     assert all(contents[Path(name).name].startswith(text) for name, text in files)
+
+
+def test_files_that_are_held_out_whole_are_not_searched(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number:02}").write_text(f"Speech {number}.\n")
+    corpus = load_corpus([str(tmp_path)], "0.2", "0.2")
+    files = training_files(corpus, "0.2", "0.2")
+    assert files == [(source.path, Path(source.path).read_text()) for source in corpus.sources if not source.held_out]
+    assert 10 < len(files) < 40
 
 
 def test_a_report_in_words() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def text(tmp_path: Path) -> Path:
 
 def kept(corpus: Corpus) -> CorpusRecord:
     """A corpus as a checkpoint gives it back."""
-    table: dict[str, Any] = json.loads(json.dumps(asdict(CorpusRecord.of(corpus))))
+    table: dict[str, Any] = json.loads(json.dumps(CorpusRecord.of(corpus).to_json()))
     return CorpusRecord.from_json(table)
 
 
@@ -103,6 +102,53 @@ def test_a_text_that_is_split_otherwise_is_not_the_same(text: Path) -> None:
         find_corpus(kept(load_corpus([str(text)], "0.1")), "0.2")
 
 
+@pytest.mark.parametrize("test", ["0", "0.1"])
+def test_a_split_by_whole_files_is_found_again_whatever_came_beside_them(tmp_path: Path, test: str) -> None:
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02}").write_text(f"Speech {number}.\n")
+    before = load_corpus([str(folder)], "0.2", test)
+    (folder / "00a").write_text("Not part of it.\n")
+    found = find_corpus(kept(before), "0.2", test=test)
+    assert (found, found.split) == (before, "files")
+    moved = folder.rename(tmp_path / "moved")
+    (moved / "00a").unlink()
+    assert (*parts(find_corpus(kept(before), "0.2", [str(moved)], test=test)),) == parts(before)
+    with pytest.raises(DataError, match="split differently"):
+        find_corpus(kept(before), "0.3", [str(moved)], test=test)
+
+
+def test_a_run_from_before_files_were_held_out_whole_keeps_its_split(tmp_path: Path) -> None:
+    """Its checkpoint says nothing of a split, of a test text or of which source is one."""
+    for number in range(40):
+        (tmp_path / f"{number:02}").write_text(f"Speech {number}.\n")
+    before = load_corpus([str(tmp_path)], "0.2", split="characters")
+    table = json.loads(json.dumps(CorpusRecord.of(before).to_json()))
+    assert all("test" not in source for source in table["sources"])
+    del table["split"], table["test_characters"]
+    found = find_corpus(CorpusRecord.from_json(table), "0.2")
+    assert parts(found) == parts(before) != parts(load_corpus([str(tmp_path)], "0.2"))
+
+
+def test_a_test_file_is_found_again_where_it_is_said_to_be_or_among_the_files_given(tmp_path: Path, text: Path) -> None:
+    for name in ("held.txt", "last.txt"):
+        (tmp_path / name).write_text(f"what {name} says")
+    held, last = str(tmp_path / "held.txt"), str(tmp_path / "last.txt")
+    before = load_corpus([str(text)], held, last)
+    assert find_corpus(kept(before), held, test=last) == before
+    moved = str((tmp_path / "last.txt").rename(tmp_path / "moved.txt"))
+    for found in (
+        find_corpus(kept(before), held, test=last, tested=moved),
+        find_corpus(kept(before), held, [moved, str(text)], test=last),
+    ):
+        assert (*parts(found), found.test) == (TEXT, "what held.txt says", "what last.txt says")
+    with pytest.raises(DataError, match=rf"missing: cannot read {last}"):
+        find_corpus(kept(before), held, test=last)
+    with pytest.raises(DataError, match="test file is missing from its record"):
+        find_corpus(kept(load_corpus([str(text)], held)), held, test=last)
+
+
 def test_a_missing_text_is_bad_data_even_if_change_is_allowed(tmp_path: Path, text: Path) -> None:
     table = kept(load_corpus([str(text)], "0.1"))
     text.unlink()
@@ -112,13 +158,13 @@ def test_a_missing_text_is_bad_data_even_if_change_is_allowed(tmp_path: Path, te
         find_corpus(table, "0.1", [str(tmp_path / "nowhere.txt")], allow_change=True)
 
 
-def test_a_held_out_file_is_part_of_the_text(tmp_path: Path, text: Path) -> None:
+def test_a_validation_file_is_part_of_the_text(tmp_path: Path, text: Path) -> None:
     held = tmp_path / "held.txt"
-    held.write_text("what is held out")
+    held.write_text("what is validated on")
     table = kept(load_corpus([str(text)], str(held)))
-    assert parts(find_corpus(table, str(held))) == (TEXT, "what is held out")
+    assert parts(find_corpus(table, str(held))) == (TEXT, "what is validated on")
     moved = text.rename(tmp_path / "moved.txt")
-    assert parts(find_corpus(table, str(held), [str(moved)])) == (TEXT, "what is held out")
+    assert parts(find_corpus(table, str(held), [str(moved)])) == (TEXT, "what is validated on")
     held.write_text("what is held back")
     with pytest.raises(DataError, match=rf"^{held} is not the run's text"):
         find_corpus(table, str(held), [str(moved)])
@@ -127,9 +173,9 @@ def test_a_held_out_file_is_part_of_the_text(tmp_path: Path, text: Path) -> None
         find_corpus(table, str(held), [str(moved)])
 
 
-def test_a_held_out_file_that_moved_is_found_where_it_is_said_to_be(tmp_path: Path, text: Path) -> None:
+def test_a_validation_file_that_moved_is_found_where_it_is_said_to_be(tmp_path: Path, text: Path) -> None:
     held = tmp_path / "held.txt"
-    held.write_text("what is held out")
+    held.write_text("what is validated on")
     before = load_corpus([str(text)], str(held))
     moved = held.rename(tmp_path / "moved.txt")
     assert parts(find_corpus(kept(before), str(held), held_out=str(moved))) == parts(before)
@@ -151,14 +197,14 @@ def test_files_of_other_runs_among_those_that_are_named_are_passed_over(tmp_path
         find_corpus(mine, "0.1", [str(more)])
 
 
-def test_a_relative_held_out_file_is_found_from_anywhere(
+def test_a_relative_validation_file_is_found_from_anywhere(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "held.txt").write_text("what is held out")
+    (tmp_path / "held.txt").write_text("what is validated on")
     monkeypatch.chdir(tmp_path)
     table = kept(load_corpus([str(text)], "held.txt"))
     monkeypatch.chdir("/")
-    assert find_corpus(table, "held.txt").val == "what is held out"
+    assert find_corpus(table, "held.txt").val == "what is validated on"
 
 
 def test_what_came_from_standard_input_is_kept_with_the_run(
@@ -173,7 +219,7 @@ def test_what_came_from_standard_input_is_kept_with_the_run(
     assert parts(find_corpus(kept(before), "0.1")) == parts(before)
 
 
-def test_a_held_out_text_from_standard_input_is_kept_with_the_run(
+def test_a_validation_text_from_standard_input_is_kept_with_the_run(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path / "run")

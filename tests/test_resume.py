@@ -16,11 +16,13 @@ from matrix import Tries
 from oracles import needs_bf16_lstm
 
 import charlm
+from charlm.evaluation.score import Score
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.storage.records import TrainState
 from charlm.training.clock import Clock
 from charlm.training.events import Event, Remark, Resumed, Saved
 from charlm.training.plan import Planner
+from charlm.training.validator import Validator
 
 TEXT = "".join(f"{n} and {n * n % 97} make {n + n * n % 97}.\n" for n in range(120))
 OPTIONS: dict[str, Any] = {
@@ -86,6 +88,74 @@ def test_stopping_often_changes_nothing(corpus: Path, more: dict[str, Any]) -> N
     assert outcome(trained) == whole
 
 
+@pytest.fixture
+def verses(tmp_path: Path) -> Path:
+    """A folder of so many short files that they are held out whole."""
+    folder = tmp_path / "verses"
+    folder.mkdir()
+    for number, line in enumerate(TEXT.splitlines(keepends=True)):
+        (folder / f"{number:03}.txt").write_text(line)
+    return folder
+
+
+@pytest.mark.fault(20)
+def test_a_run_over_whole_files_with_a_test_text_resumes_exactly(verses: Path) -> None:
+    options = {**OPTIONS, "val": "0.2", "test": "0.2"}
+    whole = train(verses, "whole", **options)
+    stopped = train(verses, "parts", **options, stop=after(7))
+    assert stopped.result.test_loss is None
+    trained = train(verses, "parts", resume=True)
+    assert outcome(trained) == outcome(whole)
+    assert trained.result.test_loss == whole.result.test_loss is not None
+    with pytest.raises(charlm.ConfigError, match=r"--test 0\.1 contradicts"):
+        train(verses, "parts", resume=True, test="0.1")
+
+
+def test_a_test_text_is_scored_once_and_plays_no_part_in_training(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, scored = corpus.with_name("held.txt"), list[str]()
+    held.write_text("No sum, but Words.\n")
+    without = train(corpus, "without", **OPTIONS)
+    score_text = Validator.score_text
+
+    def scoring(validator: Validator, text: str, stop: Callable[[], str | None]) -> Score | None:
+        scored.append(text)
+        return score_text(validator, text, stop)
+
+    monkeypatch.setattr(Validator, "score_text", scoring)
+    trained = train(corpus, "tested", **OPTIONS, test=str(held))
+    train(corpus, "tested", resume=True)
+    assert outcome(trained) == outcome(without)
+    assert scored.count(held.read_text()) == 1
+    assert without.result.test_loss is None
+    model = charlm.load(trained.checkpoint)
+    assert model.tokenizer.state() == charlm.load(without.checkpoint).tokenizer.state()
+    assert trained.result.test_loss == pytest.approx(model.score(model.test_text()).loss, abs=1e-6)
+    assert model.test_text() == held.read_text()
+
+
+def test_a_run_that_is_stopped_in_its_last_score_has_its_test_figure_when_resumed(corpus: Path) -> None:
+    calls: list[None] = []
+    whole = train(corpus, "whole", **OPTIONS, test="0.1", stop=lambda: calls.append(None))
+    stopped = train(corpus, "run", **OPTIONS, test="0.1", stop=after(len(calls) - 1))
+    assert (stopped.reason, stopped.result.test_loss) == ("stop", None)
+    assert load_checkpoint(stopped.run.last).result is None
+    trained = train(corpus, "run", resume=True)
+    assert trained.result.test_loss == whole.result.test_loss
+    assert outcome(trained) == outcome(whole)
+
+
+def test_a_test_file_that_moved_is_found_where_test_says(corpus: Path) -> None:
+    held, moved = corpus.with_name("held.txt"), corpus.with_name("moved.txt")
+    held.write_text("1 and 2 make 3.\n")
+    train(corpus, "run", **OPTIONS, test=str(held), stop=after(2))
+    held.rename(moved)
+    with pytest.raises(charlm.DataError, match=r"held\.txt"):
+        train(corpus, "run", resume=True)
+    assert train(corpus, "run", resume=True, test=str(moved)).result.test_loss is not None
+
+
 def test_resuming_a_finished_run_changes_nothing(corpus: Path) -> None:
     trained = train(corpus, "run", **OPTIONS)
     before = trained.run.last.read_bytes()
@@ -118,7 +188,7 @@ def test_there_is_something_to_go_on_from_before_the_first_step(corpus: Path) ->
     assert outcome(train(corpus, "run", resume=True)) == whole
 
 
-def test_a_held_out_file_that_moved_is_found_where_val_says(corpus: Path) -> None:
+def test_a_validation_file_that_moved_is_found_where_val_says(corpus: Path) -> None:
     held, moved = corpus.with_name("held.txt"), corpus.with_name("moved.txt")
     held.write_text("1 and 2 make 3.\n")
     train(corpus, "run", **OPTIONS, val=str(held), stop=after(2))
@@ -149,6 +219,7 @@ def test_rows_written_after_the_last_checkpoint_are_cut_back(corpus: Path) -> No
         ("bptt", 9),
         ("tokenizer", "byte"),
         ("val", "0.2"),
+        ("test", "0.1"),
         ("steps", 99),
         ("lr", 0.5),
         ("optimizer", "adamw"),
