@@ -112,6 +112,8 @@ def test_a_split_by_whole_files_is_found_again_whatever_came_beside_them(tmp_pat
     (folder / "00a").write_text("Not part of it.\n")
     found = find_corpus(kept(before), "0.2", test=test)
     assert (found, found.split) == (before, "files")
+    trained_on = [Path(source.path).read_text() for source in kept(before).training_sources]
+    assert "".join(trained_on) == before.train
     moved = folder.rename(tmp_path / "moved")
     (moved / "00a").unlink()
     assert (*parts(find_corpus(kept(before), "0.2", [str(moved)], test=test)),) == parts(before)
@@ -227,6 +229,17 @@ def test_a_validation_text_from_standard_input_is_kept_with_the_run(
     typed(monkeypatch, "typed in\r\n")
     before = keep_stdin(load_corpus([str(text)], "-"), run)
     assert parts(find_corpus(kept(before), "-")) == (TEXT, "typed in\r\n")
+
+
+def test_a_test_text_from_standard_input_is_kept_with_the_run(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    typed(monkeypatch, "typed in\r\n")
+    before = keep_stdin(load_corpus([str(text)], "0.1", "-"), run)
+    found = find_corpus(kept(before), "0.1", test="-")
+    assert (*parts(found), found.test) == (*parts(before), "typed in\r\n")
 
 
 def test_without_standard_input_nothing_is_kept(tmp_path: Path, text: Path) -> None:

@@ -180,7 +180,7 @@ def _training(checkpoint: Checkpoint) -> list[Fact]:
         final = f"{result.val_loss:.4f} nats, {result.val_bits_per_character:.4f} bits per character"
         rows.append(("final validation", final))
     if result and result.test_loss is not None:
-        tested = f"{result.test_loss:.4f} nats, {result.test_bits_per_character:.4f} bits per character"
+        tested = f"{result.test_loss:.4f} nats, {bits(result.test_loss):.4f} bits per character"
         rows.append(("test", f"{tested}, on text that no choice has seen"))
     return rows
 
