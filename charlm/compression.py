@@ -41,15 +41,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
-from charlm.errors import CharlmError, ConfigError, DataError
-from charlm.generation.compiled import CompiledDecoder, library
+from charlm.errors import CharlmError, DataError
+from charlm.generation.build import NoKernel
+from charlm.generation.compiled import CompiledDecoder, kernel_for
 from charlm.generation.decoder import Decoder, NumpyDecoder, Weights
 from charlm.generation.engine import open_decoder
 from charlm.runtime import processor
@@ -140,17 +140,15 @@ def decompress(checkpoint: Checkpoint, data: bytes, *, engine: str = "auto") -> 
 
 
 def _same_engine(checkpoint: Checkpoint, header: _Header, engine: str) -> Engine:
+    """The engine that the file was made with; raises CharlmError where another one is wanted, or it is not here."""
     wanted = ENGINES[header.engine]
+    if wanted == "compiled":
+        _require_compiled(checkpoint.config.model)
     if engine not in ("auto", wanted):
         raise CharlmError(
             f"the file was made with the {wanted} engine, not with {engine}", kept=_KEPT, hint=f"use --engine {wanted}"
         )
-    try:
-        model = Engine(checkpoint, wanted)
-    except ConfigError as error:
-        raise CharlmError(
-            f"the file was made with the {wanted} engine, which is not available here: {error}"
-        ) from error
+    model = Engine(checkpoint, wanted)
     if model.build != header.build:
         raise CharlmError(
             f"the file was made with another build of the {wanted} engine, {header.build.hex()}; "
@@ -159,6 +157,18 @@ def _same_engine(checkpoint: Checkpoint, header: _Header, engine: str) -> Engine
             hint="decompress it with the processor, compiler and package versions of its compression",
         )
     return model
+
+
+def _require_compiled(config: ModelConfig) -> None:
+    """Raise CharlmError where the compiled decoder is not available: no other engine can take its place."""
+    try:
+        kernel_for(config)
+    except NoKernel as problem:
+        raise CharlmError(
+            f"the file was made with the compiled engine, which is not available here ({problem})",
+            kept=_KEPT,
+            hint="install the C compiler of its compression, or compress the text there again with --engine numpy",
+        ) from problem
 
 
 class Engine:
@@ -177,7 +187,7 @@ class Engine:
         parts = [self.name, np.__version__, metadata.version("constriction"), platform.machine()]
         parts += sorted(processor.features())
         if self.name == "compiled":
-            parts.append(sha256(Path(library()._name).read_bytes()).hexdigest())
+            parts.append(kernel_for(checkpoint.config.model).digest)
         self.build = sha256("\n".join(parts).encode()).digest()[:_BUILD]
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from charlm.config import Config, ModelConfig
-from charlm.generation.compiled import NoKernel, library
+from charlm.generation.build import NoKernel, kernel
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import choose_device, choose_runtime, set_threads
 from charlm.storage.checkpoint import load_checkpoint
@@ -49,7 +49,7 @@ def examine(train: Train) -> dict[str, object]:
 def _decoder() -> str:
     """What `charlm sample` computes with."""
     try:
-        library()
+        kernel()
     except NoKernel as problem:
         return f"NumPy: {problem}"
     return "compiled for this processor"

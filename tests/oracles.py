@@ -6,7 +6,8 @@ The equations use neither torch.nn nor the code under test. Legend: T chunk, B l
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import charlm
 from charlm.config import ModelConfig
 from charlm.evaluation.baselines import MODELS, code_lengths, highest_order, ngram_nats
 from charlm.evaluation.score import Score
+from charlm.generation import build
 from charlm.generation.decoder import Decoder, NumpyDecoder
 from charlm.generation.sampling import Floats
 from charlm.models.network import Network, named_weights
@@ -206,3 +208,13 @@ def baselines(train: str, text: str, tokenizer: Tokenizer) -> list[Baseline]:
     """N-gram models and compressors on a text, after a training text."""
     codes = code_lengths(train, text, tokenize(tokenizer, text))
     return score_ngrams(train, text, tokenizer) + [Baseline(name, "code length", score) for name, score in codes]
+
+
+@contextmanager
+def fresh_kernel() -> Iterator[None]:
+    """In here the compiled decoder is looked for anew, as in a process that has just begun."""
+    build._found.cache_clear()
+    try:
+        yield
+    finally:
+        build._found.cache_clear()

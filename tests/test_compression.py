@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import random_network, synthetic_text
+from oracles import fresh_kernel, random_network, synthetic_text
 from processes import charlm as process
 from processes import one_line
 
@@ -288,19 +288,22 @@ def test_lone_surrogates_and_a_model_that_overflows_are_refused(checkpoints: dic
 
 @pytest.mark.compiler
 def test_without_the_library_or_the_compiler(
-    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Where another engine is asked for as well, no advice leads back to the one that is missing."""
     checkpoint = checkpoints["char"]
     data = compress(checkpoint, "te", engine="compiled").data
-
-    def none(*_: object, **__: object) -> None:
-        raise ConfigError("--engine compiled: no compiler")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(compression, "open_decoder", none)
-        refused(checkpoint, data, "compiled engine, which is not available here: .*no compiler")
+    with fresh_kernel(), monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        patch.setenv("CC", "no-such-compiler")
+        for engine in ("auto", "compiled", "numpy"):
+            with pytest.raises(CharlmError, match=r"compiled engine, which is not available here .*no-such") as caught:
+                decompress(checkpoint, data, engine=engine)
+            assert "install the C compiler" in str(caught.value)
+            assert "use --engine" not in str(caught.value)
         with pytest.raises(ConfigError):
             compress(checkpoint, "te", engine="compiled")
+        assert decompress(checkpoint, compress(checkpoint, "te").data) == "te"
     monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(CharlmError, match=r"pip install constriction"):
         compress(checkpoint, "te")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from oracles import random_network
 import charlm
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
-from charlm.generation import compiled
-from charlm.generation.compiled import CompiledDecoder
-from charlm.generation.decoder import Decoder, NumpyDecoder, quantize
+from charlm.generation.decoder import Decoder, quantize
 from charlm.generation.engine import open_decoder
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
 from charlm.models.network import Network, export_weights, named_weights
@@ -233,52 +230,6 @@ def test_eight_bit_sums_do_not_depend_on_the_number_of_lanes() -> None:
     for stream in range(71):
         single, _ = decoder.read(ids[:, stream : stream + 1], decoder.init_state(1))
         np.testing.assert_array_equal(single[:, 0], together[:, stream])
-
-
-# which engine
-
-
-@pytest.fixture
-def fresh_library() -> Iterator[None]:
-    compiled.library.cache_clear()
-    yield
-    compiled.library.cache_clear()
-
-
-@pytest.mark.usefixtures("fresh_library")
-def test_without_a_compiler_numpy_takes_over_and_the_reason_is_given(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CC", "no-such-compiler")
-    network = steady_network("lstm", 1, 7)
-    assert isinstance(decoder_of(network, "auto"), NumpyDecoder)
-    with pytest.raises(ConfigError, match=r"no-such-compiler.*nothing was written; use --engine numpy"):
-        decoder_of(network, "compiled")
-
-
-@pytest.mark.usefixtures("fresh_library")
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing_behind(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CC", "cc -include no-such-header.h")
-    with pytest.raises(ConfigError, match=r"could not compile.*no-such-header"):
-        decoder_of(steady_network("lstm", 1, 7), "compiled")
-    assert list((tmp_path / "charlm").iterdir()) == []
-
-
-@pytest.mark.compiler
-@pytest.mark.usefixtures("fresh_library")
-def test_what_was_compiled_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    network = steady_network("lstm", 1, 7)
-    assert isinstance(decoder_of(network, "auto"), CompiledDecoder)
-    (kept,) = (tmp_path / "charlm").iterdir()
-    made = kept.stat().st_mtime_ns
-    compiled.library.cache_clear()
-    decoder_of(network, "compiled")
-    assert kept.stat().st_mtime_ns == made
 
 
 @pytest.mark.compiler

@@ -62,6 +62,7 @@ def compress(
 
     text = read_text(file)
     opened = _open(model, checkpoints, output)
+    screen.note_engine(engine, opened.config.model)
     done = compression.compress(opened.checkpoint, text, engine=engine)
     screen.write_file(output, done.data)
     if as_json:

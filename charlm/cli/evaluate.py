@@ -103,6 +103,8 @@ def evaluate(
     models = [api.open_model(what, config, checkpoints=checkpoints) for what in checkpoint or (None,)]
     if not checkpoint:
         screen.note_newest(models[0].path)
+    if config.engine == "decoder":
+        screen.note_engine("auto", models[0].config.model)
     wanted = ComparisonOptions(
         exact=exact, dynamic=dynamic, mix=mix, baselines=baselines, cold_windows=cold_windows or 0
     )

@@ -17,6 +17,7 @@ from charlm.cli import signals
 from charlm.errors import CharlmError, ConfigError, StorageError
 
 if TYPE_CHECKING:
+    from charlm.config import ModelConfig
     from charlm.report.console import Console
 
 STDOUT: Final = "-"
@@ -53,6 +54,13 @@ class Screen:
     def note_newest(self, path: Path) -> None:
         """Name the checkpoint that is used where the user named none."""
         self.note(f"using the newest run: {path}")
+
+    def note_engine(self, engine: str, model: ModelConfig) -> None:
+        """Say why a model is computed with NumPy where its engine is chosen automatically, and that this is slower."""
+        from charlm.generation.engine import why_slower
+
+        if engine == "auto" and (why := why_slower(model)):
+            self.note(f"{why}: using NumPy, which is slower")
 
     def print(self, text: str, end: str = "\n") -> None:
         """Plain text on standard output."""

@@ -74,6 +74,7 @@ def sample(
     if checkpoint is None:
         screen.note_newest(model.path)
     _note_unseen(screen, model, text)
+    screen.note_engine(config.engine, model.config.model)
     index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
     echo = "" if no_echo else text
     pieces = model.stream(config, prime=text, stop=stop or "")

@@ -109,6 +109,8 @@ def score(
     model = api.open_model(checkpoint, config.evaluation, checkpoints=checkpoints)
     if checkpoint is None:
         screen.note_newest(model.path)
+    if config.evaluation.engine == "decoder":
+        screen.note_engine("auto", model.config.model)
     scored = _scored(model, texts, alternatives=html is not None, losses=bool(html or plot or as_json))
     _write(screen, model, scored, files, config.words)
     if as_json:

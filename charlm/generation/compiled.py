@@ -1,4 +1,4 @@
-"""The decoder in C: kernel.c, compiled once for this processor and called with a model's weights.
+"""The decoder in C: kernel.c, compiled for this processor and called with a model's weights.
 
 Most machines that run PyTorch have a C compiler, and the result is smaller and loads faster than any library that could
 replace it (docs/log.md has the measurements). Without a compiler, `charlm.generation.engine` uses NumPy.
@@ -7,14 +7,8 @@ replace it (docs/log.md has the measurements). Without a compiler, `charlm.gener
 from __future__ import annotations
 
 import ctypes
-import os
-import shlex
-import tempfile
 import time
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p, pointer
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,59 +16,17 @@ from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
+from charlm.generation.build import Kernel, NoKernel, kernel
 from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, merge_biases, quantize
 from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.models.cells import cell_of
 from charlm.runtime import processor
 from charlm.runtime.threads import ThreadTuner
 
-SOURCE: Final = Path(__file__).with_name("kernel.c")
-_FOR_THIS_PROCESSOR: Final = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")
-_FLAGS: Final = "-O3 -std=gnu11 -shared -fPIC -pthread -w"
 _WIDTH: Final = 16  # units side by side, as in kernel.c
 _READ: Final = 4096  # steps of one call; Ctrl-C takes effect between calls
 _SHARE: Final = 200_000  # bytes of weights for each additional thread
 _MOST: Final = 4  # threads at most
-
-
-class NoKernel(Exception):
-    """The compiled decoder is not available; the message says why."""
-
-
-# compilation
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """The compiled kernel, from the user's cache or newly compiled into it; raises NoKernel."""
-    compiler = os.environ.get("CC", "cc")
-    key = repr((SOURCE.read_bytes(), compiler, sorted(processor.features()), _FLAGS, _FOR_THIS_PROCESSOR))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "charlm")
-    path = folder / f"decoder-{sha256(key.encode()).hexdigest()[:20]}.so"
-    try:
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, path)
-        loaded = ctypes.CDLL(str(path))
-    except (OSError, RuntimeError) as problem:
-        raise NoKernel(str(problem)) from problem
-    loaded.charlm_run.argtypes = [c_void_p]
-    return loaded
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Compile to a temporary file and rename it, so that no other process loads an incomplete library."""
-    import subprocess
-
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        compiled = Path(folder, path.name)
-        for flags in _FOR_THIS_PROCESSOR:
-            command = [*shlex.split(compiler), *_FLAGS.split(), *flags.split(), str(SOURCE), "-o", str(compiled), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-            if done.returncode == 0:
-                compiled.replace(path)
-                return
-    raise RuntimeError(f"{compiler} could not compile the decoder: {done.stderr.strip().partition(chr(10))[0]}")
 
 
 # the structures of kernel.c, whose comments explain the fields
@@ -116,6 +68,13 @@ class _Work(Structure):
     )
 
 
+def kernel_for(config: ModelConfig) -> Kernel:
+    """The kernel, if it has the model's cell; raises NoKernel."""
+    if cell_of(config).compiled is None:
+        raise NoKernel(f"kernel.c does not have the cell {config.cell}")
+    return kernel()
+
+
 class CompiledDecoder(Decoder):
     """The decoder in C; raises NoKernel if it cannot be compiled or does not have the cell.
 
@@ -123,9 +82,7 @@ class CompiledDecoder(Decoder):
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32", threads: int = 0) -> None:
-        if (number := cell_of(config).compiled) is None:
-            raise NoKernel(f"kernel.c does not have the cell {config.cell}")
-        self._run = library().charlm_run
+        self._run = kernel_for(config).library.charlm_run
         self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _pad(config.hidden)
         self._int8 = precision == "int8"
         self._kept: list[NDArray[Any]] = []  # arrays that the C structures point to
@@ -141,7 +98,7 @@ class CompiledDecoder(Decoder):
                 table = self._address(self._rows(input_table(config, weights) + bias, gates))
             layer.inner = self._address(self._rows(np.resize(inner, (1, config.hidden)), 1)) if len(inner) else None
         self._model = _Model(
-            cell=number,
+            cell=cell_of(config).compiled,
             gates=gates,
             layers=config.layers,
             units=self.width,

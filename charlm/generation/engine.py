@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from charlm.config import ENGINES, ModelConfig
-from charlm.generation.compiled import CompiledDecoder, NoKernel
+from charlm.generation.build import NoKernel
+from charlm.generation.compiled import CompiledDecoder, kernel_for
 from charlm.generation.decoder import Decoder, NumpyDecoder, Weights
 
 
@@ -21,3 +22,12 @@ def open_fastest(config: ModelConfig, weights: Weights, precision: str, threads:
         return CompiledDecoder(config, weights, precision, threads)
     except NoKernel:
         return NumpyDecoder(config, weights, precision)
+
+
+def why_slower(config: ModelConfig) -> str:
+    """Why the engine `auto` uses NumPy for a model; empty where it uses the compiled decoder."""
+    try:
+        kernel_for(config)
+    except NoKernel as problem:
+        return str(problem)
+    return ""
