@@ -38,6 +38,7 @@ ONLY_IN = {
     "pooch": "text",
     "matplotlib": "report",
     "constriction": "compression",
+    "filelock": "storage",
 }
 MODULES = sorted(
     path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")

@@ -20,8 +20,11 @@ from types import FrameType
 
 from charlm.errors import HUNG_UP, INTERRUPTED, TERMINATED, StoppedError
 
-_EXIT_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGHUP: HUNG_UP, signal.SIGTERM: TERMINATED}
-_WORDS = {signal.SIGINT: "interrupted", signal.SIGHUP: "hung up", signal.SIGTERM: "terminated"}
+_HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
+_EXIT_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if _HANG_UP is not None:
+    _EXIT_CODES[_HANG_UP], _WORDS[_HANG_UP] = HUNG_UP, "hung up"
 
 
 class _Listener:

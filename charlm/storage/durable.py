@@ -19,6 +19,7 @@ from typing import Final
 from charlm.errors import StorageError
 
 _CANNOT_FLUSH_FOLDERS: Final = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+_BINARY: Final = getattr(os, "O_BINARY", 0)  # or Windows would write line ends of its own
 _CHUNK: Final = 2**20
 
 
@@ -80,7 +81,7 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(path, flags | _BINARY, 0o666)
     try:
         yield descriptor
     finally:
@@ -137,6 +138,7 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
 
 
 def _flush_folder(folder: Path) -> bool:
+    """Flush the names in a folder; returns False where the system (Windows) or the file system cannot do that."""
     try:
         with _opened(folder, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)

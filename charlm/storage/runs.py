@@ -12,12 +12,11 @@ checkpoints/<name>/
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +25,7 @@ from charlm.config import DEFAULT_FOLDER, Config
 from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
+from charlm.storage.lock import OPEN_FILES_STAY, Held, held
 from charlm.storage.records import Metrics, Result, Validation, loss_in_words, picked
 
 _NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
@@ -108,34 +108,34 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run's lock; a second trainer is refused. The kernel releases it however the process ends."""
+        """Hold the run's lock; a second trainer is refused. The system releases it however the process ends."""
+        with ExitStack() as until_the_end:
+            self._lock(until_the_end)
+            for left_over in self.folder.glob(".*.tmp"):  # of a save that was killed: nobody else may write here
+                left_over.unlink(missing_ok=True)
+            yield
+        if OPEN_FILES_STAY:
+            remove_empty(self)  # which could not remove the lock before
+
+    def _lock(self, until_the_end: ExitStack) -> None:
+        """Take the lock; raises ConfigError where another process has it, StorageError where none can be taken."""
         try:
             make_folder(self.folder)
             if not os.access(self.folder, os.W_OK):  # an existing lock file could be opened all the same
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            until_the_end.enter_context(held(self.folder / ".lock"))
         except OSError as error:
             raise StorageError(
                 f"cannot write in {self.folder}: {error.strerror}",
                 kept="nothing was changed",
                 hint="choose another folder with --checkpoints",
             ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_file(descriptor, self.folder / ".lock"):
-                raise BlockingIOError  # its holder has just removed the folder: another process may hold the new lock
-        except BlockingIOError as error:
+        except Held as error:
             raise ConfigError(
                 f"{self.folder} is being trained by another process",
                 kept="nothing was changed",
                 hint="wait for it, or choose another --name",
             ) from error
-        else:
-            for left_over in self.folder.glob(".*.tmp"):  # of a save that was killed: nobody else may write here
-                left_over.unlink(missing_ok=True)
-            yield
-        finally:
-            os.close(descriptor)
 
     def append_metrics(self, row: Metrics) -> int:
         """Add a row; returns the file's length after it."""
@@ -178,13 +178,6 @@ class Trained:
     def __repr__(self) -> str:
         figures = f"{self.reason}, {self.result.steps:,} steps, {loss_in_words(self.result, self.history)}"
         return f"Trained({str(self.checkpoint)!r}: {figures})"
-
-
-def _is_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
@@ -260,7 +253,7 @@ def newest_run(folder: Path) -> Run:
 def remove_empty(run: Run) -> None:
     """Remove the folder of a run that failed before it wrote anything, unless other files are in it."""
     if not run.exists:
-        for path in (run.metrics, run.corpus, run.folder / ".lock"):
-            path.unlink(missing_ok=True)
         with suppress(OSError):
+            for path in (run.metrics, run.corpus, run.folder / ".lock"):
+                path.unlink(missing_ok=True)
             run.folder.rmdir()
