@@ -80,7 +80,7 @@ def test_without_limits_it_is_the_whole_machine(machine: Machine) -> None:
 
 def test_affinity_counts_where_the_system_has_one(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 9}, raising=False)
-    assert limits.threads(machine.root) == Limit(3, "its processor affinity")
+    assert limits.threads(machine.root) == Limit(3, "the processor affinity")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert machine.threads == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)
@@ -122,8 +122,8 @@ def test_a_limit_of_any_group_on_the_way_up_holds(machine: Machine, group: str, 
     machine.v2(group, mounted)
     machine.write(f"/sys/fs/cgroup{folder}/cpu.max", "250000 100000\n")
     machine.write(f"/sys/fs/cgroup{folder}/memory.max", "700000000\n")
-    assert limits.threads(machine.root) == Limit(3, "the CPU quota of its control group")
-    assert limits.memory(machine.root) == Limit(700_000_000, "the memory limit of its control group")
+    assert limits.threads(machine.root) == Limit(3, "the CPU quota of the control group")
+    assert limits.memory(machine.root) == Limit(700_000_000, "the memory limit of the control group")
     other = Machine(machine.root / "other")
     other.v1(group, mounted)
     other.quota_v1(folder, 250_000)

@@ -50,7 +50,7 @@ def memory_in_use(root: Path = ROOT) -> int:
 
 def _affinity() -> Iterator[Limit]:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        yield Limit(len(os.sched_getaffinity(0)), "its processor affinity")
+        yield Limit(len(os.sched_getaffinity(0)), "the processor affinity")
 
 
 def _openmp() -> Iterator[Limit]:
@@ -67,7 +67,7 @@ def _quotas(root: Path) -> Iterator[Limit]:
             quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
         allowed, of = _natural(quota), _natural(period)  # version 1 writes "no limit" as -1
         if allowed is not None and of:
-            yield Limit(max(1, -(-allowed // of)), "the CPU quota of its control group")
+            yield Limit(max(1, -(-allowed // of)), "the CPU quota of the control group")
 
 
 def _physical(root: Path) -> Iterator[Limit]:
@@ -91,7 +91,7 @@ def _memory_limits(root: Path) -> Iterator[Limit]:
         for name in ("memory.max", "memory.limit_in_bytes"):
             amount = _natural(_read(group / name))
             if amount is not None and amount < _NONE:
-                yield Limit(amount, "the memory limit of its control group")
+                yield Limit(amount, "the memory limit of the control group")
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

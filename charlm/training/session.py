@@ -6,16 +6,13 @@ least: whatever can be refused is refused before a folder is touched.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from math import prod
 from pathlib import Path
 from typing import Final
 
 from charlm.config import Config, DataConfig, section, val_share
 from charlm.errors import CheckpointError, ConfigError, DataError
-from charlm.models.cells import weight_shapes
 from charlm.models.network import Network, initialise
 from charlm.options import Value, flag
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, training_speed
@@ -29,6 +26,7 @@ from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
+from charlm.training.footprint import refuse_too_large
 from charlm.training.request import TrainingRequest
 from charlm.training.trainer import Stop, Task, Trainer
 from charlm.training.trial import StepTrial, may_follow
@@ -52,6 +50,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     train = tokenize(tokenizer, corpus.train)
     facts = Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, training_speed(device))
     config, reasons = choose(given, facts)
+    refuse_too_large(config, tokenizer.size, on_gpu=device.type == "cuda")
     network = _new_network(config, tokenizer, donor, emit).to_device(device)
     if not config.train.threads and config.train.batch * config.model.hidden**2 < _TWO_THREADS:
         threads = set_threads(1)
@@ -139,7 +138,6 @@ def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str) 
 
 def _new_network(config: Config, tokenizer: Tokenizer, donor: Checkpoint | None, emit: Emit) -> Network:
     """A network with its first weights, or a donor's."""
-    _refuse_too_large(config, tokenizer.size)
     network = Network(config.model, tokenizer.size)
     initialise(network, config.train.seed)
     if donor is not None:
@@ -219,6 +217,7 @@ def _same_runtime(checkpoint: Checkpoint, request: TrainingRequest, vocabulary: 
     before, config = checkpoint.environment, checkpoint.config
     device = choose_device(str(request.given.get("device", before.device)))
     threads = set_threads(int(request.given.get("threads", 0)), at_most=before.threads)
+    refuse_too_large(config, vocabulary, on_gpu=device.type == "cuda")
     network = Network(config.model, vocabulary).to_device(device)
     precision, lacking = before.precision, before.precision in CUDA_ONLY and device.type != "cuda"
     if lacking or not StepTrial(config, network).works(precision):
@@ -284,21 +283,6 @@ def _refuse_existing(run: Run, force: bool) -> None:
             f"run {run.folder} already exists",
             kept="nothing was changed",
             hint="resume it with --resume, replace it with --force, or choose another --name",
-        )
-
-
-def _refuse_too_large(config: Config, vocabulary: int) -> None:
-    """Weights, gradients, two moments of each and an average have to fit into the machine's memory."""
-    needed = (20 if config.optim.average else 16) * sum(
-        prod(shape) for shape in weight_shapes(config.model, vocabulary).values()
-    )
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise ConfigError(
-            f"--layers {config.model.layers} of --hidden {config.model.hidden} need {needed / 1e9:,.0f} GB "
-            f"to train; this machine has {there / 1e9:,.0f} GB",
-            kept="nothing was written",
-            hint="use smaller values",
         )
 
 
