@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         compiled = "compiled" in getattr(item, "callspec", SimpleNamespace(params={})).params.values()
-        if compiled or item.get_closest_marker("compiler"):
+        if compiled or "compiled" in getattr(item, "fixturenames", ()) or item.get_closest_marker("compiler"):
             item.add_marker(pytest.mark.skip(reason="there is no C compiler"))
 
 

@@ -23,9 +23,7 @@ WAYS: Final = (CHARACTERS, FILES)
 MANY: Final = 20  # files of different content that are held out whole, however long they are
 SEVERAL: Final = 10  # the same where they are short
 SHORT: Final = 10_000  # characters: a median below it makes files short
-_LARGE: Final = Fraction(
-    1, 4
-)  # of the text: a file above it stays in training, or it would be most of what is held out
+_LARGE: Final = Fraction(1, 4)  # of the text: a larger file stays in training, or it would be most of what is held out
 _FEWEST: Final = 3  # files with which there is one for each part
 
 
