@@ -14,6 +14,7 @@ import torch
 from charlm.config import Config, ModelConfig
 from charlm.generation.build import NoKernel, kernel
 from charlm.models.network import Network, initialise
+from charlm.runtime import limits
 from charlm.runtime.device import choose_device, choose_runtime, set_threads
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.training.trial import StepTrial, same_bits
@@ -39,11 +40,20 @@ def examine(train: Train) -> dict[str, object]:
         "charlm": version("charlm"),
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "decoder": _decoder(),
+        "limits": _limits(),
         "gpus": ", ".join(gpus) or "none that torch can use",
         "threads_follow": device.type == "cpu" and threads > 1 and same_bits(config, network, runtime),
         "bit_exact": _exact(train, runtime.precision),
         "promise": PROMISE,
     }
+
+
+def _limits() -> str:
+    """What this process may use of the machine, and what sets that."""
+    threads, memory = limits.threads(), limits.memory()
+    plural = "s" * (threads.amount != 1)
+    least = f"{memory.amount / 1e9:,.1f} GB ({memory.source})" if memory else "memory unknown"
+    return f"{threads.amount} thread{plural} ({threads.source}), {least}"
 
 
 def _decoder() -> str:
