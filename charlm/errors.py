@@ -4,7 +4,7 @@
     ├── ConfigError       2   an option or a configuration is wrong, a run exists or is in use
     ├── DataError         3   a text cannot be used
     ├── CheckpointError   4   a checkpoint is bad, missing, or not there yet
-    ├── DivergedError     5   training produced a number that is not finite
+    ├── DivergedError     5   training diverged, at lower learning rates too
     ├── StorageError     74   reading or writing failed (EX_IOERR)
     └── StoppedError    130   interrupted (Ctrl-C); 129: hung up, when a terminal goes; 143: terminated
 

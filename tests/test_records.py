@@ -35,6 +35,7 @@ STATES = st.builds(
     good_steps=COUNT,
     stopped=st.booleans(),
     validation_characters=COUNT,
+    start=LOSS,
     rollbacks=st.lists(st.tuples(COUNT, COUNT), max_size=3),
     seed=COUNT,
     optimizer=st.dictionaries(st.text(), st.integers() | LOSS | st.text(), max_size=3),

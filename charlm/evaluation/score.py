@@ -127,6 +127,13 @@ def perplexity(nats: float, count: int) -> float:
     return math.inf if mean > 709 else math.exp(mean)  # NaN stays NaN
 
 
+def uniform_loss(tokenizer: Tokenizer, counts: Score) -> float:
+    """The loss, on a text with these counts, of a model to which all tokens are equally likely; nats per character."""
+    known, unknown = counts.tokens - counts.unknown_characters, counts.unknown_characters
+    nats = known * (math.log(tokenizer.size) + tokenizer.known_nats) + (unknown and unknown * tokenizer.unseen_nats)
+    return nats / counts.characters if counts.characters else math.nan
+
+
 def score(
     model: Scorable,
     tokenizer: Tokenizer,

@@ -87,6 +87,7 @@ class TrainState(ModelState):
     position: Position = field(default_factory=Position)
     tokens_seen: int = 0
     recent: list[tuple[float, int]] = field(default_factory=list)  # nats and tokens of the last steps
+    start: float = 0.0  # the first step's loss, nats per token, where it was far above a uniform guess; else 0
     best_step: int = 0
     bad_checks: int = 0  # validations since the best
     loss_scale: float = 1.0
@@ -115,7 +116,7 @@ class TrainState(ModelState):
             "rollbacks": [list(rollback) for rollback in self.rollbacks],
             "optimizer": dict(self.optimizer),
         }
-        unused = () if self.validation_characters else ("validation_characters",)
+        unused = [name for name in ("validation_characters", "start") if not table[name]]
         left_out = {"omitted", *self.omitted, *unused}  # so that the hash of an early checkpoint stays what it was
         return {name: value for name, value in table.items() if name not in left_out}
 

@@ -244,6 +244,7 @@ _STATE: Final = {
     "rollbacks?": _rollbacks,
     "seed?": _count,
     "validation_characters?": _count,
+    "start?": _number,
     "optimizer?": {},
 }
 _TRAINING: Final = (

@@ -1,8 +1,10 @@
-"""When a loss or a gradient is not finite: back to the last good checkpoint, and on at a lower learning rate.
+"""When training diverges: back to the last good checkpoint, and on at a lower learning rate.
 
-Such a number is caught before it reaches a weight, so every checkpoint is finite; but one that was saved while the
-loss ran away is no good to go back to. A run may go back a few times. Each rollback is on record in its state before it
-is used, so that a run that is interrupted afterwards ends in the same way.
+A loss or a gradient that is not finite is divergence, and so is a loss that stays far above that of a uniform guess and
+of the run's own start. The former is caught before it reaches a weight, so every checkpoint is finite; but one that was
+saved while the loss ran away is no good to go back to. A run may go back a few times. Each rollback is on record in its
+state before it is used, so that a run that is interrupted afterwards ends in the same way; and whether a loss has run
+away depends on that state alone, so that a resumed run decides alike.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,12 +26,19 @@ from charlm.text.position import Position
 
 ROLLBACKS: Final = 5  # times that a run may go back
 LOWER: Final = 1 / 3  # of the learning rate, each time
-_RUNAWAY: Final = 1.5  # times the loss of a uniform guess: a loss that is higher has run away
+_RUNAWAY: Final = 1.5  # times the loss of a uniform guess: what is saved above that is no good to go back to
 _JUDGED: Final = 10  # last steps whose losses tell
+_EXPLODED: Final = 2.0  # times that loss: higher is divergence, where it lasts
+_IN_A_ROW: Final = 20  # steps that have to be so high; a start at a high learning rate recovers from 10
+_CONFIRMED: Final = 10  # of them where a validation is as high
+_AT_THE_END: Final = 3  # of them at the last step, after which nothing can recover
+_HOPELESS: Final = 10.0  # times that loss, and at least
+_FLOOR: Final = 50.0  # nats per character: no overfitting reaches such a validation loss
+_SMALL: Final = math.log(16)  # smaller vocabularies are treated as one of 16
 
 
 class Divergence(DivergedError):
-    """A number in this step (from 1) is not finite."""
+    """A number in this step (from 1) is not finite, or a loss has exploded."""
 
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"training diverged at step {step}: {what}")
@@ -48,12 +58,74 @@ def rollback_rate(state: TrainState) -> float:
     return LOWER ** len(state.rollbacks)
 
 
-def find_rollback(problem: Divergence, state: TrainState, run: Run, config: Config) -> Rollback:
+def note_start(state: TrainState, vocabulary: int) -> None:
+    """After a run's first step: remember its loss where it is far above a uniform guess, as in fine-tuning it can be.
+
+    A new network begins with a uniform guess, near enough.
+    """
+    loss = state.recent_loss(1)
+    if state.step == 1 and loss > _RUNAWAY * _guess(vocabulary):
+        state.start = min(loss, _HOPELESS * _guess(vocabulary))
+
+
+def check_training(state: TrainState, vocabulary: int) -> None:
+    """Raise Divergence where the training losses have stayed far above a uniform guess and above the run's start."""
+    if _steps_exploded(state, vocabulary) >= (_AT_THE_END if state.finished else _IN_A_ROW):
+        raise Divergence(state.step, f"loss {_nats(state.recent_loss(1))}, above {_reference(state, vocabulary)}")
+
+
+def check_validation(state: TrainState, vocabulary: int, loss: float, guess: float) -> None:
+    """Raise Divergence where a validation's loss is not finite, or has exploded; `guess` is that of a uniform guess.
+
+    Both are in nats per character. A model that overfits has a high loss too, but not where it learns.
+    """
+    if not math.isfinite(loss):
+        raise Divergence(state.step, f"validation loss {loss:g}")
+    least = max(guess, _SMALL) * _ratio(state, vocabulary)
+    lasting = _steps_exploded(state, vocabulary) >= min(_CONFIRMED, max(1, state.step - 1))
+    if loss > max(_HOPELESS * least, _FLOOR) or (loss > _EXPLODED * least and lasting):
+        raise Divergence(state.step, f"validation loss {_nats(loss)}, above the {_nats(guess)} of a uniform guess")
+
+
+def _guess(vocabulary: int) -> float:
+    """The loss of a uniform guess, nats per token; of a very small vocabulary more, as being sure costs more there."""
+    return max(math.log(vocabulary), _SMALL)
+
+
+def _ratio(state: TrainState, vocabulary: int) -> float:
+    """The run's first loss in terms of a uniform guess's, at least 1."""
+    return max(1.0, state.start / _guess(vocabulary))
+
+
+def _steps_exploded(state: TrainState, vocabulary: int) -> int:
+    """How many of the last steps, in a row, had an exploded loss."""
+    limit = _EXPLODED * _ratio(state, vocabulary) * _guess(vocabulary)
+    return sum(1 for _ in takewhile(lambda step: step[0] > limit * step[1], reversed(state.recent)))
+
+
+def _reference(state: TrainState, vocabulary: int) -> str:
+    """What an exploded loss is compared with: the first step's, while it is remembered."""
+    if state.start or len(state.recent) == state.step:
+        nats, tokens = state.recent[0]
+        return f"{_nats(state.start or nats / tokens)} at the start"
+    return f"the {_nats(math.log(vocabulary))} of a uniform guess"
+
+
+def _nats(loss: float) -> str:
+    """
+    >>> _nats(4.0623), _nats(219.99), _nats(10042885537792.0)
+    ('4.06 nats', '220 nats', '1e+13 nats')
+    """
+    return f"{loss:.3g} nats"
+
+
+def find_rollback(problem: Divergence, state: TrainState, run: Run, config: Config, guess: float) -> Rollback:
     """The checkpoint to go back to: last, previous, or in their stead the best model without momentum.
 
-    Raises DivergedError, which names the last good model, when there is none or it was tried too often.
+    `guess` is the validation loss of a uniform guess, per character: a `best` far above it is no good. Raises
+    DivergedError, which names the last good model, when there is none or it was tried too often.
     """
-    saved, best = list(_saved(run)), _usable_best(run, config)
+    saved, best = list(_saved(run)), _usable_best(run, config, guess)
     good = [checkpoint for checkpoint in saved if not _has_run_away(checkpoint)]
     if len(state.rollbacks) < ROLLBACKS:
         if good:
@@ -88,12 +160,13 @@ def format_rollback(problem: Divergence, where: str, state: TrainState, lr: floa
     )
 
 
-def _usable_best(run: Run, config: Config) -> Checkpoint | None:
-    """The best model so far; a damaged one counts as none."""
+def _usable_best(run: Run, config: Config, guess: float) -> Checkpoint | None:
+    """The best model so far; a damaged one counts as none, and so does one that is far worse than a uniform guess."""
     try:
-        return run.load_best(config)
+        best = run.load_best(config)
     except (CheckpointError, StorageError):
         return None
+    return best if best is not None and (best.training.best or 0.0) <= _RUNAWAY * max(guess, _SMALL) else None
 
 
 def _saved(run: Run) -> Iterator[Checkpoint]:
@@ -105,11 +178,10 @@ def _saved(run: Run) -> Iterator[Checkpoint]:
 
 
 def _has_run_away(checkpoint: Checkpoint) -> bool:
-    """Whether the last losses are far above that of a uniform guess."""
-    recent = checkpoint.state.recent[-_JUDGED:]
-    uniform = math.log(checkpoint.open_tokenizer().size)
-    loss, tokens = map(sum, zip(*recent, strict=True)) if recent else (0.0, 0)
-    return loss > _RUNAWAY * uniform * tokens
+    """Whether the last losses are far above that of a uniform guess, and of the run's start."""
+    state, vocabulary = checkpoint.state, checkpoint.open_tokenizer().size
+    limit = _RUNAWAY * _ratio(state, vocabulary) * _guess(vocabulary)
+    return bool(state.recent) and state.recent_loss(_JUDGED) > limit
 
 
 def _restart(saved: Checkpoint, best: Checkpoint) -> Checkpoint:

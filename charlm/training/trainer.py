@@ -23,7 +23,15 @@ from charlm.text.lanes import Lanes
 from charlm.text.position import Position
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.clock import Clock
-from charlm.training.divergence import Divergence, find_rollback, format_rollback, roll_back, rollback_rate
+from charlm.training.divergence import (
+    Divergence,
+    check_training,
+    find_rollback,
+    format_rollback,
+    note_start,
+    roll_back,
+    rollback_rate,
+)
 from charlm.training.events import Emit, Finished, Remark, Sampled, Stepped, Validated
 from charlm.training.journal import Journal
 from charlm.training.memory import fitting
@@ -169,6 +177,8 @@ class Trainer:
         state.position = chunk.next
         state.tokens_seen += chunk.scored
         state.recent = [*state.recent[1 - RECENT :], (loss * chunk.scored, chunk.scored)]
+        note_start(state, self.task.tokenizer.size)
+        check_training(state, self.task.tokenizer.size)
         return norm, rate * config.optim.lr
 
     def _validate(self) -> float:
@@ -196,7 +206,7 @@ class Trainer:
     def _roll_back(self, problem: Divergence) -> None:
         """To the last good checkpoint and a lower learning rate, which is on record before it is used."""
         diverged, config, seconds, inexact = self.state, self.task.config, self.clock.seconds, self.journal.inexact
-        checkpoint, where, best = find_rollback(problem, diverged, self.writer.run, config)
+        checkpoint, where, best = find_rollback(problem, diverged, self.writer.run, config, self.validator.guess())
         self.restore(checkpoint)
         roll_back(self.state, diverged, problem, best)
         self.journal.seconds, self.journal.inexact = seconds, inexact  # spent time is spent
@@ -214,9 +224,16 @@ class Trainer:
         final: Score | None = self.validator.score_all(self.stop)
         test = self.validator.score_text(self.task.test, self.stop)
         result = self.journal.result(self.state, self.clock, final, test)
+        self._remark_on(final)
         if best is not None:
             self.writer.save_best(replace(best, history=last.history, result=result))
         return replace(last, result=result)
+
+    def _remark_on(self, final: Score | None) -> None:
+        """Say so where the model that is kept is worse than no model."""
+        if final is not None and final.loss > (guess := self.validator.guess(final)):
+            kept = f"validation loss {final.loss:.3g} nats per character, a uniform guess has {guess:.3g}"
+            self.emit(Remark(text=f"the model is worse than a uniform guess: {kept}"))
 
     def _record(self, norm: float, lr: float, val_loss: float | None) -> None:
         """A row of metrics where one is due, and the step's event."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
-from charlm.evaluation.score import Scorable, Score, score
+from charlm.evaluation.score import Scorable, Score, score, uniform_loss
 from charlm.evaluation.threaded import Threaded
 from charlm.models.network import Network
 from charlm.storage.records import TrainState
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize
-from charlm.training.divergence import Divergence
+from charlm.training.divergence import check_validation
 
 SUBSET: Final = 200_000  # characters of the validation text that validations during training score
 
@@ -61,11 +60,14 @@ class Validator:
         return len(self.subset(0).ids) / step_tokens / 2 if self._text else 0.0
 
     def validate(self, state: TrainState) -> float:
-        """The loss on the subset, nats per character; raises Divergence where it is not finite."""
-        loss = self._score(self.subset(state.validation_characters), self._model).loss
-        if not math.isfinite(loss):
-            raise Divergence(state.step, f"validation loss {loss:g}")
-        return loss
+        """The loss on the subset, nats per character; raises Divergence where it is not finite or has exploded."""
+        found = self._score(self.subset(state.validation_characters), self._model)
+        check_validation(state, self._tokenizer.size, found.loss, self.guess(found))
+        return found.loss
+
+    def guess(self, counts: Score | None = None) -> float:
+        """The loss of a uniform guess on a text with these counts, or on the subset; nats per character."""
+        return uniform_loss(self._tokenizer, counts or Score.of(0.0, self.subset(0)))
 
     def judge(self, state: TrainState, loss: float) -> bool:
         """Take note of a validation's loss; returns whether it is the best so far."""
