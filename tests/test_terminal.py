@@ -38,7 +38,7 @@ def test_the_display_goes_when_training_is_done(place: Path) -> None:
         assert displayed(screen.shown)
         assert process.wait(PATIENCE) == 0
     assert any(line.startswith("finished after 300 steps") for line in lines)
-    assert "charlm sample checkpoints/sums" in lines[-1]
+    assert any(line.startswith("next") and "charlm train sums.txt --name sums-2" in line for line in lines[-4:])
 
 
 def test_ctrl_c_in_a_terminal_saves_and_takes_the_display_away(place: Path) -> None:

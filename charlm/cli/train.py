@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -117,7 +118,7 @@ def train(
         init_from=own["init_from"],
         **switches,
     )
-    _report(screen, _run(screen, request), as_json)
+    _report(screen, _run(screen, request), request, as_json)
 
 
 def _with_file(
@@ -155,21 +156,26 @@ def _run(screen: Screen, request: TrainingRequest) -> Trained:
     return trained
 
 
-def _report(screen: Screen, trained: Trained, as_json: bool) -> None:
+def _report(screen: Screen, trained: Trained, request: TrainingRequest, as_json: bool) -> None:
     """Draw the curves, then the closing record or a summary in words."""
+    from charlm.report.following import sampling_command, training_command
+    from charlm.report.verdict import judge
+
     drawn = _draw_curves(screen, trained)
+    verdict = judge(trained.history, trained.result, trained.config, trained.vocabulary)
+    following = training_command(trained, request, verdict.changes)
     if as_json:
-        more = {"parameters": trained.parameters, "checkpoint": str(trained.checkpoint)}
+        more = {"parameters": trained.parameters, "checkpoint": str(trained.checkpoint), "next": following}
         screen.json("train", **trained.result.figures(), **more)
         return
     from charlm.report.console import Verbatim, facts, paragraphs
     from charlm.report.train import closing_facts, summarise
 
     facts(screen.out, closing_facts(trained.result))
-    paragraphs(screen.out, summarise(trained))
+    paragraphs(screen.out, summarise(trained, verdict if following else replace(verdict, changes={})))
     curves = Verbatim(trained.run.curves) if drawn else "not drawn"
-    sample = Verbatim(f"charlm sample {shlex.quote(str(trained.run.folder))}")
-    facts(screen.out, [("model", Verbatim(trained.checkpoint)), ("curves", curves), ("next", sample)])
+    command = Verbatim(following or sampling_command(trained.run))
+    facts(screen.out, [("model", Verbatim(trained.checkpoint)), ("curves", curves), ("next", command)])
 
 
 def _draw_curves(screen: Screen, trained: Trained) -> bool:
