@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check faults bench results picture docs clean
+.PHONY: help setup demo test lint check faults bench results picture docs wheel portable clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -12,6 +12,7 @@ setup: .venv/installed  ## create .venv and install charlm with the versions of 
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip uninstall --quiet --quiet --yes charlm  # the distribution's name until it became charlm-cli
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,dev]'
 	@touch $@
 	@echo 'charlm is in .venv; . .venv/bin/activate puts it on your PATH'
@@ -49,6 +50,12 @@ picture: setup  ## train a small model and draw the session of the README (docs/
 
 docs: setup  ## generate docs/cli.md from the commands
 	$(BIN)/python docs/generate.py
+
+wheel: setup  ## build the wheel and try it in an empty environment, outside of this folder
+	PYTHON=$(BIN)/python sh tests/smoke_wheel.sh
+
+portable: setup  ## run the tests in other settings: another processor, one CPU, no compiler, ... (takes long)
+	$(BIN)/python tests/portable.py
 
 clean:  ## remove .venv and caches; keep data and runs
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

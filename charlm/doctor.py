@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from charlm import __version__
 from charlm.config import Config, ModelConfig
 from charlm.generation.build import NoKernel, kernel
 from charlm.models.network import Network, initialise
@@ -37,7 +38,7 @@ def examine(train: Train) -> dict[str, object]:
     )
     return {
         **asdict(runtime.environment),
-        "charlm": version("charlm"),
+        "charlm": __version__,
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "decoder": _decoder(),
         "limits": _limits(),
