@@ -1,9 +1,10 @@
 """`python -m bench.advice`: whether the command that ends a training run leads to a better model.
 
 A row is one text in data/: the loss after 30 seconds with the defaults, the command that the run ends with, and the
-loss after that command. It runs at the length that it names, on all processors: run it on a quiet machine. Rows are
-kept in bench/results/advice.json. One that is there is measured again only with `--again`, so that the table can be filled
-row by row: `python -m bench.advice --text alice`.
+loss after that command. It runs at the length that it names, on all processors: run it on a quiet machine.
+
+Rows are kept in bench/results/advice.json. One that is there is measured again only with `--again`, so that the table
+can be filled row by row: `python -m bench.advice --text alice`.
 """
 
 from __future__ import annotations
