@@ -25,24 +25,11 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 NOBODY: Final = 65534
 _NOTHING_HERE: Final = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/nonexistent"}  # is written
 OLDER: Final = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-NUMERIC: Final = tuple(
-    f"tests/test_{name}.py"
-    for name in (
-        *(
-            "average",
-            "bootstrap",
-            "decoder",
-            "divergence",
-            "dynamic",
-            "gradient",
-            "lanes",
-            "mixture",
-            "network",
-            "ngram",
-        ),
-        *("optim", "plan", "random", "recurrence", "resume", "sampler", "score", "surprisal", "trainer", "validator"),
-    )
-)
+_ARITHMETIC: Final = """
+average bootstrap decoder divergence dynamic gradient lanes mixture network ngram
+optim plan precision random recurrence resume sampler score surprisal threads trainer validator
+"""
+NUMERIC: Final = tuple(f"tests/test_{name}.py" for name in _ARITHMETIC.split())
 
 
 @dataclass(frozen=True, slots=True)
