@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from charlm.report.console import Verbatim, console, entry, excerpt, facts, heading, table
-from charlm.report.tables import cut_end, cut_middle, layout, wrap
+from charlm.report.tables import Cut, cut_end, cut_middle, layout, wrap
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 FOREIGN = [
@@ -122,3 +122,19 @@ def test_what_is_to_be_copied_is_one_line_however_long(screen: Screen) -> None:
     command = "charlm sample " + "'a folder'/" * 20
     facts(console(screen), [("next", Verbatim(command))])
     assert screen.getvalue() == f"next  {command}\n"
+
+
+def test_one_long_cell_pads_no_other_row() -> None:
+    """Whole in a pipe, for whoever copies it; the figures of its own row follow it."""
+    (block,) = layout(["name", "bits"], [["n" * 20_000, "1"], ["short", "2"]], None)
+    assert block.body[0] == "n" * 20_000 + "     1"
+    assert len(block.body[1]) < 100
+
+
+@pytest.mark.parametrize("cut", [cut_end, cut_middle])
+def test_what_has_no_width_is_cut_as_well(cut: Cut) -> None:
+    """A word of accents alone has no cells."""
+    for text in ("e" + "\u0301" * 20_000, "\u0301" * 20_000 + "e", "\u200c" * 20_000):
+        assert len(cut(text, 60)) < 1100
+        assert cell_len(cut(text, 60)) <= 60
+    assert cut("e\u0301" * 50, 60) == "e\u0301" * 50

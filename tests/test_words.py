@@ -9,16 +9,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matrix import Tries
+from rich.cells import cell_len
 
-from charlm.report.words import bits, duration, figure, one_line, visible
+from charlm.report.words import bits, duration, figure, one_line, replaced, visible
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=500, database=None)
 BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 CONTROLS = {*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029, *BIDI}
 # What moves, hides or reorders what stands around it without being seen, as the standard's charts list it.
-UNSEEN = {0xAD, 0x180E, *range(0x200B, 0x200D), *range(0x2060, 0x2065), *range(0x206A, 0x2070), 0xFEFF, 0xE0001}
+UNSEEN = {0x200B, *range(0x2060, 0x2065), *range(0x206A, 0x2070), 0xFEFF, 0xE0001}
 UNSEEN |= {*range(0xFFF9, 0xFFFC), *range(0x1D173, 0x1D17B), *range(0x1BCA0, 0x1BCA4), *range(0x13430, 0x13440)}
 SHOWN = CONTROLS - {9, 10} | UNSEEN | set(range(0xD800, 0xE000))
+SPELLING = {0xAD, 0x180E, 0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 STAYING = {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"}
 STAYING |= {"Sm", "Sc", "Sk", "So", "Zs", "Co"}
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(sorted(map(chr, CONTROLS)))))
@@ -33,7 +35,7 @@ def test_of_all_code_points_those_that_command_a_terminal_are_shown_and_the_othe
         if point in SHOWN:
             assert shown != character
             assert shown.isprintable()
-        elif unicodedata.category(character) in STAYING:
+        elif point in SPELLING or unicodedata.category(character) in STAYING:
             assert shown == character
         assert len(one_line(character).splitlines()) <= 1
     tries.survived(0x110000)
@@ -100,6 +102,7 @@ def test_letters_marks_numbers_signs_and_spaces_stay_as_they_are(text: str) -> N
         "\U0001f1e9\U0001f1ea",
         "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
         "1\ufe0f\u20e3",
+        "می\u200cخواهم  Donau\u00addampf\u00adschiff  ᠨᠠᠶᠮ\u180eᠠ  شارة\u06ddآية",
         "नमस्ते  ไทย  עברית  العربية  e\u0301\u0323",
         "a\u00a0b\u3000c\ue000",
     ],
@@ -116,9 +119,19 @@ def test_what_has_been_made_visible_stays_as_it_is(text: str) -> None:
 
 
 @pytest.mark.fault(39)
-@pytest.mark.parametrize("text", ["\ud800", "\u200b", "\u00ad", "\ufeff", "\U000e0001", "\uffff", "\u0378"])
+@pytest.mark.parametrize("text", ["\ud800", "\u200b", "\u2060", "\ufeff", "\U000e0001", "\uffff", "\u0378"])
 def test_what_nobody_can_see_is_shown_by_its_number(text: str) -> None:
     assert visible(text) == f"⟨U+{ord(text):04X}⟩"
+
+
+@PROFILE
+@given(TEXTS)
+@example("…─━╸⟨⟩ 漢字 e\u0301 می\u200cخواهم")
+def test_what_an_encoding_lacks_is_replaced_by_ascii_of_the_same_width(text: str) -> None:
+    shown = replaced(one_line(text))
+    assert shown.isascii()
+    assert cell_len(replaced(letters := "".join(filter(str.isalpha, text)))) == cell_len(letters)
+    assert replaced("…─⟨U+202E⟩") == "~-<U+202E>"
 
 
 def test_durations_in_words() -> None:

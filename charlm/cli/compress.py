@@ -11,7 +11,7 @@ import typer
 from charlm.cli import complete
 from charlm.cli.command import FolderOption, JsonOption, Settings, command
 from charlm.cli.help import OUTPUT, WHICH
-from charlm.cli.outputs import Screen, check_outputs
+from charlm.cli.outputs import Screen, check_outputs, check_terminal
 from charlm.config import DEFAULT_FOLDER, SAMPLE_OPTIONS
 from charlm.options import check_all
 
@@ -27,7 +27,10 @@ _Model = Annotated[
     ),
 ]
 _Output = Annotated[
-    str, typer.Option(help="file to write; an existing one is replaced", metavar="OUT", rich_help_panel=OUTPUT)
+    str,
+    typer.Option(
+        help="file to write, - for standard output; an existing one is replaced", metavar="OUT", rich_help_panel=OUTPUT
+    ),
 ]
 
 
@@ -54,7 +57,9 @@ def compress(
     The file has about as many bits as the model's negative log2-likelihood of the text (entropy coding). To
     decompress it, the same model, engine and kind of machine are needed.
     """
-    check_outputs([output], [file])
+    check_outputs([output], [file], as_json=as_json)
+    check_terminal(output, "compressed data")
+    screen = screen.beside([output])
 
     from charlm import compression
     from charlm.storage.checkpoint import finite
@@ -98,7 +103,8 @@ def decompress(
 
     The text is checked against a hash in the file. Unless it is exactly the original, nothing is written.
     """
-    check_outputs([output], [file])
+    check_outputs([output], [file], as_json=as_json)
+    screen = screen.beside([output])
 
     from charlm import compression
     from charlm.text.corpus import read_bytes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from charlm.cli import complete, signals
+from charlm.cli import complete, signals, streams
 from charlm.cli.command import JsonOption, command
 from charlm.cli.help import OUTPUT, Group
 from charlm.cli.outputs import Screen
@@ -67,7 +68,7 @@ def get(
         digest = hashlib.sha256(content).hexdigest()
         screen.json("data", name=corpus.name, path=str(path), bytes=len(content), sha256=digest)
     else:
-        screen.print(str(path))
+        streams.write_data(os.fsencode(path) + b"\n")
 
 
 def _write(path: Path, content: bytes) -> None:

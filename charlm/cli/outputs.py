@@ -1,19 +1,22 @@
 """Where results go, and the checks of outputs that come before any work.
 
 Results go to standard output or to files, everything else to standard error. A file is written whole or not at all.
+Data may go to standard output, too, named - or /dev/stdout; all words then go to standard error.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from charlm.cli import signals
+from charlm.cli import signals, streams
 from charlm.errors import CharlmError, ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -27,16 +30,26 @@ _PICTURES: Final = (".png", ".svg")
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where a command writes: results to `out`, everything else to `err`."""
+    """Where a command writes: results to `out`, everything else to `err`.
+
+    Where standard output takes `data`, `out` is standard error.
+    """
 
     quiet: bool
     color: bool
+    data: bool = False
+
+    def beside(self, outputs: Sequence[str]) -> Screen:
+        """The screen of a command that writes data to these outputs: no word is mixed into them."""
+        data = any(map(is_stdout, outputs))
+        silent = any(is_stream(path, 2) for path in outputs) or (data and _one_file(1, 2))
+        return replace(self, data=data, quiet=self.quiet or silent)
 
     @property
     def out(self) -> Console:
         from charlm.report.console import console
 
-        return console(sys.stdout, color=self.color)
+        return console(sys.stderr if self.data else sys.stdout, color=self.color)
 
     @property
     def err(self) -> Console:
@@ -62,20 +75,25 @@ class Screen:
         if engine == "auto" and (why := why_slower(model)):
             self.note(f"{why}: using NumPy, which is slower")
 
-    def print(self, text: str, end: str = "\n") -> None:
-        """Plain text on standard output."""
-        print(text, end=end)  # noqa: T201
+    def print(self, text: str) -> None:
+        """Plain text on standard output, unless data go there."""
+        if self.data:
+            self.note(text)
+        else:
+            print(text)  # noqa: T201
 
     def json(self, command: str, **content: Any) -> None:
         """The one JSON object of a command that reports."""
         self.print(json.dumps({"schema": f"charlm.{command}/1", **content}, allow_nan=False))
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all; a pipe or a device is written to as it is. Raises StorageError."""
+        """Write a file whole or not at all; a pipe, a device, standard output as they are. Raises StorageError."""
         from charlm.storage.durable import write_durably
 
         path = Path(name)
-        if path.exists() and not path.is_file():
+        if is_stdout(name):
+            streams.write_data(_for_people(data) if sys.stdout.isatty() else data)
+        elif path.exists() and not path.is_file():
             try:
                 path.write_bytes(data)
             except OSError as error:
@@ -83,15 +101,49 @@ class Screen:
         else:
             with signals.held():
                 write_durably(Path(os.path.realpath(name)), data)
-        self.note(f"wrote {name}, {len(data):,} bytes")
+        where = f"{len(data):,} bytes to standard output" if is_stdout(name) else f"{name}, {len(data):,} bytes"
+        self.note(f"wrote {where}")
 
 
-def check_outputs(outputs: Sequence[str], inputs: Sequence[str | Path] = ()) -> None:
-    """Refuse, before anything is computed, output files that could not be written or would destroy an input.
+def _for_people(data: bytes) -> bytes:
+    """A text on a terminal: control characters are shown; other data are left as they are."""
+    from charlm.report.words import visible
 
-    Raises ConfigError where two outputs are one file or an output is an input, StorageError where there is no folder
-    to write in. Paths are compared as files: links are followed. Standard input (-) is no file.
+    with suppress(UnicodeDecodeError):
+        return visible(data.decode()).encode(errors="replace")
+    return data
+
+
+def is_stdout(path: str) -> bool:
+    """Whether an output of this name is standard output: -, /dev/stdout, or the file that it is redirected to."""
+    return path == STDOUT or is_stream(path, 1)
+
+
+def is_stream(path: str, descriptor: int) -> bool:
+    """Whether the path leads to what is open as this descriptor; what goes to /dev/null cannot be mixed up."""
+    try:
+        place = os.stat(path)
+        return os.path.samestat(place, os.fstat(descriptor)) and not os.path.samestat(place, os.stat(os.devnull))
+    except (OSError, ValueError):
+        return False
+
+
+def _one_file(descriptor: int, other: int) -> bool:
+    """Whether both lead to one file or pipe; not where that is a terminal, which nobody reads data from."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.fstat(other)) and not os.isatty(other)
+    return False
+
+
+def check_outputs(outputs: Sequence[str], inputs: Sequence[str | Path] = (), *, as_json: bool = False) -> None:
+    """Refuse, before anything is computed, outputs that could not be written or would destroy an input.
+
+    Raises ConfigError where two outputs are one file, two go to standard output (with `as_json` the JSON does), or an
+    output is an input, StorageError where there is no folder to write in. Paths are compared as files: links are
+    followed. Standard input (-) is no file.
     """
+    _check_stdout([path for path in outputs if is_stdout(path)], inputs, as_json=as_json)
+    outputs = [path for path in outputs if not is_stdout(path)]
     places = [os.path.realpath(path) for path in outputs]
     if len(set(places)) < len(places):
         raise ConfigError(f"two outputs have the same name: {', '.join(outputs)}", kept=_KEPT)
@@ -105,10 +157,35 @@ def check_outputs(outputs: Sequence[str], inputs: Sequence[str | Path] = ()) -> 
             raise StorageError(f"cannot write {path}: it is a folder", kept=_KEPT, hint="name a file in it")
 
 
+def _check_stdout(outputs: Sequence[str], inputs: Sequence[str | Path], *, as_json: bool) -> None:
+    """Refuse what cannot all go to standard output, or would overwrite there what is read."""
+    there = ["--json"] * as_json + list(outputs)
+    if outputs and len(there) > 1:
+        raise ConfigError(
+            f"two outputs go to standard output: {', '.join(there)}", kept=_KEPT, hint="give one of them a file"
+        )
+    if outputs and stat.S_ISREG(os.fstat(1).st_mode):
+        for path in inputs:
+            if path != STDOUT and is_stream(str(path), 1):
+                raise ConfigError(f"{path} is an input and an output", kept=_KEPT, hint="choose another name")
+
+
+def check_terminal(output: str, what: str) -> None:
+    """Refuse to print bytes that are no text on a terminal; `what` they are stands at the beginning of the error."""
+    if is_stdout(output) and sys.stdout.isatty():
+        raise ConfigError(f"{what} cannot be shown on a terminal", kept=_KEPT, hint="name a file, or redirect it")
+
+
+def picture_kind(path: str) -> str:
+    """The format of a picture: that of its name, png on standard output."""
+    return Path(path).suffix.lower().removeprefix(".") or "png"
+
+
 def check_picture(option: str, path: str) -> None:
     """Refuse a picture that could not be drawn: another format, or no matplotlib."""
-    if Path(path).suffix.lower() not in _PICTURES:
+    if Path(path).suffix.lower() not in _PICTURES and not (is_stdout(path) and not Path(path).suffix):
         raise ConfigError(f"{option} must end in {' or '.join(_PICTURES)}, not {path}", kept=_KEPT)
+    check_terminal(path, "a picture")
     from charlm.report import picture
 
     if not picture.available():

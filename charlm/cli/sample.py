@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from charlm.cli import streams
 from charlm.cli.command import CheckpointArgument, CorpusOption, FolderOption, JsonOption, Settings, command
 from charlm.cli.help import OUTPUT
 from charlm.cli.outputs import Screen
+from charlm.cli.texts import given_text
 from charlm.config import DEFAULT_FOLDER, SAMPLE_OPTIONS, SAMPLING, SampleConfig, check_sample
 from charlm.errors import ConfigError
 from charlm.report.words import visible
@@ -64,7 +66,8 @@ def sample(
     A single sample is printed as it is generated. Several samples are separated by NUL bytes in a pipe and by a
     horizontal rule in a terminal.
     """
-    text = _prime(prime, prime_file)
+    text = _prime(given_text(screen, "--prime", prime) if prime is not None else None, prime_file)
+    end = given_text(screen, "--stop", stop or "")
 
     from charlm import api
     from charlm.generation.generate import collect
@@ -77,7 +80,7 @@ def sample(
     screen.note_engine(config.engine, model.config.model)
     index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
     echo = "" if no_echo else text
-    pieces = model.stream(config, prime=text, stop=stop or "")
+    pieces = model.stream(config, prime=text, stop=end)
     streamed = config.count == 1 and not as_json
     if streamed:
         samples = [_stream((piece.text for piece in pieces), echo, raw=raw)]
@@ -131,8 +134,7 @@ def _write(text: str, *, raw: bool) -> None:
     """Write text: unchanged to a pipe; to a terminal with its control characters shown instead of obeyed."""
     if sys.stdout.isatty() and not raw:
         text = visible(text)
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    streams.write_data(text.encode())
 
 
 def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> str:
@@ -152,7 +154,10 @@ def _several(samples: list[str], *, raw: bool) -> None:
     terminal = sys.stdout.isatty()
     for number, sample in enumerate(samples):
         if number:
-            _write("\n" + "─" * 40 + "\n" if terminal else "\0", raw=True)
+            if terminal:
+                print("\n" + "─" * 40)  # noqa: T201
+            else:
+                _write("\0", raw=True)
         _write(sample, raw=raw)
     if terminal:
         _write("\n", raw=raw)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, Settings, command
 from charlm.cli.evaluate import SETTINGS
 from charlm.cli.help import OUTPUT, WHICH
-from charlm.cli.outputs import STDOUT, Screen, check_outputs, check_picture
+from charlm.cli.outputs import Screen, check_outputs, check_picture, picture_kind
 from charlm.config import DEFAULT_FOLDER, EvalConfig
 from charlm.errors import ConfigError
 from charlm.options import Option, check_all
@@ -32,8 +31,8 @@ class _Files(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Their names, without standard output."""
-        return [path for path in self if path is not None and path != STDOUT]
+        """Their names."""
+        return [path for path in self if path is not None]
 
 
 class _Config(NamedTuple):
@@ -97,10 +96,12 @@ def score(
 
     Surprisal is the character's negative log2-probability under the model, in bits: coloured in a terminal, summed by
     line in a pipe. Totals and the least expected words follow. With --html, --csv or --plot the text itself is not
-    printed. Texts are always scored in one pass.
+    printed; each of them may be - for standard output, and the report then goes to standard error. Texts are always
+    scored in one pass.
     """
     files = _Files(html, csv, plot)
     _check(text, files, as_json=as_json)
+    screen = screen.beside(files.names)
 
     from charlm import api
     from charlm.text.corpus import read_text
@@ -115,11 +116,7 @@ def score(
     _write(screen, model, scored, files, config.words)
     if as_json:
         screen.json("score", checkpoint=str(model.path), results=[_record(one, config.words) for one in scored])
-    elif csv == STDOUT:
-        from charlm.report.character_csv import character_csv
-
-        screen.print(character_csv(scored), end="")
-    else:
+    elif not (screen.data and screen.quiet):
         from charlm.report.surprisal import surprisal_report
 
         surprisal_report(screen.out, scored, words=config.words, show_text=not any(files))
@@ -129,9 +126,7 @@ def _check(texts: Sequence[str], files: _Files, *, as_json: bool) -> None:
     """Refuse, before anything is computed, outputs that would fail or destroy an input."""
     if texts.count("-") > 1:
         raise ConfigError("standard input (-) can be read only once", kept=_KEPT)
-    if as_json and files.csv == STDOUT:
-        raise ConfigError("--json and --csv - both write to standard output", kept=_KEPT, hint="give --csv a file")
-    check_outputs(files.names, texts)
+    check_outputs(files.names, texts, as_json=as_json)
     if files.plot is not None:
         check_picture("--plot", files.plot)
 
@@ -155,15 +150,14 @@ def _write(screen: Screen, model: LanguageModel, scored: Sequence[Scored], files
         from charlm.report.page.page import page
 
         screen.write_file(files.html, page(str(model.path), scored, model.tokenizer, words=words).encode())
-    if files.csv is not None and files.csv != STDOUT:
+    if files.csv is not None:
         from charlm.report.character_csv import character_csv
 
         screen.write_file(files.csv, character_csv(scored).encode())
     if files.plot is not None:
         from charlm.report.surprisal_plot import surprisal_curves
 
-        kind = Path(files.plot).suffix.lower().removeprefix(".")
-        screen.write_file(files.plot, surprisal_curves(scored, kind))
+        screen.write_file(files.plot, surprisal_curves(scored, picture_kind(files.plot)))
 
 
 def _record(one: Scored, words: int) -> dict[str, object]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -54,7 +55,8 @@ class _Listener:
                 clean_up()
         with suppress(OSError):
             start = "\n" if os.isatty(2) else ""  # what was written so far may have no end of line, as ^C has none
-            os.write(2, f"{start}charlm: {_WORDS[why]}{self.kept}\n".encode(errors="replace"))
+            encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+            os.write(2, f"{start}charlm: {_WORDS[why]}{self.kept}\n".encode(encoding, "replace"))
         os._exit(_EXIT_CODES[why])
 
 

@@ -2,20 +2,28 @@
 
 Results go to standard output, so a failure there is an error, unless the reader has closed its end. Standard error is
 for whoever watches: a closed terminal, or a full disk behind a redirection, must not end a training run.
+
+Data are UTF-8 whatever the locale. Words are in the encoding of the locale, and what it lacks is replaced.
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from charlm.report.words import replaced
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+_REPLACED: Final = "charlm.replaced"  # the name of our error handler among Python's
 
 
 class _BestEffort(io.FileIO):
@@ -38,9 +46,26 @@ def prepare() -> None:
         sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+    codecs.register_error(_REPLACED, _replace)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_REPLACED)
     encoding = "utf-8" if sys.stderr is None else sys.stderr.encoding
     raw = _BestEffort(2, "w", closefd=False)
-    sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), encoding, _REPLACED, line_buffering=True)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that a stream's encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return replaced(error.object[error.start : error.end]), error.end
+
+
+def write_data(data: bytes) -> None:
+    """Write bytes to standard output as they are, after the words that were printed before."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def reader_has_gone(error: OSError) -> bool:

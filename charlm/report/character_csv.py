@@ -8,13 +8,14 @@ import math
 from collections.abc import Sequence
 
 from charlm.report.surprisal import Scored
-from charlm.report.words import one_line
+from charlm.report.words import INVISIBLE, one_line
 
 
 def character_csv(texts: Sequence[Scored]) -> str:
     """A row for each character: its offset from 0, the character, its bits; with several texts, also the text's name.
 
-    A backslash is doubled; line ends, tabs and what is not safe to print are written as in Python: \\n, \\x1b, \\u202e.
+    A backslash is doubled; line ends, tabs and what is not safe to print or invisible are written as in Python: \\n,
+    \\x1b, \\u202e.
     Bits of a token that is several characters are spread evenly over them; where they are not finite, there is nothing.
 
     >>> _written("a"), _written("\\\\"), _written("\\n"), _written("\\u202e")
@@ -34,6 +35,6 @@ def character_csv(texts: Sequence[Scored]) -> str:
 
 
 def _written(character: str) -> str:
-    if character == "\\" or one_line(character) != character:
+    if character == "\\" or one_line(character) != character or character in INVISIBLE:
         return character.encode("unicode_escape").decode()
     return character

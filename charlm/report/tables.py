@@ -18,6 +18,8 @@ Cut = Callable[[str, int], str]
 _GAP: Final = "  "
 _LEFT: Final = 24  # cells that the left column keeps
 _HEADER: Final = 16  # cells that a word of a header keeps
+_ALIGNED: Final = 60  # cells to which rows are padded where there is no width; what is longer has its row to itself
+_MARKS: Final = 8  # characters without a width, such as accents, that are kept for each cell
 
 
 class Block(NamedTuple):
@@ -33,7 +35,14 @@ def cut_end(text: str, width: int) -> str:
     >>> cut_end("It was a bright cold day", 10)
     'It was a …'
     """
-    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
+    if _fits(text, width):
+        return text
+    return set_cell_size(text[: _MARKS * width], max(0, width - 1)) + "…"
+
+
+def _fits(text: str, width: int) -> bool:
+    """Whether a text has no more cells than that; one with too many characters of no width does not, either."""
+    return len(text) <= _MARKS * width and cell_len(text) <= width
 
 
 def cut_middle(text: str, width: int) -> str:
@@ -42,14 +51,14 @@ def cut_middle(text: str, width: int) -> str:
     >>> cut_middle("checkpoints/a-long-name/best.safetensors", 20)
     'checkpoint…fetensors'
     """
-    if cell_len(text) <= width:
+    if _fits(text, width):
         return text
     tail, kept = "", (width - 1) // 2
-    for character in reversed(text):
+    for character in reversed(text[-_MARKS * max(1, kept) :]):
         if cell_len(character + tail) > kept:
             break
         tail = character + tail
-    return set_cell_size(text, max(0, width - 1 - cell_len(tail))) + "…" + tail
+    return set_cell_size(text[: _MARKS * width], max(0, width - 1 - cell_len(tail))) + "…" + tail
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -71,16 +80,23 @@ def wrap(text: str, width: int) -> list[str]:
 def layout(
     columns: Cells, rows: Sequence[Cells], width: int | None, *, left: int = 0, cut: Cut = cut_middle
 ) -> list[Block]:
-    """The table's blocks for a width in cells; None: as wide as it is.
+    """The table's blocks for a width in cells; None: as wide as it is, with no cell cut and none padded to a long one.
 
     Column `left` stands to the left and is cut by `cut` where there is no room; all others stand to the right. The
     first column is in every block. Cells are foreign text: what would command a terminal is shown.
     """
     header, body = [one_line(column) for column in columns], [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(header, *body, strict=True)]
-    if width is not None:
-        widths = _shrunk(header, body, widths, width, left)
+    if width is None:
+        widths = [min(cells, max(_ALIGNED, cell_len(name))) for cells, name in zip(widths, header, strict=True)]
+        return [_block(header, body, widths, range(len(widths)), left, _whole)]
+    widths = _shrunk(header, body, widths, width, left)
     return [_block(header, body, widths, block, left, cut) for block in _blocks(widths, width)]
+
+
+def _whole(text: str, width: int) -> str:  # noqa: ARG001 - a `Cut`
+    """All of a text."""
+    return text
 
 
 def _shrunk(header: Cells, body: Sequence[Cells], widths: list[int], width: int, left: int) -> list[int]:
@@ -97,11 +113,11 @@ def _shrunk(header: Cells, body: Sequence[Cells], widths: list[int], width: int,
     return widths
 
 
-def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+def _blocks(widths: Sequence[int], width: int) -> list[list[int]]:
     """Which columns stand side by side; the first is in every block."""
     blocks, used = [[0]], widths[0]
     for number, cells in enumerate(widths[1:], 1):
-        if width is not None and used + len(_GAP) + cells > width and len(blocks[-1]) > 1:
+        if used + len(_GAP) + cells > width and len(blocks[-1]) > 1:
             blocks.append([0])
             used = widths[0]
         blocks[-1].append(number)
@@ -120,7 +136,7 @@ def _block(
     for row in cells:
         parts = []
         for cell, number in zip(row, block, strict=True):
-            fitted = (cut if number == left else cut_middle)(cell, widths[number])
+            fitted = (cut if number == left or cut is _whole else cut_middle)(cell, widths[number])
             space = " " * (widths[number] - cell_len(fitted))
             parts.append(fitted + space if number == left else space + fitted)
         lines.append(_GAP.join(parts).rstrip())

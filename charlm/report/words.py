@@ -6,10 +6,18 @@ import math
 import unicodedata
 
 _KEPT = "\n\t"
+# Format characters that words are spelt with: soft hyphen, Mongolian vowel separator, zero-width non-joiner and joiner.
+INVISIBLE = "\u00ad\u180e\u200c\u200d"
+# Others that are seen: signs of Arabic, Syriac and Kaithi that stand before the figures or letters they enclose.
+_SIGNS = frozenset(map(chr, [*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD]))
+# Our own signs where an encoding lacks them; what stands in tables is as wide as it was.
+_PLAIN = {"…": "~", "─": "-", "━": "-", "╺": "-", "╸": "-", "│": "|", "⟨": "<", "⟩": ">", "½": "1/2"}
 
 
 def visible(text: str) -> str:
     """The text with control characters, escapes and bidirectional overrides shown instead of obeyed.
+
+    Format characters that spelling needs stay.
 
     >>> visible("a\\x1b[31mb\\u202ec\\r\\n")
     'a␛[31mb⟨U+202E⟩c␍\\n'
@@ -23,7 +31,7 @@ def _shown(character: str) -> str:
     point = ord(character)
     if character in _KEPT or character.isprintable() or unicodedata.category(character) in ("Zs", "Mn", "Co"):
         return character
-    if character == "\u200d" or 0xE0020 <= point <= 0xE007F:  # what joins emoji, and the tags of flags
+    if character in INVISIBLE or character in _SIGNS or 0xE0020 <= point <= 0xE007F:  # the tags of flags
         return character
     if point < 32:
         return chr(0x2400 + point)
@@ -37,6 +45,23 @@ def one_line(text: str) -> str:
     'two␊lines'
     """
     return visible(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def replaced(text: str) -> str:
+    """ASCII for a text that an encoding lacks, as wide in a terminal: what reads alike, or question marks.
+
+    >>> replaced("a…漢e\u0301")
+    'a~??e'
+    """
+    return "".join(map(_plain, text))
+
+
+def _plain(character: str) -> str:
+    if character.isascii():
+        return character
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return ""
+    return _PLAIN.get(character, "??" if unicodedata.east_asian_width(character) in "WF" else "?")
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.evaluation.surprisal import Surprisal
 from charlm.report.levels import sign
+from charlm.report.words import INVISIBLE
 from charlm.text.tokenizer import Tokenizer
 
 _MOST: Final = 65535  # of two bytes: 131 bits and more, or none
@@ -61,7 +62,8 @@ def token_name(tokenizer: Tokenizer, token: int) -> str:
     if token >= tokenizer.size:
         return "unknown"
     try:
-        return "".join(map(sign, tokenizer.pieces[token].decode())).replace(" ", "␣")
+        text = tokenizer.pieces[token].decode()
+        return f"U+{ord(text):04X}" if text in INVISIBLE else "".join(map(sign, text)).replace(" ", "␣")
     except UnicodeDecodeError:
         return "byte " + tokenizer.pieces[token].hex(" ").upper()
 
