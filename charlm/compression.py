@@ -28,7 +28,11 @@ A file is at most 0.1 % + 64 bytes larger than the model's negative log-likeliho
     4   CRC-32 of all other bytes of the file
     32  SHA-256 of the text as UTF-8
     1-6 number of tokens, seven bits a byte from the lowest, the high bit set on all but the last
-    *   the coder's output: 32-bit words, little-endian, without the zero bytes at the end
+    *   the coder's output: 32-bit words, little-endian, without the zero bytes at the end; of a file with more than
+        2^18 tokens for each byte, as many zero bytes as bring it there
+
+A token may take next to no bits, so a short file may hold a long text; a forged header could promise any. The last
+rule bounds what a file of a given size can make a reader do before it finds that out.
 """
 
 from __future__ import annotations
@@ -61,6 +65,7 @@ _MAGIC: Final = b"\xc7CZ"
 _VERSION: Final = 1
 _MODEL, _BUILD, _CRC, _TEXT = 12, 4, 4, 32  # bytes
 _LONGEST_COUNT: Final = 6  # bytes: fewer than 2^42 tokens
+_DENSEST: Final = 18  # at most 2^18 tokens for each byte of a file
 _WHOLE: Final = 1 << 24  # the sum of the frequencies of a choice; the precision of the library
 _RARE: Final = 2.0**-12  # tokens below this probability share one possibility of the first choice
 _BLOCK: Final = 1024  # characters of a block of those outside the vocabulary
@@ -103,7 +108,7 @@ def compress(checkpoint: Checkpoint, text: str, *, engine: str = "auto") -> Comp
         predictor.choose(writer, token, next(escaped) if token == model.tokenizer.unseen else 0)
     raw = text.encode()
     header = _Header(ENGINES.index(model.name), model.model, model.build, sha256(raw).digest(), len(encoded.ids))
-    data = header.pack(writer.payload())
+    data = header.padded(writer.payload())
     return Compressed(data, len(text), len(raw), len(encoded.ids), nats, model.name)
 
 
@@ -130,7 +135,7 @@ def decompress(checkpoint: Checkpoint, data: bytes, *, engine: str = "auto") -> 
         if token == model.tokenizer.unseen:
             escaped.append(point)
     text = model.tokenizer.decode(Encoded(np.array(ids, dtype=np.int32), np.array(escaped, dtype=np.int32)))
-    if reader.payload() != payload or sha256(text.encode()).digest() != header.text:
+    if header.padded(reader.payload()) != data or sha256(text.encode()).digest() != header.text:
         raise CharlmError(
             "the decompressed text differs from the original: the file is damaged, or was made on another machine",
             kept=_KEPT,
@@ -341,6 +346,7 @@ class _Writer(_Coder):
 class _Reader(_Coder):
     def __init__(self, stream: Any, payload: bytes) -> None:
         super().__init__(stream)
+        payload = payload.rstrip(b"\0")  # the library takes no zero word at the end
         words = np.frombuffer(payload + bytes(-len(payload) % 4), dtype="<u4")
         self._coder = stream.stack.AnsCoder(words.astype(np.uint32))
 
@@ -380,6 +386,11 @@ class _Header(NamedTuple):
         after = self.text + _encode_integer(self.tokens) + payload
         return before + zlib.crc32(before + after).to_bytes(_CRC, "little") + after
 
+    def padded(self, payload: bytes) -> bytes:
+        """The whole file, with zero bytes at its end if it has too many tokens for its size."""
+        size = len(self.pack(payload))
+        return self.pack(payload + bytes(max(0, _least_bytes(self.tokens) - size)))
+
     @classmethod
     def parse(cls, data: bytes) -> tuple[_Header, bytes]:
         """The header and the coded choices of a file; raises DataError or CharlmError if it is not valid."""
@@ -399,7 +410,18 @@ class _Header(NamedTuple):
             raise CharlmError(
                 "the file is damaged: it is cut short or was changed", kept=_KEPT, hint="get the whole file again"
             )
+        if len(data) < _least_bytes(tokens):
+            raise CharlmError(
+                f"the file is damaged or forged: its {len(data):,} bytes cannot hold the {tokens:,} tokens it promises",
+                kept=_KEPT,
+                hint="get the whole file again",
+            )
         return header, payload
+
+
+def _least_bytes(tokens: int) -> int:
+    """The size that a file of so many tokens has at least."""
+    return -(-tokens >> _DENSEST)
 
 
 def _encode_integer(number: int) -> bytes:

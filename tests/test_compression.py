@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,50 @@ def test_a_forged_file_whose_checksum_holds_is_refused_too(checkpoints: dict[str
     refused(
         checkpoints["byte"], header._replace(tokens=3).pack(payload), "differs from the original"
     )  # nor is it UTF-8
+
+
+@pytest.mark.parametrize("tokens", [2**42 - 1, 2**41, 2**32, 2**31 - 1, 2**30, 2**26])
+def test_a_forged_count_is_refused_before_anything_grows(
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    """No model is opened: the size of the file bounds what it may promise, whatever stands in its other fields."""
+    header, payload = compression._Header.parse(compress(checkpoints["char"], LEARNED[:60]).data)
+    monkeypatch.setattr(compression, "Engine", None)
+    for changed in (header, header._replace(model=bytes(12)), header._replace(engine=1, build=bytes(4))):
+        for end in (b"", payload, payload + bytes(100)):
+            refused(
+                checkpoints["char"], changed._replace(tokens=tokens).pack(end), "damaged or forged: its [0-9]+ bytes"
+            )
+
+
+def test_headers_forged_at_random_end_soon(checkpoints: dict[str, Checkpoint]) -> None:
+    """Checksums hold, everything else is anything; a count that the size allows costs at most its decoding."""
+    checkpoint, rng = checkpoints["char"], random.Random(28)  # noqa: S311
+    good, payload = compression._Header.parse(compress(checkpoint, LEARNED[:60]).data)
+    for _ in range(300):
+        fields: dict[str, Any] = {
+            "engine": rng.choice([good.engine, rng.randrange(16)]),
+            "model": rng.choice([good.model, rng.randbytes(12)]),
+            "build": rng.choice([good.build, rng.randbytes(4)]),
+            "text": rng.randbytes(32),
+            "tokens": rng.choice([rng.randrange(200), rng.randrange(2**25, 2**42)]),
+        }
+        end = rng.choice([payload, rng.randbytes(rng.randrange(40)), payload[: rng.randrange(len(payload))]])
+        with pytest.raises(CharlmError):
+            decompress(checkpoint, compression._Header(**fields).pack(end))
+
+
+def test_a_text_that_takes_next_to_no_bits_fills_its_file_to_the_bound(
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "_DENSEST", 0)  # one token a byte, rather than 262,144
+    for checkpoint in checkpoints.values():
+        done = compress(checkpoint, LEARNED)
+        assert len(done.data) >= done.tokens
+        assert decompress(checkpoint, done.data) == LEARNED
+        header, payload = compression._Header.parse(done.data)
+        refused(checkpoint, header.pack(payload + b"\0"), "differs from the original")
+        refused(checkpoint, header._replace(tokens=len(done.data) + 1).pack(payload), "forged")
 
 
 @pytest.mark.compiler

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from charlm.cli.main import run
 from charlm.config import ModelConfig, SampleConfig, check_sample
 from charlm.errors import ConfigError
 from charlm.generation.decoder import Decoder, NumpyDecoder
-from charlm.generation.generate import Piece, collect, generate
+from charlm.generation.generate import Piece, collect, generate, in_order
 from charlm.generation.sampling import distribution, next_token
 from charlm.models.network import export_weights
 from charlm.runtime.random import Purpose, uniform
@@ -306,6 +306,40 @@ def test_a_sample_does_not_depend_on_its_neighbours_but_on_the_seed() -> None:
     assert written(decoder, tokenizer, length=60, count=2, seed=4) == three[:2]
     assert written(decoder, tokenizer, length=60, count=1, seed=5) != three[:1]
     assert len(set(written(decoder, tokenizer, length=60, count=3, temperature=0))) == 1
+
+
+def test_samples_that_end_one_after_another_are_those_generated_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the others wait after 8 tokens of each; some have ended by then."""
+    options: dict[str, Any] = {"length": 200, "count": 4, "seed": 3, "stop": "bbbbb"}
+    parallel = written(EVEN, AB, **options)
+    monkeypatch.setattr("charlm.generation.generate._AHEAD", 32)
+    assert written(EVEN, AB, **options) == parallel
+    assert min(map(len, parallel)) < max(map(len, parallel))
+
+
+def test_the_first_of_endless_samples_can_be_read_while_little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.generation.generate._AHEAD", 4096)
+    endless, held, shown = generate(EVEN, AB, SampleConfig(length=10**12, count=3, seed=1)), 0, 0
+
+    def counted() -> Iterator[Piece]:
+        nonlocal held
+        for piece in endless:
+            held += len(piece.text) * (piece.sample > 0)
+            yield piece
+
+    for piece in itertools.islice(in_order(counted()), 20_000):
+        assert piece.sample == 0
+        shown += len(piece.text)
+    assert shown == 20_000
+    assert held <= 4096 + 3 * 64
+
+
+def test_pieces_in_order_are_the_samples_one_after_another() -> None:
+    config = SampleConfig(length=50, count=3, seed=2)
+    pieces = list(in_order(generate(EVEN, AB, config, stop="abab")))
+    assert [piece.sample for piece in pieces] == sorted(piece.sample for piece in pieces)
+    assert [piece.sample for piece in pieces if piece.done] == [0, 1, 2]
+    assert list(collect(iter(pieces), 3)) == written(EVEN, AB, length=50, count=3, seed=2, stop="abab")
 
 
 @pytest.mark.fault(27)

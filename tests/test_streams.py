@@ -119,3 +119,10 @@ def test_an_input_that_standard_output_would_overwrite_is_refused(place: Path) -
     done = run(place, "$C compress in.txt --model m --output - >> in.txt")
     assert (done.returncode, (place / "in.txt").read_text()) == (2, "text")
     assert b"in.txt is an input and an output" in done.stderr
+
+
+def test_the_first_of_several_endless_samples_is_printed_until_its_reader_has_gone(place: Path) -> None:
+    options = "--engine numpy --length 1000000000000 --seed 1"
+    one, two = (run(place, f"$C sample m --count {count} {options} | head -c 100") for count in (1, 2))
+    assert (one.returncode, two.returncode, two.stderr) == (0, 0, b"")
+    assert (len(two.stdout), two.stdout) == (100, one.stdout)

@@ -135,14 +135,21 @@ def _one_file(descriptor: int, other: int) -> bool:
     return False
 
 
-def check_outputs(outputs: Sequence[str], inputs: Sequence[str | Path] = (), *, as_json: bool = False) -> None:
+def check_outputs(
+    outputs: Sequence[str],
+    inputs: Sequence[str | Path] = (),
+    *,
+    as_json: bool = False,
+    options: Sequence[str] = ("--output",),
+) -> None:
     """Refuse, before anything is computed, outputs that could not be written or would destroy an input.
 
     Raises ConfigError where two outputs are one file, two go to standard output (with `as_json` the JSON does), or an
     output is an input, StorageError where there is no folder to write in. Paths are compared as files: links are
-    followed. Standard input (-) is no file.
+    followed. Standard input (-) is no file. `options` are those that named the outputs.
     """
-    _check_stdout([path for path in outputs if is_stdout(path)], inputs, as_json=as_json)
+    named = [f"{option} {path}" for option, path in zip(options, outputs, strict=False) if is_stdout(path)]
+    _check_stdout(["--json"] * as_json + named, inputs)
     outputs = [path for path in outputs if not is_stdout(path)]
     places = [os.path.realpath(path) for path in outputs]
     if len(set(places)) < len(places):
@@ -157,14 +164,13 @@ def check_outputs(outputs: Sequence[str], inputs: Sequence[str | Path] = (), *, 
             raise StorageError(f"cannot write {path}: it is a folder", kept=_KEPT, hint="name a file in it")
 
 
-def _check_stdout(outputs: Sequence[str], inputs: Sequence[str | Path], *, as_json: bool) -> None:
+def _check_stdout(there: Sequence[str], inputs: Sequence[str | Path]) -> None:
     """Refuse what cannot all go to standard output, or would overwrite there what is read."""
-    there = ["--json"] * as_json + list(outputs)
-    if outputs and len(there) > 1:
+    if len(there) > 1:
         raise ConfigError(
             f"two outputs go to standard output: {', '.join(there)}", kept=_KEPT, hint="give one of them a file"
         )
-    if outputs and stat.S_ISREG(os.fstat(1).st_mode):
+    if there and stat.S_ISREG(os.fstat(1).st_mode):
         for path in inputs:
             if path != STDOUT and is_stream(str(path), 1):
                 raise ConfigError(f"{path} is an input and an output", kept=_KEPT, hint="choose another name")

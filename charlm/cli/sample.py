@@ -20,6 +20,7 @@ from charlm.report.words import visible
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
+    from charlm.generation.generate import Piece
     from charlm.text.overlap import Novelty
 
 _SETTINGS: Final = Settings(SAMPLE_OPTIONS, check_sample, asdict(SampleConfig()))
@@ -63,14 +64,14 @@ def sample(
 ) -> None:
     """Generate text, one character at a time.
 
-    A single sample is printed as it is generated. Several samples are separated by NUL bytes in a pipe and by a
-    horizontal rule in a terminal.
+    Text is printed as it is generated. Several samples are printed one after another, separated by NUL bytes in a pipe
+    and by a horizontal rule in a terminal.
     """
     text = _prime(given_text(screen, "--prime", prime) if prime is not None else None, prime_file)
     end = given_text(screen, "--stop", stop or "")
 
     from charlm import api
-    from charlm.generation.generate import collect
+    from charlm.generation.generate import collect, in_order
     from charlm.storage.provenance import training_index
 
     model = api.open_model(checkpoint, checkpoints=checkpoints)
@@ -81,19 +82,16 @@ def sample(
     index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
     echo = "" if no_echo else text
     pieces = model.stream(config, prime=text, stop=end)
-    streamed = config.count == 1 and not as_json
-    if streamed:
-        samples = [_stream((piece.text for piece in pieces), echo, raw=raw)]
-    else:
-        samples = list(collect(pieces, config.count))
-    novelties = [index.novelty(generated) for generated in samples] if index else None
-    whole = [echo + generated for generated in samples]
     if as_json:
-        _print_json(screen, model, config, text, whole, novelties)
+        samples = list(collect(pieces, config.count))
+        novelties = [index.novelty(generated) for generated in samples] if index else None
+        _print_json(screen, model, config, text, [echo + generated for generated in samples], novelties)
         return
-    if not streamed:
-        _several(whole, raw=raw)
-    for found in novelties or ():
+    novelties = []
+    for generated in _printed(in_order(pieces), echo, raw=raw, keep=novelty):
+        if index:
+            novelties.append(index.novelty(generated))
+    for found in novelties:
         from charlm.report.overlap import novelty_report
 
         novelty_report(screen.err, found)
@@ -137,27 +135,23 @@ def _write(text: str, *, raw: bool) -> None:
     streams.write_data(text.encode())
 
 
-def _stream(pieces: Iterator[str], echo: str, *, raw: bool) -> str:
-    """Write a sample as it is generated, and return it."""
-    _write(echo, raw=raw)
-    written = []
+def _printed(pieces: Iterator[Piece], echo: str, *, raw: bool, keep: bool) -> Iterator[str]:
+    """Print samples as they are generated; those to `keep` are returned, each when it is complete.
+
+    In a pipe they are separated by NUL, on a terminal by a line.
+    """
+    terminal, begins, written = sys.stdout.isatty(), False, list[str]()
+    _write(echo, raw=raw)  # before the model has read it
     for piece in pieces:
-        _write(piece, raw=raw)
-        written.append(piece)
-    if sys.stdout.isatty():
-        _write("\n", raw=raw)
-    return "".join(written)
-
-
-def _several(samples: list[str], *, raw: bool) -> None:
-    """Write samples, separated by NUL in a pipe and by a line on a terminal."""
-    terminal = sys.stdout.isatty()
-    for number, sample in enumerate(samples):
-        if number:
-            if terminal:
-                print("\n" + "─" * 40)  # noqa: T201
-            else:
-                _write("\0", raw=True)
-        _write(sample, raw=raw)
+        if begins and terminal:
+            print("\n" + "─" * 40)  # noqa: T201
+        elif begins:
+            _write("\0", raw=True)
+        _write(echo * begins + piece.text, raw=raw)
+        written += [piece.text] * keep
+        begins = piece.done
+        if begins:
+            yield "".join(written)
+            written.clear()
     if terminal:
         _write("\n", raw=raw)

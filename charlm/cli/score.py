@@ -34,6 +34,11 @@ class _Files(NamedTuple):
         """Their names."""
         return [path for path in self if path is not None]
 
+    @property
+    def options(self) -> list[str]:
+        """The options that named them."""
+        return [f"--{option}" for option, path in self._asdict().items() if path is not None]
+
 
 class _Config(NamedTuple):
     """The options, checked."""
@@ -126,7 +131,7 @@ def _check(texts: Sequence[str], files: _Files, *, as_json: bool) -> None:
     """Refuse, before anything is computed, outputs that would fail or destroy an input."""
     if texts.count("-") > 1:
         raise ConfigError("standard input (-) can be read only once", kept=_KEPT)
-    check_outputs(files.names, texts, as_json=as_json)
+    check_outputs(files.names, texts, as_json=as_json, options=files.options)
     if files.plot is not None:
         check_picture("--plot", files.plot)
 

@@ -1,7 +1,8 @@
 """Generating text: from a prime to samples, by the loop around a decoder.
 
 Sample k at position t uses the uniform number u(seed, k, t) of the counter-based generator in `charlm.runtime.random`,
-so that samples do not depend on each other, nor on how many tokens are sampled at once. This module knows nothing of
+so that samples do not depend on each other, nor on how many tokens are sampled at once. They are generated in parallel,
+but only so far ahead of the first that what a reader in order has to hold is bounded. This module knows nothing of
 training and prints nothing.
 """
 
@@ -12,14 +13,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.config import SampleConfig
-from charlm.generation.decoder import Decoder
-from charlm.generation.sampling import SamplingParameters
+from charlm.generation.decoder import Decoder, DecoderState
+from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.runtime.random import Purpose, uniforms
 from charlm.text.tokenizer import Stream, Tokenizer
 
 _MOST: Final = 64  # tokens of each sample that are sampled in one call
+_AHEAD: Final = 2**24  # tokens of all samples together that are generated in parallel; then the samples go on in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +43,67 @@ def generate(
     if one is given: text that might be the beginning of it is held back until that is decided. A character of several
     tokens is yielded when it is complete.
     """
-    texts = [_Sample(config.length, stop, Stream(tokenizer)) for _ in range(config.count)]
     if config.length == 0:
         yield from (Piece(k, "", done=True) for k in range(config.count))
         return
-    settings = SamplingParameters(config.temperature, config.top_k, config.top_p, config.min_p)
     read = np.concatenate([[tokenizer.start], tokenizer.encode(prime).ids])
     logits, state = decoder.after(read[:, None], decoder.init_state(1))
     logits = np.repeat(logits, config.count, axis=0)
     state = [tuple(np.repeat(part, config.count, axis=0) for part in layer) for layer in state]
-    position, steps = 0, 1  # one token first, so that the first character appears at once
-    while True:
-        uniforms_TB = uniforms(config.seed, Purpose.SAMPLE, position, steps, config.count)
-        tokens, logits, state = decoder.sample(logits, state, uniforms_TB, settings)
-        for row in tokens.tolist():
-            for k, token in enumerate(row):
-                if not texts[k].done:
-                    text = texts[k].push(token)
-                    if text or texts[k].done:
-                        yield Piece(k, text, texts[k].done)
-            if all(sample.done for sample in texts):
+    texts = [_Sample(k, config.length, stop, Stream(tokenizer)) for k in range(config.count)]
+    groups = [_Group(texts, logits, state)]
+    while groups:
+        group = groups.pop()
+        yield from group.run(decoder, config)
+        groups += reversed(group.split())
+
+
+class _Group:
+    """Samples that are generated in parallel: a lane for each, with its logits [B, V] and its state."""
+
+    def __init__(
+        self, samples: Sequence[_Sample], logits: Floats, state: DecoderState, position: int = 0, steps: int = 1
+    ) -> None:
+        self._samples, self._logits, self._state = samples, logits, state
+        self._position, self._steps = position, steps  # one token first, so that the first character appears at once
+
+    def run(self, decoder: Decoder, config: SampleConfig) -> Iterator[Piece]:
+        """New text until all samples are done; of several, at most until they are far enough ahead."""
+        settings = SamplingParameters(config.temperature, config.top_k, config.top_p, config.min_p)
+        several, numbers = len(self._samples) > 1, [sample.number for sample in self._samples]
+        while not all(sample.done for sample in self._samples):
+            if several and self._position * config.count >= _AHEAD:
                 return
-        position, steps = position + steps, min(2 * steps, _MOST, max(sample.left for sample in texts))
+            uniforms_TB = uniforms(config.seed, Purpose.SAMPLE, self._position, self._steps, config.count)[:, numbers]
+            tokens, self._logits, self._state = decoder.sample(self._logits, self._state, uniforms_TB, settings)
+            yield from self._pieces(tokens)
+            self._position += self._steps
+            self._steps = min(2 * self._steps, _MOST, max(sample.left for sample in self._samples))
+
+    def _pieces(self, tokens: NDArray[np.int64]) -> Iterator[Piece]:
+        for row in tokens.tolist():
+            for sample, token in zip(self._samples, row, strict=True):
+                if not sample.done:
+                    text = sample.push(token)
+                    if text or sample.done:
+                        yield Piece(sample.number, text, sample.done)
+
+    def split(self) -> list[_Group]:
+        """What is left to do: the first sample that is not done, and after it the others."""
+        left = [lane for lane, sample in enumerate(self._samples) if not sample.done]
+        return [self._part(lanes) for lanes in (left[:1], left[1:]) if lanes]
+
+    def _part(self, lanes: list[int]) -> _Group:
+        state = [tuple(part[lanes] for part in layer) for layer in self._state]
+        samples = [self._samples[lane] for lane in lanes]
+        return _Group(samples, self._logits[lanes], state, self._position, self._steps)
 
 
 class _Sample:
     """The text of one sample so far: counts its characters and looks for the stop text."""
 
-    def __init__(self, length: int, stop: str, stream: Stream) -> None:
+    def __init__(self, number: int, length: int, stop: str, stream: Stream) -> None:
+        self.number = number
         self.left, self._stop, self._stream = length, stop, stream
         self._held = ""
         self.done = False
@@ -91,9 +127,19 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
 
 
+def in_order(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The pieces sample by sample: the first sample's as they come, those of the others held until it is their turn."""
+    turn, held = 0, dict[int, list[Piece]]()
+    for piece in pieces:
+        held.setdefault(piece.sample, []).append(piece)
+        while (own := held.pop(turn, None)) is not None:
+            yield from own
+            turn += own[-1].done
+
+
 def collect(pieces: Iterator[Piece], count: int) -> Sequence[str]:
     """The complete samples, in the order of their numbers."""
-    texts = [""] * count
+    texts: list[list[str]] = [[] for _ in range(count)]
     for piece in pieces:
-        texts[piece.sample] += piece.text
-    return texts
+        texts[piece.sample].append(piece.text)
+    return list(map("".join, texts))
