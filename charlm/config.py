@@ -316,6 +316,7 @@ def check_eval(given: Mapping[str, object]) -> EvalConfig:
     return config
 
 
+HELD: Final = ("val", "test")  # the options that hold a part of the text out
 Shares = tuple[float | None, float | None]
 _MOST_HELD: Final = 0.9
 

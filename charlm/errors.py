@@ -13,6 +13,9 @@ The library raises these; only the command line catches them.
 
 from __future__ import annotations
 
+import os
+import shlex
+
 HUNG_UP = 129  # as shells count signals: 128 + SIGHUP
 INTERRUPTED = 130  # Ctrl-C, 128 + SIGINT
 TERMINATED = 143  # 128 + SIGTERM
@@ -57,3 +60,20 @@ class StoppedError(CharlmError):
 
 class StorageError(CharlmError):
     exit_code = 74
+
+
+def quoted(text: object) -> str:
+    """A file, a name or a value as it stands in a suggested command, which can be pasted into a shell.
+
+    What cannot be printed is written as bash reads it; a name that begins like an option is a path.
+
+    >>> print(quoted("my novel.txt"), quoted("it's"), quoted("plain.txt"), quoted("two\\nlines"), quoted("-x"))
+    'my novel.txt' 'it'"'"'s' plain.txt $'two\\x0alines' ./-x
+    """
+    word = str(text)
+    if word.startswith("-") and word != "-":
+        word = f"./{word}"
+    if word.isprintable():
+        return shlex.quote(word)
+    raw = os.fsencode(word) if any("\udc80" <= character <= "\udcff" for character in word) else word.encode()
+    return "$'" + "".join(chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\x{b:02x}" for b in raw) + "'"

@@ -7,13 +7,13 @@ and by likeness, in this order.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
 from charlm.cli.help import GENERAL, term
 from charlm.config import DEFAULT_FOLDER
+from charlm.errors import quoted
 
 # Words that people try, and the command that does it.
 COMMANDS: Final = {
@@ -102,7 +102,7 @@ def unknown_command(word: str, ctx: Any) -> str:
     if found := _tried(COMMANDS, word) or _alike(word, here) or _alike(word, names):
         return f"{what}; did you mean charlm {found}?"
     if os.path.exists(word):
-        return f"{what}; did you mean charlm train {shlex.quote(word)}?"
+        return f"{what}; did you mean charlm train {quoted(word)}?"
     return what
 
 

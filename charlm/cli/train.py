@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,7 +12,7 @@ from charlm.cli import complete, signals
 from charlm.cli.command import JsonOption, Settings, command
 from charlm.cli.outputs import Screen
 from charlm.config import AUTOMATIC, DEFAULT_FOLDER, RUN, TEXT, TRAIN_OPTIONS, Config, check_train, merge, read_toml
-from charlm.errors import ConfigError, StorageError
+from charlm.errors import ConfigError, StorageError, quoted
 from charlm.report.words import one_line
 
 if TYPE_CHECKING:
@@ -197,8 +196,8 @@ def _draw_curves(screen: Screen, trained: Trained) -> bool:
 def _going_on(step: int, path: Path) -> tuple[str, str]:
     """What has been saved, and the command that continues from there."""
     folder = path.parent
-    where = "" if str(folder.parent) == DEFAULT_FOLDER else f" --checkpoints {shlex.quote(str(folder.parent))}"
-    command = f"charlm train --resume --name {shlex.quote(folder.name)}{where}"
+    where = "" if str(folder.parent) == DEFAULT_FOLDER else f" --checkpoints {quoted(str(folder.parent))}"
+    command = f"charlm train --resume --name {quoted(folder.name)}{where}"
     return one_line(f"step {step:,} is saved in {path}"), one_line(f"resume with {command}")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import Config, check_shares
-from charlm.errors import CheckpointError, ConfigError, DataError, StorageError
+from charlm.errors import CheckpointError, ConfigError, DataError, StorageError, quoted
 from charlm.models.cells import Shapes, state_shapes, weight_shapes
 from charlm.models.optimizers import PREFIX, optimizer_shapes
 from charlm.runtime.environment import Environment
@@ -47,6 +47,7 @@ Array = NDArray[Any]
 _LARGEST_HEADER: Final = 64 * 2**20
 _LARGEST_TABLE: Final = 2**20  # the header without its metadata: 64 layers take a quarter of that
 _CHUNK: Final = 2**20  # numbers that are checked at a time
+_SNIFF: Final = 4096  # bytes by which a text is told from a damaged checkpoint
 _LONGEST_MESSAGE: Final = 400
 _ZEROS: Final = "0" * 64
 _HASH: Final = '"sha256":"'
@@ -170,13 +171,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was changed") from error
     except CheckpointError as error:
-        others = [str(other) for other in sorted(path.parent.glob("*.safetensors")) if other != path]
-        hint = f"try another checkpoint, such as {others[0]}" if others else "try another checkpoint of the run"
-        raise CheckpointError(f"{path}: {_clipped(error)}", kept="nothing was changed", hint=hint) from error
+        raise CheckpointError(f"{path}: {_clipped(error)}", kept="nothing was changed", hint=_way_on(path)) from error
     except ConfigError as error:
         raise CheckpointError(
             f"{path}: its configuration is not valid: {_clipped(error)}", kept="nothing was changed"
         ) from error
+
+
+def _way_on(path: Path) -> str:
+    """What to do about a file that is no checkpoint."""
+    if _is_text(path):
+        return f"it is a text: that goes to --text, and charlm train {quoted(path)} makes a model of it"
+    others = [other for other in sorted(path.parent.glob("*.safetensors")) if other != path]
+    return f"try another checkpoint, such as {quoted(others[0])}" if others else "try another checkpoint of the run"
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins like a text: without control characters that no text has."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(_SNIFF)
+    except OSError:
+        return False
+    return bool(first) and not re.search(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]", first)
 
 
 def _clipped(error: Exception) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from os.path import isfile
+from os.path import getsize, isfile
 from pathlib import Path
+from typing import Final
 
 from charlm.config import check_shares
 from charlm.errors import DataError, StorageError
@@ -18,7 +20,8 @@ from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes
 from charlm.text.overlap import TrainingIndex
 from charlm.text.split import CHARACTERS, cuts
 
-_HINT = "restore the text, or give its current path"
+_HINT = "restore the text, or give its current path: --corpus FILE; to resume, charlm train FILE --resume"
+_DEEP: Final = 8  # folders above a run, and last parts of a recorded path, that are tried where a project has moved
 
 
 def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
@@ -41,7 +44,7 @@ def find_corpus(
     beside: Path | None = None,
     allow_change: bool = False,
 ) -> Corpus:
-    """The corpus of a checkpoint: from `paths`, from where it was, or from `beside` it, where a run's folder moved.
+    """The corpus of a checkpoint: from `paths`, from where it was, or near `beside` it, where a project was moved.
 
     `val` and `test` are the run's own `--val` and `--test`. Where one is a file, `held_out` or `tested` says where it
     is now, or it is known among `paths`; so are the run's own files among those of other runs.
@@ -56,11 +59,11 @@ def find_corpus(
             if source is not None:
                 now = at or next((path for path, digest in digests.items() if digest == source.sha256), None)
                 given = [path for path in given if path != now]
-                held[which] = now or _found(source.path, beside)
+                held[which] = now or _found(source, beside)
         wanted = {source.sha256 for source in own}
         if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
-        corpus = load_corpus(given or [_found(source.path, beside) for source in own], *held, split=recorded.split)
+        corpus = load_corpus(given or [_found(source, beside) for source in own], *held, split=recorded.split)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded.fingerprint and not allow_change:
@@ -106,15 +109,40 @@ def _named(recorded: CorpusRecord, val: str, test: str) -> tuple[Source | None, 
     return found[0], found[1]
 
 
-def _found(path: str, beside: Path | None) -> str:
-    """Where a text was, or a file of its name beside the checkpoint.
+def _found(source: Source, beside: Path | None) -> str:
+    """Where a text was, or where it is as it was in a project that has moved, or a file of its name beside the run.
 
     What is no file is not opened: a stranger's checkpoint may name anything, also a pipe that nobody writes to.
     """
-    for place in (path, *([] if beside is None else [str(beside / Path(path).name)])):
-        if isfile(place):
+    near = [] if beside is None else [str(place) for place in _places(source.path, beside)]
+    places = [place for place in (source.path, *near) if isfile(place)]
+    if found := next((place for place in places if _is(place, source)), None):
+        return found
+    named = {source.path} if beside is None else {source.path, str(beside / Path(source.path).name)}
+    for place in places:  # changed: whoever allows that means this one
+        if place in named:
             return place
-    raise StorageError(f"cannot read {path}: there is no such file", kept="nothing was written")
+    raise StorageError(f"cannot read {source.path}: there is no such file", kept="nothing was written")
+
+
+def _places(path: str, beside: Path) -> Iterator[Path]:
+    """Where a path may lead in a copy of a project, from the folder of a run in it: nearest and longest first.
+
+    With a text at /old/data/book.txt, a run at /new/checkpoints/book finds /new/data/book.txt.
+    """
+    folder = beside.absolute()
+    parts = Path(path).parts[1:][-_DEEP:] if Path(path).is_absolute() else Path(path).parts[-_DEEP:]
+    yield beside / parts[-1]
+    for above in (folder, *folder.parents[:_DEEP]):
+        for first in range(len(parts)):
+            yield above.joinpath(*parts[first:])
+
+
+def _is(place: str, source: Source) -> bool:
+    """Whether this file is the text that was read; of another size it is not even opened."""
+    with suppress(OSError, StorageError):
+        return getsize(place) == source.bytes and sha256(read_bytes(place)).hexdigest() == source.sha256
+    return False
 
 
 def _difference(before: Sequence[Source], now: Corpus) -> str:

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Final
 
 from charlm.config import DEFAULT_FOLDER, Config
-from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
+from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError, quoted
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
 from charlm.storage.lock import OPEN_FILES_STAY, Held, held
 from charlm.storage.records import Metrics, Result, Validation, loss_in_words, picked
 
+_LISTED: Final = 5  # runs that an error lists
 _NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
 
 
@@ -235,19 +236,32 @@ def _of_run(run: Run) -> Path:
     for path in (run.best, run.last, run.previous):
         if path.exists():
             return path
+    if runs := runs_in(run.folder):
+        names = ", ".join(quoted(one.folder) for one in runs[:_LISTED])
+        more = f" and {len(runs) - _LISTED:,} more" if len(runs) > _LISTED else ""
+        raise CheckpointError(
+            f"{run.folder} is a folder of runs", hint=f"name one of them, newest first: {names}{more}"
+        )
     raise CheckpointError(f"{run.folder} holds no checkpoint yet", hint="charlm train CORPUS makes one")
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The runs in a folder that have a checkpoint, the one that was written last first."""
+    times = {}
+    for run in map(Run, folder.iterdir() if folder.is_dir() else ()):
+        with suppress(OSError):  # removed meanwhile, or not ours to read
+            if run.exists:
+                files = [path for path in (run.best, run.last, run.previous) if path.exists()]
+                times[run] = max(path.stat().st_mtime_ns for path in files)
+    return sorted(times, key=lambda run: -times[run])
 
 
 def newest_run(folder: Path) -> Run:
     """The run whose checkpoints were written last."""
-    times = {
-        run: max(path.stat().st_mtime_ns for path in (run.best, run.last, run.previous) if path.exists())
-        for run in map(Run, folder.iterdir() if folder.is_dir() else ())
-        if run.exists
-    }
-    if not times:
+    runs = runs_in(folder)
+    if not runs:
         raise CheckpointError(f"there is no run under {folder}", hint="charlm train CORPUS makes one")
-    return max(times, key=lambda run: times[run])
+    return runs[0]
 
 
 def remove_empty(run: Run) -> None:

@@ -11,10 +11,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
-from charlm.config import Config, DataConfig, section, val_share
+from charlm.config import HELD, Config, DataConfig, section
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
-from charlm.options import Value, flag
+from charlm.options import Value
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, training_speed
 from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import available_threads, other_work
@@ -24,6 +24,7 @@ from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
+from charlm.training.agreement import agree
 from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.footprint import refuse_too_large
@@ -32,8 +33,6 @@ from charlm.training.trainer import Stop, Task, Trainer
 from charlm.training.trial import StepTrial, may_follow
 from charlm.training.warmstart import adopt_weights, adopted_options
 
-_MAY_CHANGE: Final = ("device", "threads")
-_HELD: Final = ("val", "test")  # options that hold a part of the text out
 _TWO_THREADS: Final = 40_000  # batch x hidden^2 from which a second thread gains something
 
 
@@ -44,7 +43,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     device = choose_device(str(given.get("device", "auto")))
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(int(given.get("threads", 0)))
-    corpus = load_corpus(request.corpus, *(str(given.get(name, getattr(DataConfig(), name))) for name in _HELD))
+    corpus = load_corpus(request.corpus, *(str(given.get(name, getattr(DataConfig(), name))) for name in HELD))
     given = choose_vocabulary(given, corpus.train)
     tokenizer = _tokenizer(given, donor, corpus.train)
     train = tokenize(tokenizer, corpus.train)
@@ -73,7 +72,7 @@ def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tr
     """Go on where the run stopped; its lock is held meanwhile. A finished run is handed back as it ended."""
     with run.locked():
         checkpoint, path = _restored(run, emit)
-        _agree(checkpoint.config, request)
+        agree(checkpoint, request, run)
         if checkpoint.result is not None:
             if request.corpus:  # given again, it has to agree like any option
                 _corpus_of(checkpoint, request, run)
@@ -189,14 +188,14 @@ def _known_tokens(tokenizer: Tokenizer, text: str) -> Tokens:
         raise DataError(
             f"the text now has {tokens.unknown_characters} characters that the run's vocabulary lacks",
             kept="nothing was changed",
-            hint="start another run from its weights with --init-from",
+            hint="train on from its weights with --init-from",
         )
     return tokens
 
 
 def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Corpus:
     """The run's own text, from where the request says that it is now or from where it was."""
-    data, now = checkpoint.config.data, {name: str(request.given[name]) for name in _HELD if name in request.given}
+    data, now = checkpoint.config.data, {name: str(request.given[name]) for name in HELD if name in request.given}
     return find_corpus(
         checkpoint.corpus,
         data.val,
@@ -284,17 +283,3 @@ def _refuse_existing(run: Run, force: bool) -> None:
             kept="nothing was changed",
             hint="resume it with --resume, replace it with --force, or choose another --name",
         )
-
-
-def _agree(config: Config, request: TrainingRequest) -> None:
-    """Options given again on resume must be those of the run; where it computes may change."""
-    flat = config.flat()
-    for name, value in request.given.items():
-        if name in _HELD and val_share(str(value), name) is None is val_share(str(flat[name]), name):
-            continue  # a file, which may have moved: its fingerprint is what counts
-        if name not in _MAY_CHANGE and flat[name] != value:
-            raise ConfigError(
-                f"{flag(name)} {value} contradicts the run, which has {flat[name]}",
-                kept="nothing was changed",
-                hint="leave the option out, or start another run with --name",
-            )

@@ -18,6 +18,7 @@ from charlm.storage.checkpoint import Checkpoint
 from charlm.text.tokenizer import Tokenizer
 
 _SHAPE = ("cell", "layers", "hidden", "embedding", "forget_bias")
+FIXED = (*_SHAPE, "vocab_size", "sentencepiece", "tokenizer")  # options that a donor's weights decide
 
 
 def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,0 +1,89 @@
+"""Options given again on resume must be those of the run; where they are not, the error names the way on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from charlm.config import DEFAULT_FOLDER, HELD, LENGTHS, DataConfig, val_share
+from charlm.errors import ConfigError, quoted
+from charlm.options import Value, flag
+from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.runs import Run
+from charlm.training.request import TrainingRequest
+from charlm.training.warmstart import FIXED
+
+_MAY_CHANGE: Final = ("device", "threads")
+_FILES: Final = 3  # of a text that a suggested command names
+
+
+def agree(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> None:
+    """Raise ConfigError where a given option is not the run's; the machine's may change."""
+    has = checkpoint.config.flat()
+    for name, value in request.given.items():
+        if name in HELD and val_share(str(value), name) is None is val_share(str(has[name]), name):
+            continue  # a file, which may have moved: its fingerprint is what counts
+        if name not in _MAY_CHANGE and has[name] != value:
+            raise ConfigError(
+                f"{flag(name)} {value} contradicts the run, which has {_in_words(name, has)}",
+                kept="nothing was changed",
+                hint=f"leave it out, or {_another(checkpoint, request, run, name)}",
+            )
+
+
+def _in_words(name: str, has: Mapping[str, Value]) -> str:
+    """An option of the run; of the three that give its length, the one that it has."""
+    names = [length for length in LENGTHS if has[length]] if name in LENGTHS else [name]
+    return " ".join(f"{flag(own)} {quoted(has[own])}" for own in names) or "no length of its own"
+
+
+def _another(checkpoint: Checkpoint, request: TrainingRequest, run: Run, name: str) -> str:
+    """A command that trains another run with what was given, from this one's weights where they fit."""
+    warm = name not in FIXED
+    given = [part for option, value in request.given.items() for part in (flag(option), quoted(value))]
+    start = ["--init-from", _checkpoint(run)] if warm else []
+    folder = str(run.folder.parent)
+    where = [] if folder == DEFAULT_FOLDER else ["--checkpoints", quoted(folder)]
+    command = [
+        "charlm",
+        "train",
+        *_text(checkpoint, request),
+        *start,
+        "--name",
+        quoted(_free_name(run)),
+        *where,
+        *given,
+    ]
+    return f"train {'on from its weights' if warm else 'another run'}: {' '.join(command)}"
+
+
+def _checkpoint(run: Run) -> str:
+    """The run's name, or its folder where a file or folder has that name too."""
+    return quoted(run.folder if os.path.exists(run.folder.name) else run.folder.name)
+
+
+def _free_name(run: Run) -> str:
+    """The run's name with the first number that is not taken."""
+    number = 2
+    while os.path.lexists(run.folder.with_name(f"{run.folder.name}-{number}")):
+        number += 1
+    return f"{run.folder.name}-{number}"
+
+
+def _text(checkpoint: Checkpoint, request: TrainingRequest) -> list[str]:
+    """The text as it was given now, or the files that the run was trained on, and its --val."""
+    sources = [source.path for source in checkpoint.corpus.training_sources]
+    paths = list(request.corpus) or (sources if len(sources) <= _FILES else [])
+    return [*(map(quoted, paths) if paths else ["CORPUS"]), *_held(checkpoint, request)]
+
+
+def _held(checkpoint: Checkpoint, request: TrainingRequest) -> Iterator[str]:
+    """The run's own --val and --test, where they are not the usual ones and were not given now."""
+    usual, own = DataConfig(), checkpoint.config.data
+    for name in HELD:
+        if name not in request.given and (value := getattr(own, name)) != getattr(usual, name):
+            named = [source.path for source in checkpoint.corpus.sources if source.held_out]
+            files = [path for path in named if Path(path).name == Path(value).name]
+            yield from (flag(name), quoted(files[-1] if files and val_share(value, name) is None else value))
