@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,7 @@ def main() -> int:
     names = parser.parse_args(own).settings
     if unknown := [name for name in names if name not in SETTINGS]:
         parser.error(f"there is no setting {unknown[0]}; there are {known}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the tests, too
     rows, good = [], True
     for name in names or ALL:
         for row, passed in run(name, SETTINGS[name], more):
@@ -90,6 +92,8 @@ def run(name: str, setting: Setting, more: Sequence[str]) -> Iterator[tuple[list
     with ExitStack() as stack:
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(setting.times)]
         started = [_start(setting, more, folder) for folder in folders]
+        for process in started:
+            stack.callback(process.terminate)  # does nothing to one that has ended
         for process in started:
             output = process.communicate()[0]
             print(output, flush=True)
