@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,19 @@ def test_without_the_systems_files_nothing_is_claimed(monkeypatch: pytest.Monkey
         assert not processor.features() & {"avx2", "avx512_bf16"}
     finally:
         processor.features.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("machine", "ours", "busy", "crowded"),
+    [(2, 2, 1.0, True), (2, 2, 0.7, False), (64, 2, 40.0, False), (64, 2, 63.5, True), (64, 64, 30.0, True)],
+)
+def test_it_is_crowded_where_others_take_what_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, machine: int, ours: int, busy: float, crowded: bool
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    monkeypatch.setattr(processor, "available_threads", lambda: ours)
+    monkeypatch.setattr(processor, "other_work", lambda: busy)
+    assert processor.is_crowded() == crowded
 
 
 def test_kept_memory_is_used_again() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -49,7 +50,7 @@ def memory_in_use(root: Path = ROOT) -> int:
 
 
 def _affinity() -> Iterator[Limit]:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+    with suppress(AttributeError, OSError):  # macOS and Windows have no such call
         yield Limit(len(os.sched_getaffinity(0)), "the processor affinity")
 
 

@@ -39,6 +39,14 @@ def other_work(seconds: float = 0.1) -> float:
     return (1 - spent[3] / sum(spent)) * (os.cpu_count() or 1) if sum(spent) else 0.0
 
 
+def is_crowded() -> bool:
+    """Whether others keep so many processors busy that less than about half of what this process may use is free.
+
+    Of a large machine, on which a container may use two processors, the others may well be busy.
+    """
+    return other_work() > (os.cpu_count() or 1) - 0.6 * available_threads()
+
+
 def _processor_times() -> list[int]:
     """Linux's time counters, summed over all processors: user, nice, system, idle, ..."""
     with open("/proc/stat", encoding="ascii") as file:

@@ -17,7 +17,7 @@ from charlm.models.network import Network, initialise
 from charlm.options import Value
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, training_speed
 from charlm.runtime.precision import CUDA_ONLY, check_precision
-from charlm.runtime.processor import available_threads, other_work
+from charlm.runtime.processor import is_crowded
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord, Result
@@ -255,7 +255,7 @@ def _announce(
     for remark in corpus.remarks:
         emit(Remark(text=remark))
     fixed = runtime.device.type == "cpu" and runtime.threads > 1 and not runtime.follows
-    if fixed and other_work() > 0.4 * available_threads():
+    if fixed and is_crowded():
         emit(Remark(text="other programs are using the CPU, so threads may wait for each other: try --threads 1"))
     parameters = sum(weight.numel() for weight in network.parameters())
     threads = f"{'up to ' * runtime.follows}{runtime.threads} thread{'s' * (runtime.threads != 1)}"
