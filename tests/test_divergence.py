@@ -44,7 +44,7 @@ UNIFORM = math.log(64)
 
 
 def damaged(monkeypatch: pytest.MonkeyPatch, where: str, value: float, when: Callable[[int], bool]) -> None:
-    """Multiplies the loss, the gradient's norm or the held-out loss of some calls (from 1)."""
+    """Multiplies the loss, the gradient's norm or the validation loss of some calls (from 1)."""
     owner, name = {"loss": (Stepper, "_backward"), "norm": (step, "clip"), "check": (Validator, "_score")}[where]
     real, calls = getattr(owner, name), []
 
