@@ -201,7 +201,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(place: Path) -> None
 def test_commands_that_are_suggested_can_be_pasted(place: Path) -> None:
     (place / "it's odd.txt").write_text(TEXT)
     done = charlm("train", "it's odd.txt", "--steps", "3", "-q", *SMALL, cwd=place)
-    (suggested,) = re.findall(r"^next +charlm (.*)$", done.stdout, re.MULTILINE)
+    (suggested,) = re.findall(r"^sample +charlm (.*)$", done.stdout, re.MULTILINE)
     sampled = charlm(*shlex.split(suggested), "--length", "9", cwd=place)
     assert (sampled.returncode, len(sampled.stdout)) == (0, 9)
 

@@ -104,12 +104,13 @@ ODD: Final = ["my novel.txt", "it's $b`c`.txt"]
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_the_line_at_the_end_of_training_can_be_pasted(tmp_path: Path, name: str) -> None:
+def test_the_lines_at_the_end_of_training_can_be_pasted(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(PLAIN)
     done = pasted(tmp_path, f"charlm train {quoted(name)} {' '.join(TINY)}")
     assert done.returncode == 0, done.stderr
-    command = done.stdout.splitlines()[-1].removeprefix("next").strip()
-    assert len(pasted(tmp_path, command + " --length 5 --engine numpy").stdout) == 5
+    sample, following = done.stdout.splitlines()[-2:]
+    assert len(pasted(tmp_path, sample.removeprefix("sample").strip() + " --length 5 --engine numpy").stdout) == 5
+    assert pasted(tmp_path, following.removeprefix("next").strip() + " --steps 2").returncode == 0
 
 
 def test_a_text_where_a_checkpoint_is_expected_is_told_where_it_goes(

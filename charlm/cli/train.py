@@ -173,8 +173,9 @@ def _report(screen: Screen, trained: Trained, request: TrainingRequest, as_json:
     facts(screen.out, closing_facts(trained.result))
     paragraphs(screen.out, summarise(trained, verdict if following else replace(verdict, changes={})))
     curves = Verbatim(trained.run.curves) if drawn else "not drawn"
-    command = Verbatim(following or sampling_command(trained.run))
-    facts(screen.out, [("model", Verbatim(trained.checkpoint)), ("curves", curves), ("next", command)])
+    rows = [("model", Verbatim(trained.checkpoint)), ("curves", curves)]
+    rows.append(("sample", Verbatim(sampling_command(trained.run))))
+    facts(screen.out, [*rows, *([("next", Verbatim(following))] if following else [])])
 
 
 def _draw_curves(screen: Screen, trained: Trained) -> bool:
