@@ -94,6 +94,7 @@ class DataConfig:
             group=TEXT,
         ),
     )
+    encoding: str = option("utf-8", Option(str, "encoding of the corpus", form="encoding", group=TEXT))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -356,7 +357,7 @@ def check_shares(val: str, test: str) -> Shares:
 def read_toml(path: Path) -> dict[str, object]:
     """The options in a `--config` file, by their names with `-` or `_`; not yet checked."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # a byte order mark is no TOML
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", kept="nothing was written") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or numbers and nesting beyond all measure

@@ -40,6 +40,7 @@ class TrainOptions(TypedDict, total=False):
     sentencepiece: Literal["unigram", "bpe"]
     val: str | float | os.PathLike[str]
     test: str | float | os.PathLike[str]
+    encoding: str
     optimizer: str
     lr: float
     weight_decay: float

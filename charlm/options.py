@@ -6,6 +6,7 @@ charlm (a command line, a TOML file, a Python call, a checkpoint), and an error 
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import reprlib
@@ -88,7 +89,14 @@ FORMS: Final = {
         "one of auto, cpu, cuda, cuda:N, mps",
         "auto|cpu|cuda|cuda:N|mps",
     ),
+    "encoding": Form(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._:()+-]{0,59}"),
+        "the name of a text encoding such as utf-8, cp1252 or koi8-r",
+        "NAME",
+    ),
 }
+# What other programs call an encoding that Python calls otherwise.
+_OTHER_NAMES: Final = {"ansi": "cp1252", "unicode": "utf-16", "dos": "cp850", "oem": "cp850", "binary": "latin-1"}
 _UNIT: Final = {"s": 1, "m": 60, "h": 3600}
 _LONGEST: Final = 10_000 * 3600.0
 
@@ -165,6 +173,35 @@ def every(text: str) -> tuple[int, float]:
     return (int(text), 0.0) if text.isdigit() else (0, seconds(text))
 
 
+def codec(name: str) -> str:
+    """Python's own name of a text encoding; raises LookupError if there is none of this name.
+
+    >>> codec("Windows-1252"), codec("latin1")
+    ('cp1252', 'iso8859-1')
+    """
+    try:
+        found = codecs.lookup(name).name
+        b"a".decode(found)  # refuses what is no encoding of text, such as hex
+    except UnicodeError:
+        pass
+    except ValueError as error:  # a NUL in the name
+        raise LookupError(name) from error
+    return found
+
+
+def _near(value: object, what: Option) -> str:
+    """Names of encodings like this one, as a hint."""
+    if what.form != "encoding" or not isinstance(value, str):
+        return ""
+    from encodings.aliases import aliases
+
+    asked = value.lower().replace("_", "-")
+    known = {name.replace("_", "-"): None for pair in aliases.items() for name in pair}
+    near = [name for name in get_close_matches(asked, known, 12, 0.7) if _is_codec(name)]
+    found = [_OTHER_NAMES[asked]] if asked in _OTHER_NAMES else list(dict.fromkeys(map(codec, near)))[:3]
+    return f"did you mean {' or '.join(found)}?" if found else ""
+
+
 def flag(name: str) -> str:
     """
     >>> flag("dropout_input")
@@ -196,8 +233,10 @@ def check(name: str, value: object, what: Option) -> Value:
     if what.type is float and isinstance(value, int) and not isinstance(value, bool) and _allowed(value, what):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, what.type) or not _allowed(value, what):
-        raise ConfigError(f"{flag(name)} must be {what.range}, not {_QUOTE.repr(value)}", kept=UNTOUCHED)
-    return value
+        raise ConfigError(
+            f"{flag(name)} must be {what.range}, not {_QUOTE.repr(value)}", kept=UNTOUCHED, hint=_near(value, what)
+        )
+    return codec(value) if what.form == "encoding" and isinstance(value, str) else value
 
 
 def check_all(given: Mapping[str, object], known: Mapping[str, Option]) -> dict[str, Value]:
@@ -213,13 +252,24 @@ def check_all(given: Mapping[str, object], known: Mapping[str, Option]) -> dict[
 def _allowed(value: int | float | str, what: Option) -> bool:
     if isinstance(value, str):
         if what.form:
-            return FORMS[what.form].pattern.fullmatch(value) is not None and _positive(value, what.form)
+            return FORMS[what.form].pattern.fullmatch(value) is not None and _meaningful(value, what.form)
         return not what.choices or value in what.choices
     above_low = what.low < value if what.above else what.low <= value
     return above_low and value <= what.high  # NaN fails both comparisons
 
 
-def _positive(value: str, form: str) -> bool:
+def _meaningful(value: str, form: str) -> bool:
+    """Whether what has this syntax can be meant: a duration above 0, an encoding that there is."""
     if form == "device":
         return True
+    if form == "encoding":
+        return _is_codec(value)
     return int(value) >= 1 if value.isdigit() else 0 < seconds(value) <= _LONGEST
+
+
+def _is_codec(name: str) -> bool:
+    try:
+        codec(name)
+    except LookupError:
+        return False
+    return True

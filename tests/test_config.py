@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -42,11 +43,13 @@ BAD_FORMS = {
     "duration": ("", "0s", "0.0h", "10", "10 m", "-1m", "1d", "1e3s", "m", "10001h", "9" * 5000 + "s", "٣m", "1.s"),
     "every": ("", "0", "0s", "-1", "1.5", "ten", "10d", "9" * 5000, "²", "٣", "1 s"),
     "device": ("", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1000", "CPU", "cpu:0", "cuda:٣"),
+    "encoding": ("", " ", "hex", "rot13", "zlib", "cp1525", "utf-8 ", "ä", "utf-8\0", "..", "../x", "a" * 61),
 }
 GOOD_FORMS = {
     "duration": ("1s", "0.5s", "90s", "10m", "1.5h", "10000h"),
     "every": ("1", "100", "60s", "0.5m", "1h"),
     "device": ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps"),
+    "encoding": ("utf-8", "cp1252", "koi8-r", "utf-16", "iso8859-1"),
 }
 
 
@@ -106,6 +109,7 @@ def test_what_a_user_types_is_taken_in_the_range_and_refused_out_of_it(command: 
     for text in TYPED:
         if spec.type is str:
             shaped = FORMS[spec.form].pattern.fullmatch(text) and text not in ("0", "9" * 30) if spec.form else True
+            shaped = shaped and spec.form != "encoding"  # none of these is one
             wanted = text in spec.choices if spec.choices else bool(shaped)
         else:
             wanted = within(text, spec)
@@ -170,6 +174,33 @@ def test_an_unknown_option_is_refused_with_the_one_that_may_be_meant(name: str, 
         check_train({name: 1})
     with pytest.raises(ConfigError, match=r"there is no option --"):
         check_sample({name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("cp-1252", "cp1252"),
+        ("windows1252", "cp1252"),
+        ("utf9", "utf-8"),
+        ("ANSI", "cp1252"),
+        ("koi8", "koi8-r"),
+        ("big-5", "big5"),
+    ],
+)
+def test_an_unknown_encoding_is_refused_with_those_that_may_be_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--encoding must be the name of .*did you mean .*\b{meant}\b"):
+        check_train({"encoding": name})
+
+
+@pytest.mark.parametrize("name", ["CP1252", "windows-1252", "windows_1252", "1252"])
+def test_an_encoding_is_recorded_by_one_name(name: str) -> None:
+    assert check_train({"encoding": name}) == {"encoding": "cp1252"}
+
+
+def test_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "notepad.toml"
+    path.write_bytes(codecs.BOM_UTF8 + b"hidden = 32\r\nencoding = 'latin1'\r\n")
+    assert read_toml(path) == {"hidden": 32, "encoding": "latin1"}
 
 
 def values(spec: Option) -> st.SearchStrategy[Value]:

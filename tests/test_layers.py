@@ -36,6 +36,7 @@ ONLY_IN = {
     "typer": "cli",
     "sentencepiece": "text",
     "pooch": "text",
+    "charset_normalizer": "text",
     "matplotlib": "report",
     "constriction": "compression",
     "filelock": "storage",

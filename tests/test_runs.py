@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 from hostile import made
+from hypothesis import given
+from hypothesis import strategies as st
 
 import charlm
 from charlm.config import Config
 from charlm.errors import CheckpointError, ConfigError, StorageError
 from charlm.storage.checkpoint import Checkpoint, save_checkpoint
 from charlm.storage.records import Metrics
-from charlm.storage.runs import Run, find_checkpoint, newest_run, open_run, remove_empty
+from charlm.storage.runs import Run, default_name, find_checkpoint, newest_run, open_run, remove_empty
+from charlm.training.request import TrainingRequest
 
 ROW = Metrics(
     step=10,
@@ -251,6 +254,37 @@ def test_other_names_make_one_folder(tmp_path: Path, name: str) -> None:
     assert not run.exists
     with run.locked():
         assert os.listdir(tmp_path) == [name]
+
+
+@given(st.one_of(st.text(), st.binary(min_size=1).map(os.fsdecode)).filter(lambda name: not {"\0", "/"} & set(name)))
+def test_any_file_name_gives_a_run_a_name_that_is_accepted(name: str) -> None:
+    assert open_run(default_name(name)).folder.name == default_name(name)
+    request = TrainingRequest(corpus=(f"/texts/{name}.txt",))
+    assert open_run(request.run.folder.name) == request.run
+
+
+@given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=60))
+def test_a_name_that_a_run_may_have_is_left_as_it_is(name: str) -> None:
+    assert default_name(name) == name
+    assert default_name(f"{name} {name}") == f"{name} {name}"
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("10\u202f000", "10 000"),
+        ("a\u00a0b", "a b"),
+        ("نیم\u200cفاصله", "نیمفاصله"),
+        ("-o", "o"),
+        ("new\nline", "new line"),
+        ("bell\a", "bell_"),
+        ("\udce9", "_"),
+        ("\u200b", "corpus"),
+        ("é" * 200, "é" * 127),
+    ],
+)
+def test_the_default_name_of_a_run_is_the_files_without_what_a_name_may_not_have(stem: str, name: str) -> None:
+    assert default_name(stem) == name
 
 
 def test_metrics_grow_row_by_row_and_are_cut_back(run: Run) -> None:

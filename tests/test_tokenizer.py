@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
 from collections import Counter
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
+import charlm
 from charlm.config import DataConfig
 from charlm.errors import CheckpointError, ConfigError, DataError
-from charlm.text.sentencepiece import SentencePieceTokenizer
+from charlm.keywords import TrainOptions
+from charlm.text.sentencepiece import SentencePieceTokenizer, _safe_lines
 from charlm.text.tokenizer import (
     ByteTokenizer,
     CharTokenizer,
@@ -30,6 +34,7 @@ from charlm.text.tokenizer import (
     tokenize,
     train_tokenizer,
 )
+from charlm.training.events import Event, Remark
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
 TEXT = "".join(
@@ -264,6 +269,77 @@ def test_a_vocabulary_that_the_text_cannot_fill_stays_smaller(kind: str) -> None
 def test_hardly_any_text_is_enough_for_sentencepiece(kind: str, text: str) -> None:
     tokenizer = SentencePieceTokenizer.train(text, 300, kind)
     assert tokenizer.decode(tokenizer.encode(text + "more")) == text + "more"
+
+
+def random_text(alphabet: str, length: int, width: int) -> str:
+    draw = random.Random(1)  # noqa: S311
+    return "\n".join("".join(draw.choices(alphabet, k=width)) for _ in range(length // width))
+
+
+HAN = "".join(chr(0x4E00 + number) for number in range(0, 20_000, 67))
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize(
+    "text", [random_text(HAN, 30_000, 30_000), random_text("ACGT", 5000, 5000), "x" * 5000, "x" * 3000 + " y"]
+)
+def test_runs_without_a_space_of_any_length_are_learned_from(kind: str, text: str) -> None:
+    tokenizer = SentencePieceTokenizer.train(text, 257 + len(set(text)) + 100, kind)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.remarks == ()
+
+
+def test_cutting_long_runs_changes_nothing_for_other_texts() -> None:
+    long = "word and word " * 300
+    assert list(_safe_lines(f"{TEXT}\n{long}")) == [line for line in [*TEXT.split("\n"), long] if line]
+    assert "".join(_safe_lines("y" * 3500)) == "y" * 3500
+
+
+def test_where_unigram_cannot_learn_bpe_does_and_says_so() -> None:
+    tokenizer = SentencePieceTokenizer.train("a" * 20, 300, "unigram")
+    assert tokenizer.decode(tokenizer.encode("aaa")) == "aaa"
+    (remark,) = tokenizer.remarks
+    assert "unigram algorithm cannot learn from this text" in remark
+    assert "BPE algorithm was used instead" in remark
+    assert SentencePieceTokenizer.train("a" * 20, 300, "bpe").remarks == ()
+
+
+def test_learning_that_takes_long_is_announced_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "dna.txt").write_text(random_text("ACGT", 70_000, 70))
+    events: list[Event] = []
+    options = TrainOptions(tokenizer="sentencepiece", sentencepiece="bpe", vocab_size=280, steps=1, hidden=8, threads=1)
+    charlm.train(tmp_path / "dna.txt", checkpoints=tmp_path, on_event=events.append, **options)
+    assert isinstance(events[0], Remark)
+    assert events[0].text.startswith("learning a vocabulary of 280 from ")
+
+
+# As SentencePiece 0.2.2 says of a text of "\t\n" alone, and 0.2.3 of a score that is not finite.
+STRANGE = (
+    "INTERNAL: src/unigram_model_trainer.cc(617) [!required_chars_.empty()] \n",
+    "INTERNAL: src/unigram_model_trainer.cc(211) [std::isfinite(score)] ",
+)
+
+
+@pytest.mark.parametrize("words", STRANGE)
+def test_an_unknown_error_of_the_library_is_told_as_itself(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    learn = SentencePieceTrainer.train
+
+    def failing(**options: Any) -> None:
+        if options["model_type"] in broken:
+            raise RuntimeError(words)
+        learn(**options)
+
+    monkeypatch.setattr(SentencePieceTrainer, "train", failing)
+    broken = ["unigram"]
+    tokenizer = SentencePieceTokenizer.train(TEXT, 400, "unigram")
+    assert words.split("[")[1].split("]", maxsplit=1)[0] in tokenizer.remarks[0]
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+    broken.append("bpe")
+    for kind in KINDS[2:]:
+        with pytest.raises(DataError) as raised:
+            SentencePieceTokenizer.train(TEXT, 400, kind)
+        assert words.split("[")[1].split("]", maxsplit=1)[0] in str(raised.value)
+        assert "--vocab-size" not in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", KINDS[2:])

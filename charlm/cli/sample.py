@@ -125,7 +125,7 @@ def _prime(text: str | None, path: str | None) -> str:
         return text or ""
     from charlm.text.corpus import read_text
 
-    return read_text(path)
+    return read_text(path).removeprefix("\ufeff")  # a byte order mark, which an editor has added
 
 
 def _write(text: str, *, raw: bool) -> None:

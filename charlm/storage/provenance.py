@@ -17,6 +17,7 @@ from charlm.storage.durable import write_durably
 from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
 from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes
+from charlm.text.encoding import UTF8
 from charlm.text.overlap import TrainingIndex
 from charlm.text.split import CHARACTERS, cuts
 
@@ -24,11 +25,14 @@ _HINT = "restore the text, or give its current path: --corpus FILE; to resume, c
 _DEEP: Final = 8  # folders above a run, and last parts of a recorded path, that are tried where a project has moved
 
 
-def keep_stdin(corpus: Corpus, run: Run) -> Corpus:
-    """The same corpus; what came from standard input is kept in the run's folder, where it can be found again."""
+def keep_stdin(corpus: Corpus, run: Run, encoding: str = UTF8) -> Corpus:
+    """The same corpus; what came from standard input is kept in the run's folder, where it can be found again.
+
+    It is kept in the encoding of the run's other texts, as which all of them will be read.
+    """
     if all(source.path != STDIN for source in corpus.sources):
         return corpus
-    write_durably(run.corpus, corpus.stdin.encode())
+    write_durably(run.corpus, corpus.stdin.encode(encoding))
     path = str(run.corpus.absolute())
     return replace(corpus, sources=tuple(replace(s, path=path) if s.path == STDIN else s for s in corpus.sources))
 
@@ -43,27 +47,29 @@ def find_corpus(
     tested: str | None = None,
     beside: Path | None = None,
     allow_change: bool = False,
+    encoding: str = UTF8,
 ) -> Corpus:
     """The corpus of a checkpoint: from `paths`, from where it was, or near `beside` it, where a project was moved.
 
-    `val` and `test` are the run's own `--val` and `--test`. Where one is a file, `held_out` or `tested` says where it
-    is now, or it is known among `paths`; so are the run's own files among those of other runs.
+    `val`, `test` and `encoding` are the run's own. Where one of the first two is a file, `held_out` or `tested` says
+    where it is now, or it is known among `paths`; so are the run's own files among those of other runs.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
     named = _named(recorded, val, test)
     own = [source for source in recorded.sources if source not in named]
     given, held = list(paths), [val, test]
     try:
-        digests = {path: sha256(read_bytes(path)).hexdigest() for path in given if isfile(path)}
+        digests = {path: _digest(path, encoding) for path in given if isfile(path)}
         for which, (source, at) in enumerate(zip(named, (held_out, tested), strict=True)):
             if source is not None:
                 now = at or next((path for path, digest in digests.items() if digest == source.sha256), None)
                 given = [path for path in given if path != now]
-                held[which] = now or _found(source, beside)
+                held[which] = now or _found(source, beside, encoding)
         wanted = {source.sha256 for source in own}
         if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
-        corpus = load_corpus(given or [_found(source, beside) for source in own], *held, split=recorded.split)
+        places = given or [_found(source, beside, encoding) for source in own]
+        corpus = load_corpus(places, *held, split=recorded.split, encoding=encoding)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded.fingerprint and not allow_change:
@@ -74,7 +80,7 @@ def find_corpus(
 def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
     """`find_corpus` for a checkpoint that was read from `path`."""
     data = checkpoint.config.data
-    return find_corpus(checkpoint.corpus, data.val, paths, test=data.test, beside=path.parent)
+    return find_corpus(checkpoint.corpus, data.val, paths, test=data.test, beside=path.parent, encoding=data.encoding)
 
 
 def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
@@ -109,14 +115,23 @@ def _named(recorded: CorpusRecord, val: str, test: str) -> tuple[Source | None, 
     return found[0], found[1]
 
 
-def _found(source: Source, beside: Path | None) -> str:
+def _digest(path: str, encoding: str) -> str:
+    """The SHA-256 of a text in UTF-8, as `Source` records it; of a file in another encoding, of its bytes."""
+    raw = read_bytes(path)
+    if encoding != UTF8:
+        with suppress(UnicodeError):
+            raw = raw.decode(encoding).encode()
+    return sha256(raw).hexdigest()
+
+
+def _found(source: Source, beside: Path | None, encoding: str) -> str:
     """Where a text was, or where it is as it was in a project that has moved, or a file of its name beside the run.
 
     What is no file is not opened: a stranger's checkpoint may name anything, also a pipe that nobody writes to.
     """
     near = [] if beside is None else [str(place) for place in _places(source.path, beside)]
     places = [place for place in (source.path, *near) if isfile(place)]
-    if found := next((place for place in places if _is(place, source)), None):
+    if found := next((place for place in places if _is(place, source, encoding)), None):
         return found
     named = {source.path} if beside is None else {source.path, str(beside / Path(source.path).name)}
     for place in places:  # changed: whoever allows that means this one
@@ -138,10 +153,10 @@ def _places(path: str, beside: Path) -> Iterator[Path]:
             yield above.joinpath(*parts[first:])
 
 
-def _is(place: str, source: Source) -> bool:
-    """Whether this file is the text that was read; of another size it is not even opened."""
+def _is(place: str, source: Source, encoding: str) -> bool:
+    """Whether this file is the text that was read; in UTF-8, one of another size is not even opened."""
     with suppress(OSError, StorageError):
-        return getsize(place) == source.bytes and sha256(read_bytes(place)).hexdigest() == source.sha256
+        return (encoding != UTF8 or getsize(place) == source.bytes) and _digest(place, encoding) == source.sha256
     return False
 
 

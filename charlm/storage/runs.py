@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,7 +30,9 @@ from charlm.storage.lock import OPEN_FILES_STAY, Held, held
 from charlm.storage.records import Metrics, Result, Validation, loss_in_words, picked
 
 _LISTED: Final = 5  # runs that an error lists
-_NAME: Final = re.compile(r"[^-\0/\\][^\0/\\]{0,199}")
+_LONGEST: Final = 200
+_LONGEST_BYTES: Final = 255  # what file systems take
+_NAME: Final = re.compile(rf"[^-\0/\\][^\0/\\]{{0,{_LONGEST - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +205,36 @@ def load_state(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def default_name(stem: str) -> str:
+    """A name for a run on a file of this name without suffix: the same, as far as that is a name of a run.
+
+    >>> default_name("my novel"), default_name("10\\u202f000 words"), default_name("-o"), default_name("\\u200c")
+    ('my novel', '10 000 words', 'o', 'corpus')
+    """
+    if _is_name(stem):
+        return stem
+    shown = (_shown(character) for character in stem)
+    name = re.sub(" +", " ", "".join(shown)).strip(" -")[:_LONGEST]
+    while len(os.fsencode(name)) > _LONGEST_BYTES:
+        name = name[:-1]
+    return name if _is_name(name) else "corpus"
+
+
+def _shown(character: str) -> str:
+    """A character that a name may have in place of this one; white space becomes a space, format characters nothing."""
+    if character.isprintable() and character not in "/\\":
+        return character
+    return " " if character.isspace() else "" if unicodedata.category(character) == "Cf" else "_"
+
+
+def _is_name(name: str) -> bool:
+    fits = name.isprintable() and len(os.fsencode(name)) <= _LONGEST_BYTES
+    return bool(_NAME.fullmatch(name)) and name not in (".", "..") and fits
+
+
 def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
     """The run of this name, which need not exist yet; a name is one component of a path."""
-    fits = name.isprintable() and len(os.fsencode(name)) <= 255  # what file systems take
-    if not _NAME.fullmatch(name) or name in (".", "..") or not fits:
+    if not _is_name(name):
         raise ConfigError(
             f"--name must be at most 200 printable characters, without / and not starting with -; it is {name!r}",
             kept="nothing was changed",

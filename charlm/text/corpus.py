@@ -1,13 +1,12 @@
 """Files, folders and standard input to one exact text, its validation and test parts, and its fingerprint.
 
-Bytes are decoded as UTF-8, strictly. Nothing is normalised: line ends and byte order marks stay as they are.
-`charlm.text.split` says which part of each source is for training, for validation and for the test; the training parts
-are joined unchanged, and so are the others. This module knows nothing of tokens.
+`charlm.text.encoding` decodes the bytes, strictly. Nothing is normalised: line ends and byte order marks stay as they
+are. `charlm.text.split` says which part of each source is for training, for validation and for the test; the training
+parts are joined unchanged, and so are the others. This module knows nothing of tokens.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 import stat
@@ -20,10 +19,11 @@ from typing import Final
 
 from charlm.config import Shares, check_shares
 from charlm.errors import CharlmError, ConfigError, DataError, StorageError
+from charlm.text.encoding import UTF8, Reader
+from charlm.text.remarks import Remark, Skipped, fold, fold_skipped, remarks_on
 from charlm.text.split import CHARACTERS, FILES, cuts, describe, way_of
 
 STDIN: Final = "-"
-_SNIFF: Final = 8192
 _FILE: Final = "a file"
 _FOLDER: Final = "a folder"
 _OPTIONS: Final = ("--val", "--test")
@@ -31,7 +31,10 @@ _OPTIONS: Final = ("--val", "--test")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file of a corpus, as it was read; the path `-` is standard input or a pipe, which cannot be read again."""
+    """One file of a corpus, as it was read; the path `-` is standard input or a pipe, which cannot be read again.
+
+    `bytes` and `sha256` are those of its text in UTF-8, so that the same text in another encoding is known.
+    """
 
     path: str
     bytes: int
@@ -60,13 +63,14 @@ class Corpus:
         return hashlib.sha256(b"".join(parts[: 3 if self.test else 2])).hexdigest()
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, reader: Reader = Reader()) -> str:  # noqa: B008 - frozen
     """The exact text of a file, or of standard input for `-`.
 
-    Raises DataError if it is not UTF-8, StorageError if it cannot be read, CharlmError if memory does not suffice.
+    Raises DataError if it is not in the reader's encoding (UTF-8), StorageError if it cannot be read, CharlmError if
+    memory does not suffice.
     """
     with _in_memory(path):
-        return decode(read_bytes(path), path)
+        return reader.read(read_bytes(path), path)
 
 
 @contextmanager
@@ -104,33 +108,13 @@ def read_bytes(path: str) -> bytes:
         ) from error
 
 
-def decode(raw: bytes, path: str) -> str:
-    """The text of these bytes, as strict UTF-8; DataError names the offset and line of the first bad byte."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path} is not UTF-8: {error.reason} at byte {error.start}, line {line}",
-            kept="nothing was written",
-            hint=_decoding_hint(raw, error),
-        ) from error
-
-
-def _decoding_hint(raw: bytes, error: UnicodeDecodeError) -> str:
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "convert it first: iconv -f utf-16 -t utf-8"
-    if b"\0" in raw[:_SNIFF]:
-        return "it looks like a binary file: name a text file"
-    if error.reason == "unexpected end of data":
-        return "it ends inside a character, so it may be cut short: get the whole file"
-    return "convert it first, for example with iconv -f latin1 -t utf-8"
-
-
-def load_corpus(paths: Sequence[str], val: str, test: str = "0", *, split: str | None = None) -> Corpus:
+def load_corpus(
+    paths: Sequence[str], val: str, test: str = "0", *, split: str | None = None, encoding: str = UTF8
+) -> Corpus:
     """The corpus of these files, folders (recursively, sorted) and `-`, held out as `--val` and `--test` say.
 
-    `split` is how shares are held out (`charlm.text.split`); None leaves that to the files.
+    `split` is how shares are held out (`charlm.text.split`); None leaves that to the files. `encoding` is that of
+    all files, a name that `charlm.options.codec` returned.
     Raises DataError when fewer than two characters are left to train on, ConfigError when standard input or a pipe is
     named twice, StorageError when a named file cannot be read.
     """
@@ -143,7 +127,7 @@ def load_corpus(paths: Sequence[str], val: str, test: str = "0", *, split: str |
             hint="save the others as files",
         )
     with _in_memory(", ".join(named)):
-        corpus = _join(paths, (val, test), shares, split)
+        corpus = _join(paths, (val, test), shares, split, Reader(encoding, tuple(named)))
     if len(corpus.train) < 2:
         found = sum(source.characters for source in corpus.sources[: len(corpus.sources) - shares.count(None)])
         less = " ".join(f"{option} 0" for option, share in zip(_OPTIONS, shares, strict=True) if share)
@@ -156,27 +140,27 @@ def load_corpus(paths: Sequence[str], val: str, test: str = "0", *, split: str |
     return corpus
 
 
-def _join(paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None) -> Corpus:
+def _join(paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None, reader: Reader) -> Corpus:
     """Read all files, hold out the shares, and add the files that the options `held` name instead of one."""
     read: list[tuple[Source, str]] = []
-    remarks: list[str] = []
+    remarks: list[Remark | str] = []
     for path in paths:
-        for name, text in _texts(path, remarks):
+        for name, text in _texts(path, remarks, reader):
             read.append((_source(name, text), text))
-            remarks += _remarks(name, text)
+            remarks += remarks_on(name, text)
     corpus = _divided(read, shares, split)
     remarks += corpus.remarks
     for option, path, share in zip(_OPTIONS, held, shares, strict=True):
         if share is None:
-            text = read_text(path)
+            text = read_text(path, reader)
             source = replace(_source(path, text), held_out=True, test=option == "--test")
             _check_held(option, path, source, corpus)
             read.append((source, text))
-            remarks += _remarks(path, text)
+            remarks += remarks_on(path, text)
             corpus = replace(corpus, sources=(*corpus.sources, source))
             corpus = replace(corpus, test=text) if source.test else replace(corpus, val=text)
     stdin = next((text for source, text in read if source.path == STDIN), "")
-    return replace(corpus, remarks=tuple(remarks), stdin=stdin)
+    return replace(corpus, remarks=tuple(fold(remarks)), stdin=stdin)
 
 
 def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | None) -> Corpus:
@@ -231,37 +215,45 @@ def _source(name: str, text: str) -> Source:
     return Source(path, len(raw), len(text), hashlib.sha256(raw).hexdigest())
 
 
-def _texts(path: str, remarks: list[str]) -> Iterator[tuple[str, str]]:
+def _texts(path: str, remarks: list[Remark | str], reader: Reader) -> Iterator[tuple[str, str]]:
     if path == STDIN or not os.path.isdir(path):
-        yield path, read_text(path)
+        yield path, read_text(path, reader)
         return
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     found = False
     for name in sorted(_walk(path, skipped)):
         try:
-            raw = Path(name).read_bytes()
-            if b"\0" in raw[:_SNIFF]:
-                skipped.append(f"{name}: binary")
-                continue
-            text = raw.decode()
+            text, why = reader.sift(Path(name).read_bytes())
         except OSError as error:
-            skipped.append(f"{name}: {error.strerror}")
-        except UnicodeDecodeError as error:
-            skipped.append(f"{name}: not UTF-8 at byte {error.start}")
+            text, why = "", str(error.strerror)
+        if why:
+            skipped.append(Skipped(name, why))
         else:
             found = True
             yield name, text
-    remarks += [f"skipped {what}" for what in sorted(skipped)]
+    remarks += fold_skipped(skipped)
     if not found:
-        first = f"; skipped {min(skipped)}" + f" and {len(skipped) - 1} more" * (len(skipped) > 1) if skipped else ""
+        first = f"; skipped {min(map(str, skipped))}" if skipped else ""
         raise DataError(
-            f"{path} contains no text files{first}",
+            f"{path} contains no text files{first}{f' and {len(skipped) - 1} more' * (len(skipped) > 1)}",
             kept="nothing was written",
-            hint="name files, or a folder with UTF-8 text files in it",
+            hint=_suggestion(skipped, reader) or "name files, or a folder with UTF-8 text files in it",
         )
 
 
-def _walk(folder: str, skipped: list[str]) -> Iterator[str]:
+def _suggestion(skipped: Sequence[Skipped], reader: Reader) -> str:
+    """How to read a folder whose texts are in another encoding, going by the first of them; or nothing."""
+    other = [one.name for one in sorted(skipped, key=str) if one.why.startswith(("not UTF-8", "UTF-"))]
+    if not other:
+        return ""
+    try:
+        found = reader.suggestion(Path(other[0]).read_bytes(), other[0])
+    except OSError:
+        return ""
+    return f"{other[0]}: {found}" if found else ""
+
+
+def _walk(folder: str, skipped: list[Skipped]) -> Iterator[str]:
     """Paths of the files below a folder, in no order; anything else is added to `skipped`. Links are not followed.
 
     A list of folders still to visit takes the place of recursion, which deeply nested folders could exhaust.
@@ -272,7 +264,7 @@ def _walk(folder: str, skipped: list[str]) -> Iterator[str]:
         try:
             names = os.listdir(where)
         except OSError as error:
-            skipped.append(f"{where}: {error.strerror}")
+            skipped.append(Skipped(where, str(error.strerror)))
             continue
         for name in names:
             path = os.path.join(where, name)
@@ -282,7 +274,7 @@ def _walk(folder: str, skipped: list[str]) -> Iterator[str]:
             elif kind == _FOLDER:
                 left.append(path)
             else:
-                skipped.append(f"{path}: {kind}")
+                skipped.append(Skipped(path, kind))
 
 
 def _kind(path: str) -> str:
@@ -303,14 +295,3 @@ def _kind(path: str) -> str:
 def _is_run(folder: str) -> bool:
     """Whether this is the folder of a charlm run, whose files are not training text."""
     return any(os.path.isfile(os.path.join(folder, f"{name}.safetensors")) for name in ("last", "previous"))
-
-
-def _remarks(name: str, text: str) -> Iterator[str]:
-    if text.startswith("\ufeff"):
-        yield f"{name} begins with a byte order mark, kept as a character"
-    if "\r\n" in text:
-        yield f"{name} has CR LF line ends, kept as they are"
-    elif "\r" in text:
-        yield f"{name} has CR line ends, kept as they are"
-    if "\0" in text:
-        yield f"{name} has NUL characters, kept as they are"

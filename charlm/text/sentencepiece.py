@@ -15,6 +15,8 @@ from charlm.text.pieces import check_model
 from charlm.text.tokenizer import NOTHING, Encoded, Tokenizer, TokenizerState, utf8
 
 _SPACE_MARK: Final = re.compile("(\u2581+)")
+_RUN: Final = 1000  # characters without a space, beyond which probabilities may not be finite
+_WORD: Final = re.compile("[^ ]+")
 _UNSAFE: Final = re.compile("[\u2581\0]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
 
 
@@ -55,47 +57,41 @@ class SentencePieceTokenizer(Tokenizer):
         sentencepiece: str = "unigram",
         **options: Any,  # noqa: ARG003
     ) -> SentencePieceTokenizer:
-        """A model trained on a text; raises DataError or ConfigError where the library cannot train one."""
-        from sentencepiece import SentencePieceTrainer
+        """A model trained on a text; raises DataError or ConfigError where the library cannot train one.
 
+        Where unigram cannot learn from a text, such as one character repeated 8 to 54 times, BPE learns instead, and
+        `remarks` says so.
+        """
         if not any(line.strip("\r") for line in _safe_lines(text)):
             raise DataError(
                 "sentencepiece cannot learn from this text, which consists only of line ends",
                 kept="nothing was written",
                 hint="use --tokenizer char",
             )
-        model = io.BytesIO()
         try:
-            SentencePieceTrainer.train(
-                sentence_iterator=iter(_safe_lines(text)),
-                model_writer=model,
-                model_type=sentencepiece,
-                vocab_size=vocab_size,
-                hard_vocab_limit=False,
-                normalization_rule_name="identity",
-                add_dummy_prefix=False,
-                remove_extra_whitespaces=False,
-                byte_fallback=True,
-                character_coverage=1.0,
-                max_sentence_length=2**30,
-                num_threads=1,
-                unk_id=0,
-                bos_id=-1,
-                eos_id=-1,
-                pad_id=-1,
-                minloglevel=2,
-            )
+            return cls(_learned(text, vocab_size, sentencepiece))
         except RuntimeError as error:
-            # Unigram training prunes every piece of some texts, such as one character repeated 8 to 54 times.
-            if sentencepiece == "unigram" and "no pieces" in str(error):
-                return cls.train(text, vocab_size=vocab_size, sentencepiece="bpe")
             required = 257 + len(set(text))
-            raise ConfigError(
-                f"--vocab-size {vocab_size} is too small: this text's characters and the 256 bytes need {required}",
+            if vocab_size < required and "vocab_size" in str(error):
+                raise ConfigError(
+                    f"--vocab-size {vocab_size} is too small: this text's characters and the 256 bytes need {required}",
+                    kept="nothing was written",
+                    hint=f"leave it out, or use --vocab-size {required} or more",
+                ) from error
+            if sentencepiece == "unigram":
+                return cls._fallen_back(text, vocab_size, error)
+            raise DataError(
+                f"sentencepiece cannot learn from this text; it says: {_words(error)}",
                 kept="nothing was written",
-                hint=f"leave it out, or use --vocab-size {required} or more",
+                hint="use --tokenizer char or byte",
             ) from error
-        return cls(model.getvalue())
+
+    @classmethod
+    def _fallen_back(cls, text: str, vocab_size: int, error: RuntimeError) -> SentencePieceTokenizer:
+        tokenizer = cls.train(text, vocab_size, "bpe")
+        why = f"SentencePiece's unigram algorithm cannot learn from this text ({_words(error)})"
+        tokenizer.remarks = (f"{why}; its BPE algorithm was used instead",)
+        return tokenizer
 
     @cached_property
     def pieces(self) -> Sequence[bytes]:
@@ -139,10 +135,54 @@ def _unspace(piece: str) -> bytes:
     return piece.replace("\u2581", " ").encode()
 
 
+def _learned(text: str, vocab_size: int, algorithm: str) -> bytes:
+    """A SentencePiece model; raises RuntimeError where the library does."""
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(_safe_lines(text)),
+        model_writer=model,
+        model_type=algorithm,
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        max_sentence_length=2**30,
+        num_threads=1,
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _words(error: RuntimeError) -> str:
+    """What the library says, on one line and without its beginning, which never changes."""
+    return " ".join(str(error).removeprefix("INTERNAL: ").split())
+
+
 def _safe_lines(text: str) -> Iterable[str]:
     """The parts of a text that SentencePiece may learn from.
 
-    Lines are split at U+2581, its mark for a space; at NUL, which it cannot represent; and inside the names of its own
-    special pieces, such as <unk>, which it would skip.
+    Lines are split at U+2581, its mark for a space; at NUL, which it cannot represent; inside the names of its own
+    special pieces, such as <unk>, which it would skip; and wherever 1,000 characters pass without a space, as in DNA or
+    Chinese without line ends, of which it takes the probability as a whole.
     """
-    return (part for line in text.split("\n") for part in _UNSAFE.split(line) if part)
+    lines = (part for line in text.split("\n") for part in _short_runs(line))
+    return (part for line in lines for part in _UNSAFE.split(line) if part)
+
+
+def _short_runs(line: str) -> list[str]:
+    """
+    >>> [len(part) for part in _short_runs("x" * 1500 + " y " + "z" * 1000)]
+    [1000, 1503]
+    """
+    if len(line) <= _RUN:
+        return [line]
+    return _WORD.sub(lambda run: "\n".join(run[0][k : k + _RUN] for k in range(0, len(run[0]), _RUN)), line).split("\n")

@@ -64,6 +64,7 @@ class Tokenizer(ABC):
     one_per_character: ClassVar[bool] = False  # whether every token is a character
     size: int
     escape: float = 0.0
+    remarks: tuple[str, ...] = ()  # what a user should know of how it was learned
 
     @property
     def start(self) -> int:

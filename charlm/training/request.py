@@ -9,7 +9,7 @@ from pathlib import Path
 from charlm.config import DEFAULT_FOLDER
 from charlm.errors import ConfigError
 from charlm.options import Value
-from charlm.storage.runs import Run, newest_run, open_run
+from charlm.storage.runs import Run, default_name, newest_run, open_run
 from charlm.text.corpus import STDIN
 from charlm.training.defaults import preset
 
@@ -53,5 +53,5 @@ class TrainingRequest:
         if self.name is None and not self.corpus and self.resume:
             return newest_run(Path(self.checkpoints))
         first = self.corpus[0] if self.corpus else STDIN
-        stem = "stdin" if first == STDIN else Path(first).resolve().stem
-        return open_run(self.name if self.name is not None else stem, self.checkpoints)
+        name = "stdin" if first == STDIN else default_name(Path(first).resolve().stem)
+        return open_run(self.name if self.name is not None else name, self.checkpoints)

@@ -33,6 +33,8 @@ from charlm.training.trainer import Stop, Task, Trainer
 from charlm.training.trial import StepTrial, may_follow
 from charlm.training.warmstart import adopt_weights, adopted_options
 
+_LONG_LEARNING: Final = 50_000  # characters from which learning a vocabulary takes seconds,
+_LONG_WORD: Final = 50  # and characters without a space with which it may take minutes
 _TWO_THREADS: Final = 40_000  # batch x hidden^2 from which a second thread gains something
 
 
@@ -43,9 +45,10 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     device = choose_device(str(given.get("device", "auto")))
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(int(given.get("threads", 0)))
-    corpus = load_corpus(request.corpus, *(str(given.get(name, getattr(DataConfig(), name))) for name in HELD))
+    data = section(DataConfig, given)
+    corpus = load_corpus(request.corpus, data.val, data.test, encoding=data.encoding)
     given = choose_vocabulary(given, corpus.train)
-    tokenizer = _tokenizer(given, donor, corpus.train)
+    tokenizer = _tokenizer(given, donor, corpus.train, emit)
     train = tokenize(tokenizer, corpus.train)
     facts = Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, training_speed(device))
     config, reasons = choose(given, facts)
@@ -60,7 +63,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
         try:
             _refuse_existing(run, request.force)
             run.clear()
-            corpus = keep_stdin(corpus, run)
+            corpus = keep_stdin(corpus, run, data.encoding)
             task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus), corpus.test)
             _announce(run, task, corpus, network, runtime, emit, reasons, request.departures)
             return _trained(run, Trainer(task, network, runtime, run, emit=emit, stop=stop))
@@ -129,10 +132,19 @@ def _options(run: Run, request: TrainingRequest, emit: Emit) -> tuple[dict[str, 
     return adopted_options(donor, given), donor
 
 
-def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str) -> Tokenizer:
+def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str, emit: Emit) -> Tokenizer:
+    """The donor's tokenizer, or one learned from this text, which is announced where it takes long."""
     if donor is not None:
         return donor.open_tokenizer().adapt(text)
-    return train_tokenizer(section(DataConfig, given), text)
+    data = section(DataConfig, given)
+    if data.vocab_size and len(text) >= _LONG_LEARNING:
+        slow = data.sentencepiece == "unigram" and max(map(len, text[:_LONG_LEARNING].split())) > _LONG_WORD
+        hint = "; with few spaces this may take minutes, but seconds with --sentencepiece bpe" if slow else ""
+        emit(Remark(text=f"learning a vocabulary of {data.vocab_size:,} from {len(text):,} characters{hint}"))
+    tokenizer = train_tokenizer(data, text)
+    for remark in tokenizer.remarks:
+        emit(Remark(text=remark))
+    return tokenizer
 
 
 def _new_network(config: Config, tokenizer: Tokenizer, donor: Checkpoint | None, emit: Emit) -> Network:
@@ -166,7 +178,7 @@ def _resumed_trainer(
     config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
     corpus = _corpus_of(checkpoint, request, run)
     train = _known_tokens(tokenizer, corpus.train)
-    corpus = keep_stdin(corpus, run)
+    corpus = keep_stdin(corpus, run, config.data.encoding)
     network, runtime = _same_runtime(checkpoint, request, tokenizer.size)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
     record = checkpoint.corpus if same else CorpusRecord.of(corpus)
@@ -205,6 +217,7 @@ def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Co
         tested=now.get("test"),
         beside=run.folder,
         allow_change=request.allow_data_change,
+        encoding=checkpoint.config.data.encoding,
     )
 
 

@@ -1,0 +1,222 @@
+"""Bytes to text, strictly; and for bytes that are not text in the encoding expected, what they are and how to go on.
+
+Nothing is guessed silently: a text is read in UTF-8 or in the encoding that was named, or refused. A refusal says what
+the bytes are where that is certain: a file of another kind, by its first bytes; UTF-16 or UTF-32, by a byte order mark
+or by NULs at every second place; an older encoding, by `charlm.text.guess`. Otherwise it suggests no encoding at all.
+"""
+
+from __future__ import annotations
+
+import codecs
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from charlm.errors import DataError
+
+UTF8: Final = "utf-8"
+SNIFF: Final = 8192  # bytes in which a binary file shows a NUL
+_KEPT: Final = "nothing was written"
+
+# Which bytes begin a file that is no text; what it is; and what makes a text of it.
+_KINDS: Final[Sequence[tuple[bytes, str, str]]] = (
+    (b"%PDF-", "a PDF", "extract its text first, for example with pdftotext {}"),
+    (b"\x1f\x8b", "a gzip file", "unpack it first: gunzip -k {}"),
+    (b"BZh91AY&SY", "a bzip2 file", "unpack it first: bunzip2 -k {}"),
+    (b"\xfd7zXZ\0", "an xz file", "unpack it first: unxz -k {}"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it first: unzstd {}"),
+    (b"PK\x03\x04", "a zip file", "unpack it first: unzip {}"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip file", "unpack it first"),
+    (b"Rar!\x1a\x07", "a RAR file", "unpack it first"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "save it as plain text first"),
+    (b"\x89PNG", "a PNG image", "name a text file"),
+    (b"\xff\xd8\xff", "a JPEG image", "name a text file"),
+    (b"GIF87a", "a GIF image", "name a text file"),
+    (b"GIF89a", "a GIF image", "name a text file"),
+    (b"OggS\0", "an Ogg file", "name a text file"),
+    (b"ID3\x02", "an MP3 file", "name a text file"),
+    (b"ID3\x03", "an MP3 file", "name a text file"),
+    (b"ID3\x04", "an MP3 file", "name a text file"),
+    (b"SQLite format 3\0", "an SQLite database", "export a text from it first"),
+)
+# Inside a zip file, the documents that are one.
+_ZIPPED: Final = (
+    (b"application/epub+zip", "an EPUB book"),
+    (b"word/", "a Word document"),
+    (b"opendocument", "a document"),
+)
+_MARKS: Final = (  # the longer first: UTF-32 in little-endian order begins like UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads texts in one encoding, and says how to go on where that fails.
+
+    encoding    a name that `charlm.options.codec` returned
+    corpus      the paths that `charlm train` was given; none for another command
+    """
+
+    encoding: str = UTF8
+    corpus: tuple[str, ...] = ()
+
+    def read(self, raw: bytes, path: str) -> str:
+        """The text of a file's bytes; raises DataError for a file of another kind, and as `decode`.
+
+        UTF-16 without a byte order mark can be UTF-8 as well, with NUL for every second character: it is refused.
+        """
+        if found := kind_of(raw):
+            kind, hint = found
+            raise DataError(f"{path} is {kind}", kept=_KEPT, hint=hint.format(_quoted(path)))
+        if self.encoding == UTF8 and (wide := unmarked_utf16(raw)):
+            raise DataError(f"{path} is {_plain(wide)}, not UTF-8", kept=_KEPT, hint=self.command(path, wide))
+        return self.decode(raw, path)
+
+    def decode(self, raw: bytes, path: str) -> str:
+        """The text of these bytes, strictly; DataError names the offset and the line of the first bad byte."""
+        try:
+            return _strictly(raw, self.encoding)
+        except UnicodeDecodeError as error:
+            line = raw[: error.start].decode(self.encoding, "ignore").count("\n") + 1
+            raise DataError(
+                f"{path} is not {_plain(self.encoding)}: {error.reason} at byte {error.start}, line {line}",
+                kept=_KEPT,
+                hint=self._advice(raw, path, error),
+            ) from error
+        except UnicodeError as error:
+            raise DataError(f"{path} is not {_plain(self.encoding)}: {error}", kept=_KEPT) from error
+
+    def sift(self, raw: bytes) -> tuple[str, str]:
+        """The text of one of many files; or no text, and why it is skipped."""
+        wide = self.encoding.startswith(("utf-16", "utf-32"))
+        if found := kind_of(raw):
+            return "", found[0]
+        if self.encoding == UTF8 and (other := wide_encoding(raw)):
+            return "", f"{_plain(other)}, not UTF-8"
+        if b"\0" in raw[:SNIFF] and not wide:
+            return "", "binary"
+        try:
+            text = _strictly(raw, self.encoding)
+        except UnicodeDecodeError as error:
+            return "", f"not {_plain(self.encoding)} at byte {error.start}"
+        except UnicodeError:
+            return "", f"not {_plain(self.encoding)}"
+        return ("", "binary") if wide and "\0" in text else (text, "")
+
+    def command(self, path: str, encoding: str) -> str:
+        """The command that reads this file in another encoding, to be pasted into a shell."""
+        if len(self.corpus) == 1:  # several need not be in one encoding
+            return f"charlm train {_quoted(self.corpus[0])} --encoding {encoding}"
+        if path == "-":
+            return f"pipe it through iconv -f {_for_iconv(encoding)} -t utf-8"
+        return f"iconv -f {_for_iconv(encoding)} -t utf-8 {_quoted(path)} > {_quoted(path + '.utf8')}"
+
+    def suggestion(self, raw: bytes, path: str) -> str:
+        """What encoding these bytes are in, and the command that reads it; nothing where that is not certain."""
+        if wide := wide_encoding(raw):
+            return f"it is {_plain(wide)}: {self.command(path, wide)}"
+        from charlm.text.guess import legacy_encoding
+
+        found = legacy_encoding(raw)
+        return f"it looks like {found}: {self.command(path, found)}" if found else ""
+
+    def _advice(self, raw: bytes, path: str, error: UnicodeDecodeError) -> str:
+        """How to go on with bytes that are not text in this encoding."""
+        if self.encoding != UTF8 and _decodes(raw, UTF8):
+            several = len(self.corpus) > 1
+            return f"it is UTF-8: {'all files must be in one encoding' if several else 'leave --encoding out'}"
+        if b"\0" in raw[:SNIFF] and not wide_encoding(raw):
+            return "it looks like a binary file: name a text file"
+        if self.encoding == UTF8 and error.reason == "unexpected end of data":
+            return "it ends inside a character, so it may be cut short: get the whole file"
+        return self.suggestion(raw, path) or f"find out its encoding, and read it by that name: {_by_name(self)}"
+
+
+def _by_name(reader: Reader) -> str:
+    return "--encoding NAME" if reader.corpus else "iconv -f NAME -t utf-8"
+
+
+def _for_iconv(encoding: str) -> str:
+    """What iconv calls an encoding."""
+    names = {"mac_roman": "macintosh", "utf-16-le": "utf-16le", "utf-16-be": "utf-16be"}
+    return names.get(encoding, encoding.replace("_", "-"))
+
+
+def _quoted(path: str) -> str:
+    """A path for a shell, also where it begins like an option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") and path != "-" else path)
+
+
+def kind_of(raw: bytes) -> tuple[str, str] | None:
+    """What a file is that is no text, by its first bytes, and what to do with it; None where it may be a text."""
+    for start, kind, hint in _KINDS:
+        if raw.startswith(start):
+            zipped = next((name for mark, name in _ZIPPED if mark in raw[:SNIFF]), "") if start[:2] == b"PK" else ""
+            return (zipped, "save it as plain text first") if zipped else (kind, hint)
+    return None
+
+
+def wide_encoding(raw: bytes) -> str:
+    """UTF-16 or UTF-32, if these bytes are that, by their byte order mark or without one; or nothing."""
+    marked = next((name for mark, name in _MARKS if raw.startswith(mark) and _decodes(raw, name)), "")
+    return marked or unmarked_utf16(raw)
+
+
+def unmarked_utf16(raw: bytes) -> str:
+    """The byte order of UTF-16 without a mark, if these bytes are that, or nothing.
+
+    In the alphabets below U+2000 and in punctuation every second byte of UTF-16 is 0x20 or less, and 0 for a space and
+    a line end. A text in UTF-8 is not like that: nine of ten bytes at odd or even places, of them one in twenty NUL and
+    more than are spaces, and hardly a NUL at the other places.
+
+    >>> unmarked_utf16("Да, и".encode("utf-16-le")), unmarked_utf16(b"a text"), unmarked_utf16(bytes(8))
+    ('utf-16-le', '', '')
+    """
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if len(raw) < 4 or len(raw) % 2 or b"\0" not in raw or marked:
+        return ""
+    for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        high, low = raw[first::2], raw[1 - first :: 2]
+        nul = high.count(0)
+        often = nul >= len(high) / 20 and nul > high.count(b" ") and nul >= 8 * low.count(0)
+        if often and _up_to_space(high) >= 0.9 * len(high) and _up_to_space(low) <= 0.9 * len(low):
+            return name if _decodes(raw, name) else ""
+    return ""
+
+
+def _up_to_space(raw: bytes) -> int:
+    return len(raw) - len(raw.translate(None, bytes(range(33))))
+
+
+def _decodes(raw: bytes, encoding: str) -> bool:
+    try:
+        raw.decode(encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _strictly(raw: bytes, encoding: str) -> str:
+    if encoding in ("utf-16", "utf-32") and raw and not raw.startswith(tuple(mark for mark, _ in _MARKS)):
+        raise UnicodeDecodeError(encoding, raw, 0, 2, "no byte order mark")  # Python would guess one
+    text = raw.decode(encoding)
+    if encoding != UTF8:
+        text.encode()  # UTF-7, for one, can spell half a surrogate pair
+    return text
+
+
+def _plain(encoding: str) -> str:
+    """A name of an encoding as people write it.
+
+    >>> _plain("utf-16-le"), _plain("cp1252")
+    ('UTF-16 (little-endian, without a byte order mark)', 'cp1252')
+    """
+    orders = {"utf-16-le": "little-endian", "utf-16-be": "big-endian"}
+    if encoding in orders:
+        return f"UTF-16 ({orders[encoding]}, without a byte order mark)"
+    return encoding.upper() if encoding.startswith("utf-") else encoding
