@@ -201,7 +201,7 @@ def test_a_run_in_another_encoding_is_resumed_and_its_text_found_as_it_was_read(
     assert model.was_trained_on(QUOTED)
     moved = held.rename(tmp_path / "moved.txt")
     assert own_corpus(model.checkpoint, done.checkpoint, [str(path), str(moved)]).val == QUOTED[:300]
-    with pytest.raises(ConfigError, match="--encoding koi8-r contradicts the run, which has cp1252"):
+    with pytest.raises(ConfigError, match="--encoding koi8-r contradicts the run, which has --encoding cp1252"):
         charlm.train(path, checkpoints=tmp_path / "runs", resume=True, encoding="koi8-r")
 
 

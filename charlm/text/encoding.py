@@ -8,12 +8,11 @@ or by NULs at every second place; an older encoding, by `charlm.text.guess`. Oth
 from __future__ import annotations
 
 import codecs
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from charlm.errors import DataError
+from charlm.errors import DataError, quoted
 
 UTF8: Final = "utf-8"
 SNIFF: Final = 8192  # bytes in which a binary file shows a NUL
@@ -72,7 +71,7 @@ class Reader:
         """
         if found := kind_of(raw):
             kind, hint = found
-            raise DataError(f"{path} is {kind}", kept=_KEPT, hint=hint.format(_quoted(path)))
+            raise DataError(f"{path} is {kind}", kept=_KEPT, hint=hint.format(quoted(path)))
         if self.encoding == UTF8 and (wide := unmarked_utf16(raw)):
             raise DataError(f"{path} is {_plain(wide)}, not UTF-8", kept=_KEPT, hint=self.command(path, wide))
         return self.decode(raw, path)
@@ -111,10 +110,10 @@ class Reader:
     def command(self, path: str, encoding: str) -> str:
         """The command that reads this file in another encoding, to be pasted into a shell."""
         if len(self.corpus) == 1:  # several need not be in one encoding
-            return f"charlm train {_quoted(self.corpus[0])} --encoding {encoding}"
+            return f"charlm train {quoted(self.corpus[0])} --encoding {quoted(encoding)}"
         if path == "-":
             return f"pipe it through iconv -f {_for_iconv(encoding)} -t utf-8"
-        return f"iconv -f {_for_iconv(encoding)} -t utf-8 {_quoted(path)} > {_quoted(path + '.utf8')}"
+        return f"iconv -f {_for_iconv(encoding)} -t utf-8 {quoted(path)} > {quoted(path + '.utf8')}"
 
     def suggestion(self, raw: bytes, path: str) -> str:
         """What encoding these bytes are in, and the command that reads it; nothing where that is not certain."""
@@ -145,11 +144,6 @@ def _for_iconv(encoding: str) -> str:
     """What iconv calls an encoding."""
     names = {"mac_roman": "macintosh", "utf-16-le": "utf-16le", "utf-16-be": "utf-16be"}
     return names.get(encoding, encoding.replace("_", "-"))
-
-
-def _quoted(path: str) -> str:
-    """A path for a shell, also where it begins like an option."""
-    return shlex.quote(f"./{path}" if path.startswith("-") and path != "-" else path)
 
 
 def kind_of(raw: bytes) -> tuple[str, str] | None:

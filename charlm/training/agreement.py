@@ -76,14 +76,14 @@ def _text(checkpoint: Checkpoint, request: TrainingRequest) -> list[str]:
     """The text as it was given now, or the files that the run was trained on, and its --val."""
     sources = [source.path for source in checkpoint.corpus.training_sources]
     paths = list(request.corpus) or (sources if len(sources) <= _FILES else [])
-    return [*(map(quoted, paths) if paths else ["CORPUS"]), *_held(checkpoint, request)]
+    return [*(map(quoted, paths) if paths else ["CORPUS"]), *_unusual(checkpoint, request)]
 
 
-def _held(checkpoint: Checkpoint, request: TrainingRequest) -> Iterator[str]:
-    """The run's own --val and --test, where they are not the usual ones and were not given now."""
+def _unusual(checkpoint: Checkpoint, request: TrainingRequest) -> Iterator[str]:
+    """The run's own --val, --test and --encoding, where they are not the usual ones and were not given now."""
     usual, own = DataConfig(), checkpoint.config.data
-    for name in HELD:
+    for name in (*HELD, "encoding"):
         if name not in request.given and (value := getattr(own, name)) != getattr(usual, name):
             named = [source.path for source in checkpoint.corpus.sources if source.held_out]
-            files = [path for path in named if Path(path).name == Path(value).name]
-            yield from (flag(name), quoted(files[-1] if files and val_share(value, name) is None else value))
+            files = [path for path in named if name in HELD and Path(path).name == Path(value).name]
+            yield from (flag(name), quoted(files[-1] if files else value))
