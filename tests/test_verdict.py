@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ LOWER = {"lr": 0.002}
         pytest.param([1.421, 1.436, 1.391], 1.3, {"decay": "none"}, "uneven", LONGER, id="up and down, no annealing"),
         pytest.param([2.0, 1.9, 1.8], 1.2, {}, "falling", {**DROPOUT, **LONGER}, id="falls with a gap"),
         pytest.param([2.0, 1.7, 1.75, 1.9], [2.0, 1.6, 1.2, 1.0, 0.8], {}, "overfitting", DROPOUT, id="overfitting"),
+        pytest.param([2.0, 1.8, 1.6, 1.62], [1.9, 1.8, 1.6, 1.55, 1.5], {}, "uneven", LONGER, id="wobble at the end"),
         pytest.param([2.0, 1.7, 1.9], [2.0, 1.6, 1.8, 1.9], {}, "unstable", LOWER, id="both rise"),
         pytest.param([2.0, 1.7, 1.9], [2.0, 1.6, 1.6, 1.6], {}, "unstable", LOWER, id="training loss does not fall"),
         pytest.param([2.0, 1.7, 1.7], [1.9, 1.5, 1.9, 2.1], {}, "unstable", LOWER, id="training loss alone rises"),
@@ -136,6 +138,18 @@ def test_regularisation_goes_on_from_what_there_is(dropout: float, hidden: int, 
         steps=300, characters_seen=1, train_loss=1.0, val_loss=1.7, best_val_loss=1.7, seconds=1.0, stopped=False
     )
     assert dict(judge(history, result, config, 64).changes) == changes
+
+
+def test_a_run_that_diverged_goes_on_at_the_learning_rate_that_held() -> None:
+    history = [Validation(step=100 * n, seconds=1.0, train_loss=1.5, val_loss=2.0 - n / 10) for n in (1, 2, 3)]
+    result = Result(
+        steps=300, characters_seen=1, train_loss=1.6, val_loss=1.7, best_val_loss=1.7, seconds=1.0, stopped=False
+    )
+    config = Config(optim=OptimConfig(lr=27.0), train=TIMED)
+    found = judge(history, result, config, 64, rollbacks=2)
+    assert found.words.startswith("It diverged 2 times, and was rolled back to a learning rate of 3. Its validation")
+    assert dict(found.changes) == {"lr": 3.0, "time": "20m"}
+    assert dict(judge([], replace(result, val_loss=None), config, 64, rollbacks=1).changes) == {}
 
 
 def test_other_tokens_than_characters_are_not_compared_with_a_guess_among_characters() -> None:

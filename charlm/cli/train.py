@@ -161,7 +161,7 @@ def _report(screen: Screen, trained: Trained, request: TrainingRequest, as_json:
     from charlm.report.verdict import judge
 
     drawn = _draw_curves(screen, trained)
-    verdict = judge(trained.history, trained.result, trained.config, trained.vocabulary)
+    verdict = judge(trained.history, trained.result, trained.config, trained.vocabulary, trained.rollbacks)
     following = training_command(trained, request, verdict.changes)
     if as_json:
         more = {"parameters": trained.parameters, "checkpoint": str(trained.checkpoint), "next": following}

@@ -34,7 +34,7 @@ def summarise(trained: Trained, verdict: Verdict) -> list[str]:
     `best` is the model with the lowest validation loss, so only a test text is one that no choice has seen.
     """
     result = trained.result
-    course = _memorisation(result) if result.val_loss is None else verdict.lines
+    course = [*(_memorisation(result) if result.val_loss is None else []), *verdict.lines]
     if result.test_loss is not None:
         return [_meaning(trained, "its test text, which no choice has seen", result.test_loss), *course]
     if result.val_loss is not None:

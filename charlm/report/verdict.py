@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from charlm.config import Config
 from charlm.options import Value, flag, seconds
 from charlm.report.words import duration
 from charlm.storage.records import Result, Validation
+from charlm.training.divergence import LOWER
 
 _NOISE: Final = 0.004  # nats: validation losses this close are the same
 _SHORT: Final = 100  # steps after which nothing can be said yet
 _ENOUGH: Final = 400  # steps of a run that can be judged
 _GAP: Final = 0.25  # nats between training and validation loss from which memory outweighs learning
+_WOBBLE: Final = 0.1  # nats: what one validation may be above the one before it, where memory does not outweigh
 _RISE: Final = 0.1  # nats: the training loss of a few steps varies by less
 _LONGEST: Final = 10_000 * 3600  # seconds that --time may be
 _MOST: Final = 10**9  # of --steps and --epochs
@@ -41,13 +43,30 @@ class Verdict:
     @property
     def lines(self) -> list[str]:
         """One paragraph on how it went, one on what to do next."""
-        options = ", ".join(f"{flag(name)} {value}" for name, value in self.changes.items())
+        options = ", ".join(f"{flag(name)} {_text(value)}" for name, value in self.changes.items())
         following = f"The command below {self.how} ({options})." if options else ""
         return [line for line in (self.words, following) if line]
 
 
-def judge(history: Sequence[Validation], result: Result, config: Config, vocabulary: int) -> Verdict:
-    """How a finished run went; `vocabulary` is the number of its tokens.
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def judge(
+    history: Sequence[Validation], result: Result, config: Config, vocabulary: int, rollbacks: int = 0
+) -> Verdict:
+    """How a finished run went, which diverged `rollbacks` times; the next one takes the learning rate that held."""
+    if not rollbacks:
+        return _judge(history, result, config, vocabulary)
+    held = float(f"{config.optim.lr * LOWER**rollbacks:.2g}")
+    found = _judge(history, result, replace(config, optim=replace(config.optim, lr=held)), vocabulary)
+    times = "once" if rollbacks == 1 else f"{rollbacks} times"
+    said = f"It diverged {times}, and was rolled back to a learning rate of {held:g}. {found.words}".strip()
+    return replace(found, words=said, changes={"lr": held, **found.changes} if found.changes else {})
+
+
+def _judge(history: Sequence[Validation], result: Result, config: Config, vocabulary: int) -> Verdict:
+    """How it went, whatever happened on the way; `vocabulary` is the number of the run's tokens.
 
     What is measured comes first. A loss that falls while the learning rate falls to 0 says little of a longer run, so
     that is not called improvement; and a model overfits only if its training loss fell while the validation loss rose.
@@ -60,7 +79,8 @@ def judge(history: Sequence[Validation], result: Result, config: Config, vocabul
     if len(losses) < 3 or result.steps < _SHORT:
         return _short(result, config)
     best = history[losses.index(min(losses))]
-    if losses[-1] > best.val_loss + _NOISE:
+    rise, wobbles = losses[-1] - best.val_loss, losses[-2] == best.val_loss and _gap(result) < _GAP
+    if rise > (_WOBBLE if wobbles else _NOISE):
         return (_overfitting if result.train_loss < best.train_loss else _unstable)(best, losses[-1], result, config)
     if result.train_loss > min(row.train_loss for row in history) + _RISE:
         return _unstable(best, losses[-1], result, config)

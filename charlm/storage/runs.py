@@ -168,6 +168,7 @@ class Trained:
     result      the closing figures; after a stop those so far, without a closing validation loss
     history     the validations
     vocabulary  the number of different tokens
+    rollbacks   how often training diverged and went back
     """
 
     run: Run
@@ -178,6 +179,7 @@ class Trained:
     config: Config
     parameters: int
     vocabulary: int
+    rollbacks: int = 0
 
     def __repr__(self) -> str:
         figures = f"{self.reason}, {self.result.steps:,} steps, {loss_in_words(self.result, self.history)}"

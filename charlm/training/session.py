@@ -101,6 +101,7 @@ def _trained(run: Run, trainer: Trainer, *, save_first: bool = False) -> Trained
         config=trainer.task.config,
         parameters=sum(weight.numel() for weight in trainer.network.parameters()),
         vocabulary=trainer.task.tokenizer.size,
+        rollbacks=len(trainer.state.rollbacks),
     )
 
 
@@ -114,6 +115,7 @@ def _finished(run: Run, checkpoint: Checkpoint, result: Result) -> Trained:
         config=checkpoint.config,
         parameters=checkpoint.parameters,
         vocabulary=checkpoint.open_tokenizer().size,
+        rollbacks=len(checkpoint.state.rollbacks),
     )
 
 
