@@ -34,7 +34,12 @@ def values(spec: Option) -> st.SearchStrategy[Value]:
         return st.integers(int(spec.low), int(spec.high))
     if spec.type is float:
         return st.floats(spec.low, spec.high, exclude_min=spec.above)
-    texts = {"duration": ("0.1s", "45s", "3m", "10000h"), "every": ("1", "9s"), "device": ("cpu", "cuda:1")}
+    texts = {
+        "duration": ("0.1s", "45s", "3m", "10000h"),
+        "every": ("1", "9s"),
+        "device": ("cpu", "cuda:1"),
+        "encoding": ("utf-8", "cp1252"),
+    }
     return st.sampled_from(spec.choices or texts.get(spec.form, ("0.1", "later.txt")))
 
 

@@ -20,7 +20,7 @@ from charlm.runtime.random import Purpose, uniform
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.text.tokenizer import tokenize
 from charlm.training import optim, step
-from charlm.training.events import Event, Finished, Saved, Started, Stepped, Validated, Writing
+from charlm.training.events import Event, Finished, Remark, Saved, Started, Stepped, Validated, Writing
 from charlm.training.validator import Validator
 
 TEXT = "".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400))
@@ -110,7 +110,7 @@ def test_metrics_have_a_row_every_ten_steps_and_at_each_check_in_order(corpus: P
 def test_events_tell_the_story_in_order(corpus: Path) -> None:
     events: list[Event] = []
     run(corpus, steps=20, on_event=events.append)
-    assert [type(event) for event in events[:4]] == [Writing, Started, Saved, Stepped]
+    assert [type(event) for event in events[:5]] == [Writing, Remark, Started, Saved, Stepped]  # its lines are numbered
     assert isinstance(events[-1], Finished)
     assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, 21))
     assert any(isinstance(e, Validated) for e in events)
