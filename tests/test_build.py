@@ -58,7 +58,7 @@ class Compiler:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernel of this machine as a file."""
     path = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    path.write_bytes(Path(kernel().library._name).read_bytes())
+    path.write_bytes(Path(kernel().code._name).read_bytes())
     return path
 
 

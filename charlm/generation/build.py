@@ -36,7 +36,7 @@ class NoKernel(Exception):
 class Kernel:
     """The loaded kernel.c, and the SHA-256 of its machine code's file in hexadecimal."""
 
-    library: ctypes.CDLL
+    code: ctypes.CDLL
     digest: str
 
 

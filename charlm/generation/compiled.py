@@ -82,7 +82,7 @@ class CompiledDecoder(Decoder):
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32", threads: int = 0) -> None:
-        self._run = kernel_for(config).library.charlm_run
+        self._run = kernel_for(config).code.charlm_run
         self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _pad(config.hidden)
         self._int8 = precision == "int8"
         self._kept: list[NDArray[Any]] = []  # arrays that the C structures point to

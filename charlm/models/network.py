@@ -9,8 +9,7 @@ The network knows ids, not text. Id V is the start input, V + 1 an unseen charac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from charlm.config import ModelConfig
 from charlm.models.cells import cell_of
 from charlm.runtime.random import Purpose, integer
+from charlm.runtime.threads import torch_threads
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer the states of its cell, [B, H] each: h, and for LSTM also c
 
@@ -144,7 +144,7 @@ def initialise(network: Network, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(integer(seed, Purpose.WEIGHTS, 0))
     hidden, gates = network.config.hidden, cell_of(network.config).gates
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), torch_threads(1):  # the last bits of LAPACK's orthogonal matrices depend on the number
         for name, weight in named_weights(network).items():
             if name == "embedding.weight":
                 nn.init.normal_(weight, 0.0, 0.1, generator=generator)
@@ -160,17 +160,6 @@ def initialise(network: Network, seed: int) -> None:
                 weight.zero_()
             if name.endswith("bias_ih") and "f" in gates:
                 torch.split(weight, hidden)[gates.index("f")].fill_(network.config.forget_bias)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Orthogonal matrices come out of LAPACK, whose last bits depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def named_weights(network: Network) -> dict[str, nn.Parameter]:

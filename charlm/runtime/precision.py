@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Final, Protocol
 
 import torch
 
 from charlm.errors import ConfigError
 from charlm.runtime import cache, processor
+from charlm.runtime.threads import torch_threads
 
 CUDA_ONLY: Final = ("tf32", "fp16")
 _KEPT: Final = "precision"
@@ -59,9 +61,9 @@ def choose_precision(device: torch.device, wanted: str, trial: Trial | None) -> 
     check_precision(device, wanted)
     if wanted != "auto":
         if trial is not None and wanted != "fp32" and not trial.works(wanted):
+            here = "processor" if device.type == "cpu" else "GPU"
             raise ConfigError(
-                f"--precision {wanted}: this {device.type.replace('cuda', 'GPU').replace('cpu', 'processor')} cannot "
-                f"compute these layers in {wanted}",
+                f"--precision {wanted}: this {here} cannot compute these layers in {wanted}",
                 kept="nothing was written",
                 hint="use --precision fp32",
             )
@@ -111,11 +113,8 @@ def _times(device: torch.device, faster: Sequence[str], trial: Trial) -> Mapping
 
     Other work only ever makes a step longer, so the shortest of some is nearly what the machine can do.
     """
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
     times: dict[str, list[float]] = {precision: [] for precision in ("fp32", *faster)}
-    try:
+    with torch_threads(1) if device.type == "cpu" else nullcontext():
         for number in range(_MOST):
             for precision in tuple(times):
                 try:
@@ -125,8 +124,6 @@ def _times(device: torch.device, faster: Sequence[str], trial: Trial) -> Mapping
             best = {precision: min(each[1:] or each) for precision, each in times.items()}  # the first sets up as well
             if number + 1 >= _LEAST and _is_sure(best):
                 break
-    finally:
-        torch.set_num_threads(threads)
     return best
 
 

@@ -34,6 +34,19 @@ def choices(most: int) -> list[int]:
     return [threads for halvings in range(3) if (threads := most >> halvings)]
 
 
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Compute with so many threads in here, and with as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(slots=True)
 class _Timings:
     """Times of calls with the same number of steps and lanes, by number of threads."""

@@ -126,7 +126,7 @@ class Reader:
 
     def _advice(self, raw: bytes, path: str, error: UnicodeDecodeError) -> str:
         """How to go on with bytes that are not text in this encoding."""
-        if self.encoding != UTF8 and _decodes(raw, UTF8):
+        if self.encoding != UTF8 and decodes(raw, UTF8):
             several = len(self.corpus) > 1
             return f"it is UTF-8: {'all files must be in one encoding' if several else 'leave --encoding out'}"
         if b"\0" in raw[:SNIFF] and not wide_encoding(raw):
@@ -157,7 +157,7 @@ def kind_of(raw: bytes) -> tuple[str, str] | None:
 
 def wide_encoding(raw: bytes) -> str:
     """UTF-16 or UTF-32, if these bytes are that, by their byte order mark or without one; or nothing."""
-    marked = next((name for mark, name in _MARKS if raw.startswith(mark) and _decodes(raw, name)), "")
+    marked = next((name for mark, name in _MARKS if raw.startswith(mark) and decodes(raw, name)), "")
     return marked or unmarked_utf16(raw)
 
 
@@ -179,7 +179,7 @@ def unmarked_utf16(raw: bytes) -> str:
         nul = high.count(0)
         often = nul >= len(high) / 20 and nul > high.count(b" ") and nul >= 8 * low.count(0)
         if often and _up_to_space(high) >= 0.9 * len(high) and _up_to_space(low) <= 0.9 * len(low):
-            return name if _decodes(raw, name) else ""
+            return name if decodes(raw, name) else ""
     return ""
 
 
@@ -187,7 +187,8 @@ def _up_to_space(raw: bytes) -> int:
     return len(raw) - len(raw.translate(None, bytes(range(33))))
 
 
-def _decodes(raw: bytes, encoding: str) -> bool:
+def decodes(raw: bytes, encoding: str) -> bool:
+    """Whether these bytes are text in this encoding."""
     try:
         raw.decode(encoding)
     except UnicodeError:

@@ -19,6 +19,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from charlm.text.encoding import decodes
+
 _ENOUGH: Final = 6
 _MESS: Final = 0.1
 _FOREIGN: Final = 0.01
@@ -110,7 +112,7 @@ def legacy_encoding(raw: bytes) -> str:
     rivals = [one for one in fitting if one.text != best.text and one.coherence > best.coherence - _RARER]
     same = [one.encoding for one in fitting if one.text == best.text]
     name = min(same, key=_preference)
-    return "" if rivals or not _decodes(raw, name) else name
+    return "" if rivals or not decodes(raw, name) else name
 
 
 def _beyond_ascii(raw: bytes) -> bytes:
@@ -187,11 +189,3 @@ def _odd_letters(word: str) -> int:
     other = len(_NOT_LATIN.findall(word))
     alone = len(word) == 1 and not other and word.lower() not in _ALONE
     return turned + len(_THRICE.findall(word)) + (0 < other < len(word)) + alone
-
-
-def _decodes(raw: bytes, encoding: str) -> bool:
-    try:
-        raw.decode(encoding)
-    except UnicodeError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from charlm.models.network import Network
 from charlm.runtime import cache
 from charlm.runtime.device import Runtime, timed
 from charlm.runtime.precision import machine_key
-from charlm.runtime.threads import choices
+from charlm.runtime.threads import choices, torch_threads
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Chunk
 from charlm.text.position import Position
@@ -86,13 +86,10 @@ def same_bits(config: Config, network: Network, runtime: Runtime) -> bool:
     ids = torch.arange(prod(shape)).view(shape) % network.vocabulary
     chunk = Chunk(ids, ids, scored=prod(shape), fresh=True, next=Position())
     found: list[list[Tensor]] = []
-    try:
-        for threads in choices(runtime.threads):
-            torch.set_num_threads(threads)
+    for threads in choices(runtime.threads):
+        with torch_threads(threads):
             learner = copy.deepcopy(network).train()
             stepper = Stepper(config, learner, runtime, config.train.batch, lambda _: None)
             stepper.step(chunk, learner.init_state(config.train.batch), TrainState(loss_scale=stepper.scale.scale), 1.0)
             found.append([weight.detach() for weight in learner.parameters()])
-    finally:
-        torch.set_num_threads(runtime.threads)
     return all(torch.equal(weights[0], weight) for weights in zip(*found, strict=True) for weight in weights)
