@@ -112,3 +112,12 @@ def test_its_decoder_writes_what_a_processor_writes(cell: str, settings: Samplin
         theirs = other.sample(*other.after(start, other.init_state(lanes)), uniforms, settings)
         np.testing.assert_array_equal(mine[0], theirs[0])
         torch.testing.assert_close(log_softmax(mine[1]), log_softmax(theirs[1]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_text_is_scored_while_the_network_learns_from_it(text: Path, cell: str) -> None:
+    """No warning either: cuDNN has one for weights that do not lie in one piece of memory, as after a copy."""
+    trained = charlm.train(text, checkpoints=text.parent, cell=cell, **OPTIONS)
+    here, there = (charlm.load(trained.checkpoint, device=device) for device in ("cpu", "cuda"))
+    passage = "It was the worst of times, it was the best of times. " * 20
+    assert there.nats(passage, dynamic=True).mean() == pytest.approx(here.nats(passage, dynamic=True).mean(), abs=0.01)

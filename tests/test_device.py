@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from charlm.runtime.device import Runtime, choose_runtime
+from charlm.errors import ConfigError
+from charlm.runtime.device import Runtime, choose_device, choose_runtime
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SWITCHES: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
@@ -50,3 +51,14 @@ def test_the_loss_is_scaled_where_gradients_pass_through_fp16(
 def test_products_are_computed_in_the_precision_of_the_run(precision: str, dtype: torch.dtype) -> None:
     with Runtime(CPU, precision, 1, "").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize("number", [2, 128, 256, 257, 999])
+def test_a_gpu_beyond_the_last_is_refused(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.device keeps the number in one byte: 256 reads as 0 there, and 999 as -25."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert choose_device("cuda") == torch.device("cuda")
+    with pytest.raises(ConfigError, match=f"--device cuda:{number}: this machine has 2 CUDA devices"):
+        choose_device(f"cuda:{number}")

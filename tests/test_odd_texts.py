@@ -274,7 +274,7 @@ def test_texts_to_score_and_to_go_on_from_may_come_from_pipes(capsys: pytest.Cap
 @pytest.mark.fault(37)
 @pytest.mark.parametrize(
     "arguments",
-    [["sample", "plain", "--prime-file"], ["eval", "plain", "--text"], ["train"]],
+    [["sample", "plain", "--prime-file"], ["eval", "plain", "--text"], ["train", "--device", "cpu"]],
     ids=lambda words: words[0],
 )
 def test_a_text_larger_than_memory_is_one_line_and_nothing_is_written(place: Path, arguments: list[str]) -> None:

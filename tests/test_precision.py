@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,12 +124,13 @@ def test_a_precision_that_does_not_work_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(StepTrial, "works", lambda _, precision: precision == "fp32")
     (tmp_path / "text.txt").write_text("It was the best of times. " * 50)
+    options: dict[str, Any] = {"checkpoints": tmp_path / "runs", "steps": 1, "hidden": 8, "device": "cpu"}
     with pytest.raises(ConfigError, match="this processor cannot compute these layers in bf16"):
-        charlm.train(tmp_path / "text.txt", checkpoints=tmp_path / "runs", steps=1, hidden=8, precision="bf16")
+        charlm.train(tmp_path / "text.txt", precision="bf16", **options)
     assert not (tmp_path / "runs").exists()
-    trained = charlm.train(tmp_path / "text.txt", checkpoints=tmp_path / "runs", steps=1, hidden=8, precision="fp32")
+    trained = charlm.train(tmp_path / "text.txt", precision="fp32", **options)
     with pytest.raises(ConfigError, match="cannot compute these layers in bf16"):
-        charlm.load(trained.checkpoint, precision="bf16").score("It was")
+        charlm.load(trained.checkpoint, precision="bf16", device="cpu").score("It was")
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

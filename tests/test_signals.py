@@ -153,7 +153,7 @@ def test_ctrl_c_at_any_time_of_a_start_is_one_line_and_leaves_nothing(
 def test_ctrl_c_while_the_trained_model_is_scored_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "sums.txt").write_text(TEXT)
     (tmp_path / "later.txt").write_text(TEXT * 1000)
-    options = ["--steps", "2", "--val", "later.txt", *SMALL]
+    options = ["--steps", "2", "--val", "later.txt", "--device", "cpu", *SMALL]
     run = tmp_path / "checkpoints/sums"
     with started("train", "sums.txt", *options, cwd=tmp_path) as process:
         wait_until((run / "best.safetensors").exists)

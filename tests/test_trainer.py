@@ -179,7 +179,7 @@ def test_another_models_weights_start_a_new_one_with_a_larger_vocabulary(corpus:
 @pytest.mark.parametrize(("cell", "chance"), [("lstm", 0.25), ("gru", 0.25), ("rnn", 0.25), ("lstm", 0), ("lstm", 1)])
 def test_dropped_states_are_zero_and_the_others_are_carried(corpus: Path, cell: str, chance: float) -> None:
     """After two chunks at a rate of nothing, each lane's state is that of both chunks, or of the second by itself."""
-    found = last(run(corpus, steps=2, drop_state=chance, lr=1e-12, cell=cell, batch=16, bptt=8))
+    found = last(run(corpus, steps=2, drop_state=chance, lr=1e-12, cell=cell, batch=16, bptt=8, device="cpu"))
     network = Network(found.config.model, found.open_tokenizer().size)
     import_weights(network, found.weights)
     ids = torch.tensor(tokenize(found.open_tokenizer(), TEXT[: int(len(TEXT) * 0.9)]).ids.astype(np.int64))

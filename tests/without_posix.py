@@ -8,6 +8,7 @@ cannot be imported without on this system stays (os.uname, os.register_at_fork):
 
 from __future__ import annotations
 
+import asyncio  # noqa: F401  # as torch imports it; on a POSIX system it cannot be imported without os.sysconf
 import ctypes
 import importlib
 import json

@@ -18,7 +18,6 @@ Legend: N tokens. This module knows nothing of files or printing.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -103,7 +102,7 @@ def _stretches(ids: Ids, sample: int) -> Ids:
 
 def _learner(network: Network) -> Network:
     """A copy to learn with, without dropout. cuDNN has no gradient for recurrent layers in evaluation mode."""
-    learner = copy.deepcopy(network).eval().requires_grad_()
+    learner = network.copy().eval().requires_grad_()
     learner.rnn.train()
     return learner
 

@@ -9,6 +9,7 @@ The network knows ids, not text. Id V is the start input, V + 1 an unseen charac
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -102,6 +103,14 @@ class Network(nn.Module):
         self.noise = torch.Generator(device)
         self._build_dropout()
         return self
+
+    def copy(self) -> Network:
+        """Another network with the same weights, settings and generator, on the same device."""
+        other = copy.deepcopy(self)
+        for layer in other.rnn:  # a copied layer's weights lie apart, and cuDNN wants them in one piece of memory
+            if isinstance(layer, nn.RNNBase):
+                layer.flatten_parameters()
+        return other
 
     @property
     def device(self) -> torch.device:

@@ -85,7 +85,7 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+    if device.type == "cuda" and not _is_there(wanted):
         raise ConfigError(
             f"--device {wanted}: this machine has {_gpus()}", kept="nothing was written", hint="use --device cpu"
         )
@@ -94,6 +94,12 @@ def choose_device(wanted: str) -> torch.device:
             "--device mps: this machine has no Metal device", kept="nothing was written", hint="use --device cpu"
         )
     return device
+
+
+def _is_there(gpu: str) -> bool:
+    """Whether torch can use `cuda` or `cuda:N`. Its own device keeps N in one byte, so that 256 would be 0."""
+    number = gpu.partition(":")[2] or "0"
+    return torch.cuda.is_available() and int(number) < torch.cuda.device_count()
 
 
 def _gpus() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -88,7 +87,7 @@ def same_bits(config: Config, network: Network, runtime: Runtime) -> bool:
     found: list[list[Tensor]] = []
     for threads in choices(runtime.threads):
         with torch_threads(threads):
-            learner = copy.deepcopy(network).train()
+            learner = network.copy().train()
             stepper = Stepper(config, learner, runtime, config.train.batch, lambda _: None)
             stepper.step(chunk, learner.init_state(config.train.batch), TrainState(loss_scale=stepper.scale.scale), 1.0)
             found.append([weight.detach() for weight in learner.parameters()])
