@@ -77,10 +77,10 @@ def _speed(how: str) -> float:
         runtime = replace(runtime, follows=may_follow(config, network, runtime))
     stepper = Stepper(config, network.train(), runtime, LANES, lambda _: None)
     ids = torch.arange(LANES * CHUNK * 50).numpy() % VOCABULARY
-    lanes = Lanes(ids, start=VOCABULARY, batch=LANES, seed=0, device=runtime.device)
+    lanes = Lanes(ids, start=VOCABULARY, batch=LANES, bptt=CHUNK, seed=0, device=runtime.device)
     state, carried, position, began, read = TrainState(), network.init_state(LANES), Position(), time.perf_counter(), 0
     while (spent := time.perf_counter() - began) < SECONDS:
-        chunk = lanes.read(position, CHUNK)
+        chunk = lanes.read(position)
         _, _, carried = stepper.step(chunk, carried, state, 1.0)
         state.step, position, read = state.step + 1, chunk.next, read + chunk.scored
     return read / spent

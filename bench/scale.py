@@ -23,6 +23,7 @@ from charlm.config import ModelConfig, OptimConfig
 from charlm.models.network import Network, initialise, named_weights
 from charlm.runtime.device import Runtime
 from charlm.runtime.processor import keep_memory
+from charlm.text.lanes import Chunk
 from charlm.training.gradient import gradient
 from charlm.training.optim import WeightUpdate, clip
 
@@ -69,7 +70,7 @@ def measure(cell: str, hidden: int, layers: int, vocabulary: int, window: int, l
     ids, state = torch.randint(vocabulary, (window, lanes)), network.init_state(lanes)
     ends = [time.perf_counter()]
     for step in range(STEPS):
-        _, state = gradient(network, runtime, ids, ids, state)
+        _, state = gradient(network, runtime, Chunk.of(ids, ids), state)
         clip(network.parameters(), 1.0, "norm")
         optimizer.step(1.0, step)
         ends.append(time.perf_counter())

@@ -49,6 +49,7 @@ from charlm.storage.provenance import own_corpus
 from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.storage.runs import find_checkpoint
+from charlm.text.records import as_records, end_of
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
 from charlm.training.request import TrainingRequest as TrainingRequest  # noqa: PLC0414 - part of the API
 
@@ -203,6 +204,7 @@ class LanguageModel:
         self.path, self.checkpoint, self._config = path, checkpoint, config
         self._opened: tuple[tuple[str, str, int], Decoder] | None = None
         self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
+        self.records = config.records or checkpoint.config.data.records  # what it reads: `charlm.text.records`
 
     def __repr__(self) -> str:
         network = _network(self.config.model, self.config.data.tokenizer, self.tokenizer.size)
@@ -282,7 +284,7 @@ class LanguageModel:
         A piece names the sample that it belongs to. `prime` and `stop` are those of `sample`.
         """
         decoder = self._decoder(config.engine, config.precision, config.threads)
-        return generate(decoder, self.tokenizer, config, prime=prime, stop=stop)
+        return generate(decoder, self.tokenizer, config, prime=prime, stops=(stop, end_of(self.records)))
 
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text, every character of it.
@@ -294,9 +296,22 @@ class LanguageModel:
         """
         from charlm.evaluation.score import score
 
-        tokens = tokenize(self.tokenizer, text)
+        tokens = tokenize(self.tokenizer, self.as_read(text))
         with self._scoring() as (model, device):
-            return score(model, self.tokenizer, tokens, exact=exact, device=device)
+            return score(model, self.tokenizer, tokens, exact=exact, records=self.records, device=device)
+
+    def as_read(self, text: str) -> str:
+        """A text as the model reads it: its records, each with its end, if it is a model of records."""
+        return as_records(text, self.records)
+
+    def check_one_text(self, option: str) -> None:
+        """Raise ConfigError for a model that reads records, where an option needs one text."""
+        if self.records != "none":
+            raise ConfigError(
+                f"{option} reads a text from its beginning to its end, but {self.path} reads records ({self.records})",
+                kept="nothing was scored",
+                hint=f"leave out {option}, or use --records none",
+            )
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]:
         """Negative log-likelihood, -ln P, of each of the text's N tokens: shape [N], in nats. Their sum is the score's.
@@ -304,20 +319,20 @@ class LanguageModel:
         With `dynamic` the network keeps learning from the text that it has read (`charlm.evaluation.dynamic`), in fp32
         and in one pass; its weights are restored afterwards. Raises ConfigError for a model loaded with the decoder.
         """
-        from charlm.evaluation.score import exact_nats, lane_nats
+        from charlm.evaluation.score import text_nats
 
-        ids = self.tokenizer.encode(text).ids
+        ids = self.tokenizer.encode(self.as_read(text)).ids
         if dynamic:
             return self._dynamic_nats(ids)
-        read = exact_nats if exact else lane_nats
         with self._scoring() as (model, device):
-            return read(model, self.tokenizer, ids, device=device)
+            return text_nats(model, self.tokenizer, ids, exact=exact, records=self.records, device=device)
 
     def _dynamic_nats(self, ids: Ids) -> NDArray[np.float32]:
         from charlm.evaluation.dynamic import dynamic_nats
         from charlm.models.network import Network
 
         check_dynamic(self._config)
+        self.check_one_text("--dynamic")
         with self._computing() as (runtime, model):
             return dynamic_nats(cast("Network", model), self.tokenizer, ids, threads=self._up_to(runtime))
 
@@ -332,7 +347,15 @@ class LanguageModel:
         from charlm.evaluation.surprisal import surprisal
 
         with self._scoring() as (model, device):
-            return surprisal(model, self.tokenizer, text, likeliest=likeliest, within=within, device=device)
+            return surprisal(
+                model,
+                self.tokenizer,
+                self.as_read(text),
+                likeliest=likeliest,
+                within=within,
+                records=self.records,
+                device=device,
+            )
 
     def cold_nats(self, text: str, window: int = 256) -> NDArray[np.float64]:
         """Negative log-likelihood of each of the text's C characters, every `window` of them read from zero state.
@@ -341,6 +364,7 @@ class LanguageModel:
         """
         from charlm.evaluation.surprisal import cold_nats
 
+        self.check_one_text("--cold-windows")
         with self._scoring() as (model, device):
             return cold_nats(model, self.tokenizer, text, window=window, device=device)
 
@@ -349,7 +373,7 @@ class LanguageModel:
         from charlm.evaluation.surprisal import position_losses
 
         with self._scoring() as (model, device):
-            return position_losses(model, self.tokenizer, text, device=device)
+            return position_losses(model, self.tokenizer, self.as_read(text), records=self.records, device=device)
 
     @contextmanager
     def _scoring(self) -> Iterator[tuple[Scorable, torch.device]]:

@@ -39,6 +39,8 @@ ENGINES: Final = Registry(
     cuda="charlm.generation.cuda:open_cuda",
 )
 
+RECORDS: Final = ("none", "line", "paragraph", "file")  # what they are, `charlm.text.records` says
+
 DEFAULT_FOLDER: Final = "checkpoints"  # of all runs
 
 MODEL: Final = "The model"
@@ -49,6 +51,7 @@ LENGTH: Final = "Length of training"
 RUN: Final = "The run"
 MACHINE: Final = "The machine"
 SAMPLING: Final = "Sampling"
+SCORING: Final = "Scoring"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +98,15 @@ class DataConfig:
         ),
     )
     encoding: str = option("utf-8", Option(str, "encoding of the corpus", form="encoding", group=TEXT))
+    records: str = option(
+        "none",
+        Option(
+            str,
+            "independent texts in the corpus, each read by itself: lines, paragraphs or files",
+            offers=RECORDS,
+            group=TEXT,
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +221,15 @@ class EvalConfig:
         ),
     )
     threads: int = option(0, Option(int, "CPU threads (default: as in training)", 1, 1024, group=MACHINE))
+    records: str = option(
+        "",
+        Option(
+            str,
+            "independent texts, each read by itself (default: as trained)",
+            offers=RECORDS,
+            group=SCORING,
+        ),
+    )
 
 
 Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig

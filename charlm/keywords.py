@@ -41,6 +41,7 @@ class TrainOptions(TypedDict, total=False):
     val: str | float | os.PathLike[str]
     test: str | float | os.PathLike[str]
     encoding: str
+    records: Literal["none", "line", "paragraph", "file"]
     optimizer: str
     lr: float
     weight_decay: float
@@ -85,6 +86,7 @@ class EvalOptions(TypedDict, total=False):
     engine: Literal["network", "decoder"]
     precision: Literal["fp32", "bf16", "fp16", "int8"]
     threads: int
+    records: Literal["none", "line", "paragraph", "file"]
 
 
 class _Automatic:

@@ -14,9 +14,12 @@ import charlm
 from charlm.config import ModelConfig
 from charlm.generation.cuda import TorchDecoder
 from charlm.generation.sampling import SamplingParameters
-from charlm.models.network import Network, export_weights, import_weights, initialise
+from charlm.models.network import Network, export_weights, import_weights, initialise, zero_lanes
 from charlm.runtime.device import Runtime, choose_device, choose_runtime
 from charlm.storage.checkpoint import load_checkpoint
+from charlm.text.lanes import Chunk
+from charlm.text.position import Position
+from charlm.text.record_lanes import RecordLanes
 from charlm.training.gradient import Gradient
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -64,7 +67,7 @@ def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden:
         state, values = network.init_state(lanes), []
         for step, length in enumerate((chunk, chunk, 3, chunk)):
             ids = torch.tensor(random_ids(length, lanes, seed=step), device=GPU)
-            loss, state = compute(ids, ids, state, step, 1.0)
+            loss, state = compute(Chunk.of(ids, ids), state, step, 1.0)
             gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
             values += [loss, *(gradient.clone() for gradient in gradients)]
         found.append([value.cpu() for value in values])
@@ -121,3 +124,37 @@ def test_a_text_is_scored_while_the_network_learns_from_it(text: Path, cell: str
     here, there = (charlm.load(trained.checkpoint, device=device) for device in ("cpu", "cuda"))
     passage = "It was the worst of times, it was the best of times. " * 20
     assert there.nats(passage, dynamic=True).mean() == pytest.approx(here.nats(passage, dynamic=True).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_records_teach_a_gpu_what_they_teach_a_processor(cell: str) -> None:
+    config = ModelConfig(cell=cell, hidden=64, embedding=16)
+    ids = np.random.default_rng(1).integers(0, V, 200).astype(np.int32)
+    edges, found = np.array([0, 5, 6, 40, 77, 90, 91, 140, 200]), []
+    for device in ("cpu", "cuda"):
+        network = Network(config, V)
+        initialise(network, 1)
+        network.to_device(torch.device(device)).train()
+        lanes = RecordLanes(ids, edges, start=V, batch=4, bptt=32, seed=2, device=torch.device(device))
+        compute = Gradient(network, Runtime(torch.device(device), "fp32", 1, ""), (32, lanes.batch), 2, pytest.fail)
+        state, position, values = network.init_state(lanes.batch), Position(), []
+        while position.epoch == 0:
+            chunk = lanes.read(position)
+            loss, state = compute(chunk, zero_lanes(state, chunk.begins), position.offset, 1.0)
+            gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+            values += [loss.cpu(), *(gradient.clone().cpu() for gradient in gradients)]
+            position = chunk.next
+        found.append(values)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_over_records_that_is_interrupted_ends_like_one_that_is_not(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"{a}{b}{c}\n" for a in "bdfgkl" for b in "aeiou" for c in ("n", "nna", "ssandra")))
+    options: dict[str, Any] = {**OPTIONS, "records": "line", "checkpoints": tmp_path}
+    whole = charlm.train(names, name="whole", **options)
+    asked = iter(range(100))
+    charlm.train(names, name="parts", **options, stop=lambda: "stop" if next(asked) == 9 else None)
+    parts = charlm.train(names, name="parts", **options, resume=True)
+    hashes = [load_checkpoint(trained.run.last).state_sha256 for trained in (whole, parts)]
+    assert hashes[0] == hashes[1]

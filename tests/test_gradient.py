@@ -13,7 +13,7 @@ from torch import Tensor
 from charlm.config import ModelConfig
 from charlm.models.network import Network, initialise
 from charlm.runtime.device import Runtime
-from charlm.text.lanes import IGNORE
+from charlm.text.lanes import IGNORE, Chunk
 from charlm.training import gradient as module
 from charlm.training.gradient import Gradient
 
@@ -62,7 +62,7 @@ def steps(compute: Gradient, net: Network) -> Iterator[list[Tensor]]:
         ids = torch.randint(VOCABULARY, (length, LANES), generator=generator)
         targets = torch.randint(VOCABULARY, (length, LANES), generator=generator)
         targets[-1, 0] = IGNORE
-        loss, state = compute(ids, targets, state, step, 2.0**step)
+        loss, state = compute(Chunk.of(ids, targets), state, step, 2.0**step)
         found = [loss.clone(), *(weight.grad.clone() for weight in net.parameters() if weight.grad is not None)]
         kept.append((found, state))
         with torch.no_grad():

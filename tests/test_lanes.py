@@ -18,20 +18,20 @@ SEED = st.integers(0, 2**63 - 1)
 START = 10**6
 
 
-def stream(tokens: int, batch: int, seed: int = 0) -> Lanes:
+def stream(tokens: int, batch: int, bptt: int, seed: int = 0) -> Lanes:
     """Lanes over the tokens 0, 1, 2, ..., so that a token tells its place."""
-    return Lanes(np.arange(tokens, dtype=np.int32), start=START, batch=batch, seed=seed)
+    return Lanes(np.arange(tokens, dtype=np.int32), start=START, batch=batch, bptt=bptt, seed=seed)
 
 
-def epoch(lanes: Lanes, bptt: int, number: int = 0) -> list[Chunk]:
+def epoch(lanes: Lanes, number: int = 0) -> list[Chunk]:
     """The chunks of one epoch, reached by reading all before it."""
-    return [chunk for position, chunk in walk(lanes, bptt, number + 1) if position.epoch == number]
+    return [chunk for position, chunk in walk(lanes, number + 1) if position.epoch == number]
 
 
-def walk(lanes: Lanes, bptt: int, epochs: int) -> Iterator[tuple[Position, Chunk]]:
+def walk(lanes: Lanes, epochs: int) -> Iterator[tuple[Position, Chunk]]:
     position = Position()
     while position.epoch < epochs:
-        chunk = lanes.read(position, bptt)
+        chunk = lanes.read(position)
         yield position, chunk
         position = chunk.next
 
@@ -45,7 +45,7 @@ def rows(chunks: list[Chunk], name: str) -> list[list[int]]:
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
 def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
-    chunks = epoch(stream(tokens, batch, seed), bptt, number)
+    chunks = epoch(stream(tokens, batch, bptt, seed), number)
     predicted = [target for lane in rows(chunks, "targets") for target in lane if target != IGNORE]
     assert sorted(predicted) == list(range(tokens))
     assert sum(chunk.scored for chunk in chunks) == tokens
@@ -56,7 +56,7 @@ def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bpt
 def test_lanes_continue_through_the_text_and_only_their_ends_are_ignored(
     tokens: int, batch: int, bptt: int, seed: int, number: int
 ) -> None:
-    lanes = rows(epoch(stream(tokens, batch, seed), bptt, number), "targets")
+    lanes = rows(epoch(stream(tokens, batch, bptt, seed), number), "targets")
     longest = -(-tokens // min(batch, tokens))
     read = [[target for target in lane if target != IGNORE] for lane in lanes]
     for lane, kept in zip(lanes, read, strict=True):
@@ -69,7 +69,7 @@ def test_lanes_continue_through_the_text_and_only_their_ends_are_ignored(
 @PROFILE
 @given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
 def test_inputs_are_the_targets_of_the_step_before(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
-    chunks = epoch(stream(tokens, batch, seed), bptt, number)
+    chunks = epoch(stream(tokens, batch, bptt, seed), number)
     for inputs, targets in zip(rows(chunks, "inputs"), rows(chunks, "targets"), strict=True):
         scored = len([target for target in targets if target != IGNORE])
         assert inputs[0] == START
@@ -81,8 +81,10 @@ def test_inputs_are_the_targets_of_the_step_before(tokens: int, batch: int, bptt
 @given(TOKENS, BATCH, BPTT, SEED)
 def test_fresh_chunks_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: int) -> None:
     before = -1
-    for position, chunk in walk(stream(tokens, batch, seed), bptt, 3):
-        assert chunk.fresh == (position.epoch != before) == (chunk.inputs[0] == START).all()
+    for position, chunk in walk(stream(tokens, batch, bptt, seed), 3):
+        assert (
+            chunk.begins.all() == chunk.begins.any() == (position.epoch != before) == (chunk.inputs[0] == START).all()
+        )
         assert (chunk.inputs[1:] != START).all()
         before = position.epoch
 
@@ -92,11 +94,11 @@ def test_fresh_chunks_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: i
 def test_chunks_have_the_given_length_and_a_short_rest_joins_the_last(tokens: int, batch: int, bptt: int) -> None:
     lanes = min(batch, tokens)
     longest = -(-tokens // lanes)
-    lengths = [chunk.inputs.shape for chunk in epoch(stream(tokens, batch), bptt)]
+    lengths = [chunk.inputs.shape for chunk in epoch(stream(tokens, batch, bptt))]
     whole, rest = divmod(longest, bptt)
     expected = [bptt] * (whole - 1) + [bptt + rest] if whole and 2 * rest < bptt else [bptt] * whole + [rest]
     assert lengths == [(length, lanes) for length in expected]
-    assert len(lengths) == stream(tokens, batch).chunks(bptt)
+    assert len(lengths) == stream(tokens, batch, bptt).chunks
 
 
 @PROFILE
@@ -104,22 +106,23 @@ def test_chunks_have_the_given_length_and_a_short_rest_joins_the_last(tokens: in
 def test_a_saved_position_gives_the_same_chunks(
     tokens: int, batch: int, bptt: int, seed: int, data: st.DataObject
 ) -> None:
-    chunks = list(walk(stream(tokens, batch, seed), bptt, 3))
+    chunks = list(walk(stream(tokens, batch, bptt, seed), 3))
     number = data.draw(st.integers(0, len(chunks) - 1))
-    again = stream(tokens, batch, seed)
+    again = stream(tokens, batch, bptt, seed)
     position = Position(**chunks[number][0]._asdict())
     for expected_position, expected in chunks[number:]:
-        chunk = again.read(position, bptt)
+        chunk = again.read(position)
         assert position == expected_position
         assert torch.equal(chunk.inputs, expected.inputs)
         assert torch.equal(chunk.targets, expected.targets)
-        assert (chunk.fresh, chunk.next) == (expected.fresh, expected.next)
+        assert chunk.begins.tolist() == expected.begins.tolist()
+        assert chunk.next == expected.next
         position = chunk.next
 
 
 def test_epochs_after_the_first_are_shifted_by_seed_and_epoch_alone() -> None:
     def shifts(batch: int, bptt: int, seed: int) -> list[int]:
-        seen = {position.epoch: position.shift for position, _ in walk(stream(10_000, batch, seed), bptt, 6)}
+        seen = {position.epoch: position.shift for position, _ in walk(stream(10_000, batch, bptt, seed), 6)}
         return list(seen.values())
 
     first = shifts(4, 700, seed=1)
@@ -133,9 +136,8 @@ def test_epochs_after_the_first_are_shifted_by_seed_and_epoch_alone() -> None:
 @PROFILE
 @given(TOKENS, BATCH, SEED, st.integers(0, 5))
 def test_a_text_that_fits_into_one_chunk_is_never_shifted(tokens: int, batch: int, seed: int, more: int) -> None:
-    lanes = stream(tokens, batch, seed)
     bptt = -(-tokens // min(batch, tokens)) + more
-    first, *later = walk(lanes, bptt, 4)
+    first, *later = walk(stream(tokens, batch, bptt, seed), 4)
     assert [position for position, _ in later] == [Position(1), Position(2), Position(3)]
     for _, chunk in later:
         assert torch.equal(chunk.inputs, first[1].inputs)
@@ -145,8 +147,8 @@ def test_a_text_that_fits_into_one_chunk_is_never_shifted(tokens: int, batch: in
 @PROFILE
 @given(TOKENS, st.integers(0, 100))
 def test_lanes_are_at_most_as_many_as_tokens(tokens: int, more: int) -> None:
-    lanes = stream(tokens, tokens + more)
+    lanes = stream(tokens, tokens + more, 8)
     assert (lanes.batch, lanes.longest) == (tokens, 1)
-    chunk = lanes.read(Position(), 8)
+    chunk = lanes.read(Position())
     assert chunk.inputs.tolist() == [[START] * tokens]
     assert chunk.targets.tolist() == [list(range(tokens))]

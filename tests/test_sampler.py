@@ -239,9 +239,9 @@ EVEN: Final = memoryless_decoder([0.5, 0.5])
 
 
 def written(decoder: Decoder, tokenizer: CharTokenizer | ByteTokenizer, **options: object) -> list[str]:
-    texts = {name: str(options.pop(name)) for name in ("prime", "stop") if name in options}
+    prime, stop = (str(options.pop(name, "")) for name in ("prime", "stop"))
     config = SampleConfig(**options)  # type: ignore[arg-type]
-    return list(collect(generate(decoder, tokenizer, config, **texts), config.count))
+    return list(collect(generate(decoder, tokenizer, config, prime=prime, stops=(stop,)), config.count))
 
 
 def alphabet(script: str) -> tuple[Decoder, CharTokenizer]:
@@ -271,11 +271,11 @@ def test_prime_is_read_but_not_returned_nor_searched_for_the_stop_text() -> None
 
 def test_text_is_held_back_while_it_could_become_the_stop_text() -> None:
     decoder, tokenizer = alphabet("abcde")
-    pieces = list(generate(decoder, tokenizer, SampleConfig(length=99), prime="c", stop="abd"))[:3]
+    pieces = list(generate(decoder, tokenizer, SampleConfig(length=99), prime="c", stops=("abd",)))[:3]
     assert pieces == [Piece(0, "d"), Piece(0, "e"), Piece(0, "abc")]
-    pieces = list(generate(decoder, tokenizer, SampleConfig(length=99), prime="c", stop="abc"))
+    pieces = list(generate(decoder, tokenizer, SampleConfig(length=99), prime="c", stops=("abc",)))
     assert pieces == [Piece(0, "d"), Piece(0, "e"), Piece(0, "", done=True)]
-    pieces = list(generate(decoder, tokenizer, SampleConfig(length=4), prime="c", stop="abc"))
+    pieces = list(generate(decoder, tokenizer, SampleConfig(length=4), prime="c", stops=("abc",)))
     assert pieces == [Piece(0, "d"), Piece(0, "e"), Piece(0, "ab", done=True)]
 
 
@@ -336,7 +336,7 @@ def test_the_first_of_endless_samples_can_be_read_while_little_is_held(monkeypat
 
 def test_pieces_in_order_are_the_samples_one_after_another() -> None:
     config = SampleConfig(length=50, count=3, seed=2)
-    pieces = list(in_order(generate(EVEN, AB, config, stop="abab")))
+    pieces = list(in_order(generate(EVEN, AB, config, stops=("abab",))))
     assert [piece.sample for piece in pieces] == sorted(piece.sample for piece in pieces)
     assert [piece.sample for piece in pieces if piece.done] == [0, 1, 2]
     assert list(collect(iter(pieces), 3)) == written(EVEN, AB, length=50, count=3, seed=2, stop="abab")

@@ -10,9 +10,9 @@ import typer
 
 from charlm.cli import complete
 from charlm.cli.command import CorpusOption, FolderOption, JsonOption, Settings, command
-from charlm.cli.help import SCORING, WHICH
+from charlm.cli.help import WHICH
 from charlm.cli.outputs import Screen
-from charlm.config import DEFAULT_FOLDER, EVAL_OPTIONS, EvalConfig, check_eval
+from charlm.config import DEFAULT_FOLDER, EVAL_OPTIONS, SCORING, EvalConfig, check_eval
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -101,6 +101,9 @@ def evaluate(
         api.check_dynamic(config)
     texts = [(path, read_text(path)) for path in text or ()]
     models = [api.open_model(what, config, checkpoints=checkpoints) for what in checkpoint or (None,)]
+    for model in models:
+        for option in [name for name, wanted in (("--dynamic", dynamic), ("--cold-windows", cold_windows)) if wanted]:
+            model.check_one_text(option)
     if not checkpoint:
         screen.note_newest(models[0].path)
     if config.engine == "decoder":
@@ -117,6 +120,8 @@ def evaluate(
 
     comparison_report(screen.out, comparison)
     how = "in one pass" if exact else "in lanes, within 0.0005 bits per character of one pass (--exact)"
+    if all(model.records != "none" for model in models):
+        how = "each record by itself"
     screen.note(f"scored by the {config.engine} in {config.precision}, {how}")
 
 

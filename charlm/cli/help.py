@@ -16,10 +16,9 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from charlm.config import LENGTH, MACHINE, MODEL, OPTIMIZER, REGULARISATION, RUN, SAMPLING, TEXT
+from charlm.config import LENGTH, MACHINE, MODEL, OPTIMIZER, REGULARISATION, RUN, SAMPLING, SCORING, TEXT
 
 WHICH: Final = "Model and text"
-SCORING: Final = "Scoring"
 OUTPUT: Final = "Output"
 GENERAL: Final = "General"
 HEADINGS: Final = (

@@ -65,7 +65,8 @@ def sample(
     """Generate text, one character at a time.
 
     Text is printed as it is generated. Several samples are printed one after another, separated by NUL bytes in a pipe
-    and by a horizontal rule in a terminal.
+    and by a horizontal rule in a terminal. A model of records (train --records) ends each sample by itself: lines are
+    printed as lines, and paragraphs with a blank line between them.
     """
     text = _prime(given_text(screen, "--prime", prime) if prime is not None else None, prime_file)
     end = given_text(screen, "--stop", stop or "")
@@ -73,6 +74,7 @@ def sample(
     from charlm import api
     from charlm.generation.generate import collect, in_order
     from charlm.storage.provenance import training_index
+    from charlm.text.records import printed_end
 
     model = api.open_model(checkpoint, checkpoints=checkpoints)
     if checkpoint is None:
@@ -88,7 +90,7 @@ def sample(
         _print_json(screen, model, config, text, [echo + generated for generated in samples], novelties)
         return
     novelties = []
-    for generated in _printed(in_order(pieces), echo, raw=raw, keep=novelty):
+    for generated in _printed(in_order(pieces), echo, printed_end(model.records), raw=raw, keep=novelty):
         if index:
             novelties.append(index.novelty(generated))
     for found in novelties:
@@ -135,15 +137,17 @@ def _write(text: str, *, raw: bool) -> None:
     streams.write_data(text.encode())
 
 
-def _printed(pieces: Iterator[Piece], echo: str, *, raw: bool, keep: bool) -> Iterator[str]:
+def _printed(pieces: Iterator[Piece], echo: str, end: str, *, raw: bool, keep: bool) -> Iterator[str]:
     """Print samples as they are generated; those to `keep` are returned, each when it is complete.
 
-    In a pipe they are separated by NUL, on a terminal by a line.
+    Records are followed by their `end`. Texts have none: in a pipe they are separated by NUL, on a terminal by a line.
     """
     terminal, begins, written = sys.stdout.isatty(), False, list[str]()
     _write(echo, raw=raw)  # before the model has read it
     for piece in pieces:
-        if begins and terminal:
+        if begins and end:
+            pass
+        elif begins and terminal:
             print("\n" + "─" * 40)  # noqa: T201
         elif begins:
             _write("\0", raw=True)
@@ -151,7 +155,8 @@ def _printed(pieces: Iterator[Piece], echo: str, *, raw: bool, keep: bool) -> It
         written += [piece.text] * keep
         begins = piece.done
         if begins:
+            _write(end, raw=True)
             yield "".join(written)
             written.clear()
-    if terminal:
+    if terminal and not end:
         _write("\n", raw=raw)

@@ -56,6 +56,8 @@ class LoadedModel(Protocol):
 
     def validation_text(self, corpus: Sequence[str] = ()) -> str: ...
 
+    def as_read(self, text: str) -> str: ...
+
     def prepare(self) -> None: ...
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]: ...
@@ -235,16 +237,17 @@ def compare(
     dynamically.
     """
     options = options or ComparisonOptions()
-    read = [list(texts) or [(VALIDATION_TEXT, model.validation_text(corpus))] for model in models]
+    named = [list(texts) or [(VALIDATION_TEXT, model.validation_text(corpus))] for model in models]
+    read = [[(name, model.as_read(text)) for name, text in own] for model, own in zip(models, named, strict=True)]
     training = [_Training.of(model, corpus) for model in models] if options.counts else []
     first = [training.index(one) for one in training]  # equal ones share the rows of the first
     baselines_of = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}
     numbers: dict[tuple[str, str], int] = {}
     verbatim = set()
     rows: list[Row] = []
-    for place, (model, named) in enumerate(zip(models, read, strict=True)):
+    for place, (model, own) in enumerate(zip(models, read, strict=True)):
         train = training[first[place]] if training else None
-        for name, text in named:
+        for name, text in own:
             number = numbers.setdefault((name, text), len(numbers))
             reading = _Reading(model, name, text, number)
             rows += _network_rows(reading, train, options)

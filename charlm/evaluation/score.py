@@ -26,12 +26,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.generation.decoder import Decoder, DecoderState
+from charlm.text.records import record_edges
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens
 
 CONTEXT: Final = 256  # tokens that each lane reads without scoring; measured in docs/log.md
 LANES: Final = 64
 _DRIFT: Final = 1e-4  # largest drift in nats a token; a third of what 0.0005 bits a character allow
 _CHUNK: Final = 256
+_ALIKE: Final = 0.75  # of the longest record's length, from which one is read beside it
 _LOGITS: Final = 2**24  # largest number of logits of a chunk: bounds memory for large vocabularies
 
 
@@ -140,12 +142,60 @@ def score(
     tokens: Tokens,
     *,
     exact: bool = False,
+    records: str = "none",
     device: torch.device | None = None,
 ) -> Score:
-    """The score of a tokenized text; the module explains `exact`. Arithmetic is fp32 unless the caller autocasts."""
-    read = exact_nats if exact else lane_nats
-    nats = read(model, tokenizer, tokens.ids, device=device)
+    """The score of a tokenized text; the module explains `exact`. Arithmetic is fp32 unless the caller autocasts.
+
+    A corpus of records, of a kind other than none, is read record by record, which is exact always.
+    """
+    nats = text_nats(model, tokenizer, tokens.ids, exact=exact, records=records, device=device)
     return Score.of(float(nats.sum(dtype=np.float64)), tokens)
+
+
+def text_nats(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    ids: Ids,
+    *,
+    exact: bool = False,
+    records: str = "none",
+    device: torch.device | None = None,
+) -> NDArray[np.float32]:
+    """-ln P of each token [N] in nats, read as `score` does."""
+    edges = record_edges(ids, tokenizer, records)
+    if len(edges) > 1:
+        return record_nats(model, tokenizer, ids, edges, device=device)
+    read = exact_nats if exact else lane_nats
+    return read(model, tokenizer, ids, device=device)
+
+
+@torch.inference_mode()
+def record_nats(
+    model: Scorable, tokenizer: Tokenizer, ids: Ids, edges: NDArray[np.int64], *, device: torch.device | None = None
+) -> NDArray[np.float32]:
+    """-ln P of each token [N] in nats, each of the records that begin at `edges` [R + 1] read from the zero state.
+
+    Records of about the same length are read side by side, those of a group from the longest to the shortest.
+    """
+    nats, lengths = np.zeros(len(ids), dtype=np.float32), np.diff(edges)
+    order = np.argsort(-lengths, kind="stable")
+    tokens = np.concatenate([[tokenizer.start], ids, [0]]).astype(np.int64)
+    while len(order):
+        longest = int(lengths[order[0]])
+        most = max(1, min(LANES * _CHUNK // longest, 8 * LANES))
+        alike = int((lengths[order[:most]] >= _ALIKE * longest).sum())
+        group, order = order[:alike], order[alike:]
+        chunk, state = fit_chunk(alike, tokenizer.size), model.init_state(alike)
+        for at in range(0, longest, chunk):
+            offset = np.arange(at, min(at + chunk, longest))[:, None]
+            inside = offset < lengths[group]
+            place = np.where(inside, edges[group] + offset, len(ids))
+            inputs, targets = np.where(offset, tokens[place], tokenizer.start), tokens[place + 1]
+            logits, state = model(torch.from_numpy(inputs).to(device), state)
+            nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
+            nats[place[inside]] = add_escape(nll, targets, tokenizer)[inside]
+    return nats
 
 
 def exact_nats(

@@ -33,8 +33,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import LANES, Scorable, add_escape, cross_entropy, exact_nats, fit_chunk, perplexity
+from charlm.evaluation.score import (
+    LANES,
+    Scorable,
+    add_escape,
+    cross_entropy,
+    exact_nats,
+    fit_chunk,
+    perplexity,
+    text_nats,
+)
 from charlm.storage.checkpoint import finite
+from charlm.text.records import end_of, record_edges
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
 SEGMENT: Final = 1024  # characters that are read from the zero state
@@ -232,16 +242,22 @@ def surprisal(
     *,
     likeliest: int = 0,
     within: int | None = None,
+    records: str = "none",
     device: torch.device | None = None,
 ) -> Surprisal:
-    """The surprisal of a text, read in one exact pass.
+    """The surprisal of a text, read in one exact pass, or record by record.
 
     `likeliest` is the number of alternatives to keep at the place of each token, or of the first `within` tokens. They
     are selected chunk by chunk, so that the distributions of the whole text [N, V] are never in memory.
     """
     encoded = tokenizer.encode(text)
     recorder = _TopTokens(model, tokenizer, likeliest, len(encoded.ids) if within is None else within)
-    nats = exact_nats(recorder if likeliest else model, tokenizer, encoded.ids, device=device)
+    if likeliest:
+        edges = record_edges(encoded.ids, tokenizer, records)
+        parts = np.split(encoded.ids, edges[1:-1])  # one lane: alternatives are kept in the order of the text
+        nats = np.concatenate([exact_nats(recorder, tokenizer, part, device=device) for part in parts])
+    else:
+        nats = text_nats(model, tokenizer, encoded.ids, exact=True, records=records, device=device)
     starts, unit_of = _units(tokenizer, encoded.ids, text)
     return Surprisal(
         text, encoded.ids, nats, starts, unit_of, len(encoded.escaped), recorder.alternatives() if likeliest else None
@@ -298,14 +314,22 @@ def position_losses(
     text: str,
     *,
     segment: int = SEGMENT,
+    records: str = "none",
     device: torch.device | None = None,
 ) -> tuple[PositionLoss, ...]:
     """Losses at places 1, 2, 3-4, 5-8, ... after the zero state, over all segments of the text.
 
-    Segments have `segment` characters, the last one perhaps fewer.
+    Segments have `segment` characters, the last one perhaps fewer; in a corpus of records they are the records.
     """
-    nats = cold_nats(model, tokenizer, text, window=segment, device=device)
-    length, places = min(segment, len(text)), np.arange(len(text)) % segment
+    places = np.arange(len(text)) % segment
+    if end := end_of(records):
+        nats = surprisal(model, tokenizer, text, records=records, device=device).character_nats
+        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        begins = np.concatenate([[0], np.flatnonzero(points[:-1] == ord(end)) + 1])[: len(text)]
+        places = np.arange(len(text)) - np.repeat(begins, np.diff([*begins, len(text)]))
+    else:
+        nats = cold_nats(model, tokenizer, text, window=segment, device=device)
+    length = int(places.max()) + 1 if len(text) else 0
     sums, counts = np.bincount(places, nats, minlength=length), np.bincount(places, minlength=length)
     edges = [0, *(2**power for power in range(length.bit_length()) if 2**power < length), length] if length else []
     return tuple(

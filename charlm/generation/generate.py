@@ -35,12 +35,12 @@ class Piece:
 
 
 def generate(
-    decoder: Decoder, tokenizer: Tokenizer, config: SampleConfig, *, prime: str = "", stop: str = ""
+    decoder: Decoder, tokenizer: Tokenizer, config: SampleConfig, *, prime: str = "", stops: Sequence[str] = ()
 ) -> Iterator[Piece]:
     """`config.count` samples of `config.length` characters, yielded as they are generated.
 
-    The prime is read, unseen characters as the mean embedding, and not returned. A sample ends before the text `stop`,
-    if one is given: text that might be the beginning of it is held back until that is decided. A character of several
+    The prime is read, unseen characters as the mean embedding, and not returned. A sample ends before the first of the
+    texts `stops`: text that might be the beginning of one is held back until that is decided. A character of several
     tokens is yielded when it is complete.
     """
     if config.length == 0:
@@ -50,7 +50,8 @@ def generate(
     logits, state = decoder.after(read[:, None], decoder.init_state(1))
     logits = np.repeat(logits, config.count, axis=0)
     state = [tuple(np.repeat(part, config.count, axis=0) for part in layer) for layer in state]
-    texts = [_Sample(k, config.length, stop, Stream(tokenizer)) for k in range(config.count)]
+    ends = [stop for stop in stops if stop]
+    texts = [_Sample(k, config.length, ends, Stream(tokenizer)) for k in range(config.count)]
     groups = [_Group(texts, logits, state)]
     while groups:
         group = groups.pop()
@@ -100,11 +101,11 @@ class _Group:
 
 
 class _Sample:
-    """The text of one sample so far: counts its characters and looks for the stop text."""
+    """The text of one sample so far: counts its characters and looks for the texts that end it."""
 
-    def __init__(self, number: int, length: int, stop: str, stream: Stream) -> None:
+    def __init__(self, number: int, length: int, stops: Sequence[str], stream: Stream) -> None:
         self.number = number
-        self.left, self._stop, self._stream = length, stop, stream
+        self.left, self._stops, self._stream = length, stops, stream
         self._held = ""
         self.done = False
 
@@ -113,11 +114,11 @@ class _Sample:
         fresh = self._stream.push(token)[: self.left]
         self.left -= len(fresh)
         self._held += fresh
-        if self._stop and self._stop in self._held:
+        if found := [at for stop in self._stops if (at := self._held.find(stop)) >= 0]:
             self.done = True
-            return self._held[: self._held.index(self._stop)]
+            return self._held[: min(found)]
         self.done = self.left == 0
-        keep = 0 if self.done else _overlap(self._held, self._stop)
+        keep = 0 if self.done else max((_overlap(self._held, stop) for stop in self._stops), default=0)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return shown
 

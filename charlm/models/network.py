@@ -10,7 +10,10 @@ The network knows ids, not text. Id V is the start input, V + 1 an unseen charac
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,6 +138,40 @@ class Network(nn.Module):
             following.append(after)
         return self.head(x_TBE), tuple(following)
 
+    def forward_packed(self, ids_N: Tensor, rows: list[int], state: State) -> tuple[Tensor, State]:
+        """Logits [N, V] after each id, and the state after each row, for B rows of different lengths.
+
+        The rows lie from the longest to the shortest. The N ids lie time by time, and `rows` says how many rows have
+        one at each time, as in PyTorch's PackedSequence. `state` has B lanes.
+        """
+        x_NE = self.dropout[0](self.embedding(ids_N))
+        following = []
+        for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
+            read: Callable[..., Any] = getattr(layer, "read_packed", None) or partial(_read_packed, layer)
+            x_NE, after = read(x_NE, rows, before)
+            x_NE = dropout(x_NE)
+            following.append(after)
+        return self.head(x_NE), tuple(following)
+
+
+def _read_packed(
+    layer: nn.Module, x_NE: Tensor, rows: list[int], state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Rows of different lengths by a layer that has no `read_packed`: all until one ends, then those that are left.
+
+    row 1   a b|c|d e      three calls: ab fg ij, then c h, then de
+    row 2   f g|h|
+    row 3   i j|
+    """
+    outputs, ended, at = [], list[tuple[Tensor, ...]](), 0
+    for count, times in ((count, len(list(group))) for count, group in groupby(rows)):
+        ended.append(tuple(part[count:] for part in state))
+        x_TBE = x_NE[at : at + times * count].view(times, count, -1)
+        y_TBH, state = run_layer(layer, x_TBE, tuple(part[:count] for part in state))
+        outputs.append(y_TBH.flatten(0, 1))
+        at += times * count
+    return torch.cat(outputs), tuple(torch.cat(parts) for parts in zip(state, *reversed(ended), strict=True))
+
 
 def run_layer(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Outputs [T, B, H] and states of a layer; PyTorch wants a leading axis on states, and a tuple for LSTM only."""
@@ -197,6 +234,18 @@ def zero_lanes(state: State, lanes_B: NDArray[np.bool_]) -> State:
     """The same state, but zero in the lanes where `lanes_B` is true."""
     drop_B1 = torch.from_numpy(lanes_B).unsqueeze(1).to(state[0][0].device)
     return tuple(tuple(part.masked_fill(drop_B1, 0.0) for part in layer) for layer in state)
+
+
+def select_lanes(state: State, lanes: Tensor) -> State:
+    """These lanes of a state, by their numbers and in this order."""
+    return tuple(tuple(part[lanes] for part in layer) for layer in state)
+
+
+def place_lanes(state: State, lanes: Tensor, count: int) -> State:
+    """The inverse of `select_lanes`: a state of so many lanes, those that were not selected zero."""
+    return tuple(
+        tuple(part.new_zeros(count, part.shape[1]).index_copy(0, lanes, part) for part in layer) for layer in state
+    )
 
 
 def copy_state(state: State) -> State:

@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     DROPOUT = 2
     WEIGHTS = 3
     STATE = 4
+    SHUFFLE = 5
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:

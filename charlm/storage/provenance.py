@@ -19,7 +19,7 @@ from charlm.storage.runs import Run
 from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes
 from charlm.text.encoding import UTF8
 from charlm.text.overlap import TrainingIndex
-from charlm.text.split import CHARACTERS, cuts
+from charlm.text.split import CHARACTERS, RECORDS, cuts
 
 _HINT = "restore the text, or give its current path: --corpus FILE; to resume, charlm train FILE --resume"
 _DEEP: Final = 8  # folders above a run, and last parts of a recorded path, that are tried where a project has moved
@@ -48,11 +48,12 @@ def find_corpus(
     beside: Path | None = None,
     allow_change: bool = False,
     encoding: str = UTF8,
+    records: str = "none",
 ) -> Corpus:
     """The corpus of a checkpoint: from `paths`, from where it was, or near `beside` it, where a project was moved.
 
-    `val`, `test` and `encoding` are the run's own. Where one of the first two is a file, `held_out` or `tested` says
-    where it is now, or it is known among `paths`; so are the run's own files among those of other runs.
+    `val`, `test`, `encoding` and `records` are the run's own. Where one of the first two is a file, `held_out` or
+    `tested` says where it is now, or it is known among `paths`; so are the run's own files among those of other runs.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
     named = _named(recorded, val, test)
@@ -69,7 +70,7 @@ def find_corpus(
         if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
         places = given or [_found(source, beside, encoding) for source in own]
-        corpus = load_corpus(places, *held, split=recorded.split, encoding=encoding)
+        corpus = load_corpus(places, *held, split=recorded.split, encoding=encoding, records=records)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded.fingerprint and not allow_change:
@@ -80,7 +81,15 @@ def find_corpus(
 def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
     """`find_corpus` for a checkpoint that was read from `path`."""
     data = checkpoint.config.data
-    return find_corpus(checkpoint.corpus, data.val, paths, test=data.test, beside=path.parent, encoding=data.encoding)
+    return find_corpus(
+        checkpoint.corpus,
+        data.val,
+        paths,
+        test=data.test,
+        beside=path.parent,
+        encoding=data.encoding,
+        records=data.records,
+    )
 
 
 def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
@@ -95,6 +104,8 @@ def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = (
 def training_files(corpus: Corpus, val: str, test: str = "0") -> list[tuple[str, str]]:
     """Path and training part of each of a corpus's files, where `--val` and `--test` were these."""
     sources = [source for source in corpus.sources if not source.held_out]  # in a split by files these are whole
+    if corpus.split == RECORDS:
+        return [(" and ".join(source.path for source in sources), corpus.train)]
     shares = check_shares(val, test) if corpus.split == CHARACTERS else (0.0, 0.0)
     begin = 0
     files = []

@@ -2,7 +2,8 @@
 
 `charlm.text.encoding` decodes the bytes, strictly. Nothing is normalised: line ends and byte order marks stay as they
 are. `charlm.text.split` says which part of each source is for training, for validation and for the test; the training
-parts are joined unchanged, and so are the others. This module knows nothing of tokens.
+parts are joined unchanged, and so are the others. A corpus of records (`charlm.text.records`) is divided record by
+record instead. This module knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ from typing import Final
 from charlm.config import Shares, check_shares
 from charlm.errors import CharlmError, ConfigError, DataError, StorageError
 from charlm.text.encoding import UTF8, Reader
+from charlm.text.records import as_records, divide, joined, records_of, without_duplicates
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped, remarks_on
-from charlm.text.split import CHARACTERS, FILES, cuts, describe, way_of
+from charlm.text.split import CHARACTERS, FILES, RECORDS, cuts, describe, way_of
 
 STDIN: Final = "-"
 _FILE: Final = "a file"
 _FOLDER: Final = "a folder"
 _OPTIONS: Final = ("--val", "--test")
+_SEPARATED: Final = {
+    "line": "put each on a line of its own",
+    "paragraph": "put a blank line between two paragraphs, or use --records line",
+    "file": "name several files or a folder, or use --records line or paragraph",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +116,18 @@ def read_bytes(path: str) -> bytes:
 
 
 def load_corpus(
-    paths: Sequence[str], val: str, test: str = "0", *, split: str | None = None, encoding: str = UTF8
+    paths: Sequence[str],
+    val: str,
+    test: str = "0",
+    *,
+    split: str | None = None,
+    encoding: str = UTF8,
+    records: str = "none",
 ) -> Corpus:
     """The corpus of these files, folders (recursively, sorted) and `-`, held out as `--val` and `--test` say.
 
     `split` is how shares are held out (`charlm.text.split`); None leaves that to the files. `encoding` is that of
-    all files, a name that `charlm.options.codec` returned.
+    all files, a name that `charlm.options.codec` returned; `records` is one of `charlm.config.RECORDS`.
     Raises DataError when fewer than two characters are left to train on, ConfigError when standard input or a pipe is
     named twice, StorageError when a named file cannot be read.
     """
@@ -127,7 +140,7 @@ def load_corpus(
             hint="save the others as files",
         )
     with _in_memory(", ".join(named)):
-        corpus = _join(paths, (val, test), shares, split, Reader(encoding, tuple(named)))
+        corpus = _join(paths, (val, test), shares, split, Reader(encoding, tuple(named)), records)
     if len(corpus.train) < 2:
         found = sum(source.characters for source in corpus.sources[: len(corpus.sources) - shares.count(None)])
         less = " ".join(f"{option} 0" for option, share in zip(_OPTIONS, shares, strict=True) if share)
@@ -140,7 +153,9 @@ def load_corpus(
     return corpus
 
 
-def _join(paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None, reader: Reader) -> Corpus:
+def _join(
+    paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None, reader: Reader, records: str
+) -> Corpus:
     """Read all files, hold out the shares, and add the files that the options `held` name instead of one."""
     read: list[tuple[Source, str]] = []
     remarks: list[Remark | str] = []
@@ -148,7 +163,7 @@ def _join(paths: Sequence[str], held: tuple[str, str], shares: Shares, split: st
         for name, text in _texts(path, remarks, reader):
             read.append((_source(name, text), text))
             remarks += remarks_on(name, text)
-    corpus = _divided(read, shares, split)
+    corpus = _divided(read, shares, split) if records == "none" else _divided_by_record(read, shares, records)
     remarks += corpus.remarks
     for option, path, share in zip(_OPTIONS, held, shares, strict=True):
         if share is None:
@@ -158,7 +173,10 @@ def _join(paths: Sequence[str], held: tuple[str, str], shares: Shares, split: st
             read.append((source, text))
             remarks += remarks_on(path, text)
             corpus = replace(corpus, sources=(*corpus.sources, source))
+            text = as_records(text, records, path)
             corpus = replace(corpus, test=text) if source.test else replace(corpus, val=text)
+    if records != "none":
+        corpus = _without_duplicates(corpus, records, remarks)
     stdin = next((text for source, text in read if source.path == STDIN), "")
     return replace(corpus, remarks=tuple(fold(remarks)), stdin=stdin)
 
@@ -181,6 +199,44 @@ def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | No
         remarks=(*_joins([text for _, text in read if text]), *([describe(files, parts)] if whole else [])),
         split=way,
     )
+
+
+def _divided_by_record(read: Sequence[tuple[Source, str]], shares: Shares, kind: str) -> Corpus:
+    """The records of these files in parts, each in the order in which it was read."""
+    found = [record for source, text in read for record in records_of(text, kind, source.path)]
+    if len(found) < 2:
+        raise DataError(
+            f"--records {kind} needs two records at least, but the text has {len(found)}",
+            kept="nothing was written",
+            hint=_SEPARATED[kind],
+        )
+    parts = divide(found, shares[0] or 0.0, shares[1] or 0.0)
+    counts = {"training": parts.train, "validation": parts.val, "test": parts.test}
+    said = ", ".join(f"{len(records):,} for {name}" for name, records in counts.items() if records)
+    if any(shares) and len(parts.train) < len(found):
+        said += ", chosen by hash"
+    return Corpus(
+        train=joined(parts.train, kind),
+        val=joined(parts.val, kind),
+        test=joined(parts.test, kind),
+        sources=tuple(source for source, _ in read),
+        remarks=(f"{len(found):,} records ({kind}): {said}",),
+        split=RECORDS,
+    )
+
+
+def _without_duplicates(corpus: Corpus, kind: str, remarks: list[Remark | str]) -> Corpus:
+    """The corpus with no record in its validation text that is trained on or tested, which the remarks report.
+
+    Shares are held out by hash, so that there are none; a file that --val or --test names may have any.
+    """
+    val, left_out = without_duplicates(corpus.val, (corpus.train, corpus.test), kind)
+    if left_out:
+        remarks.append(f"{left_out:,} validation records are in the training or test text, too, and are left out")
+    _, known = without_duplicates(corpus.test, (corpus.train,), kind)
+    if known:
+        remarks.append(f"{known:,} test records are in the training text, too; they are scored like the others")
+    return replace(corpus, val=val)
 
 
 def _joins(texts: Sequence[str]) -> Iterator[str]:

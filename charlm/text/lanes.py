@@ -22,7 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.runtime.random import Purpose, uniform
@@ -36,42 +38,51 @@ IGNORE: Final = -100  # a target that is not scored: the last place of a lane th
 class Chunk:
     """Inputs and targets, token ids [T, B] each; `scored` targets are not `IGNORE`.
 
-    A `fresh` chunk begins an epoch, from the zero state. `next` is the position after the chunk.
+    Where `begins` [B] is true, a lane begins from the zero state. `next` is the position after the chunk. Where lanes
+    are of different lengths, `lengths` [B] says how many tokens of each are read, and the others are no tokens at all.
     """
 
     inputs: Tensor
     targets: Tensor
     scored: int
-    fresh: bool
+    begins: NDArray[np.bool_]
     next: Position
+    lengths: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, inputs: Tensor, targets: Tensor) -> Chunk:
+        """A chunk by itself: of these ids, all of them tokens, in lanes that begin here."""
+        return cls(inputs, targets, targets.numel(), np.full(inputs.shape[1], True), Position())
 
 
 class Lanes:
     """The lanes of a text of ids [N]; `batch` is at most N.
 
-    >>> lanes = Lanes(torch.arange(8).numpy(), start=8, batch=2, seed=0)
-    >>> chunk = lanes.read(Position(), 2)
+    >>> lanes = Lanes(torch.arange(8).numpy(), start=8, batch=2, bptt=2, seed=0)
+    >>> chunk = lanes.read(Position())
     >>> chunk.inputs.T.tolist(), chunk.targets.T.tolist()
     ([[8, 0], [8, 4]], [[0, 1], [4, 5]])
-    >>> lanes.read(chunk.next, 2).inputs.T.tolist()
+    >>> lanes.read(chunk.next).inputs.T.tolist()
     [[1, 2], [5, 6]]
     """
 
-    def __init__(self, ids: Ids, *, start: int, batch: int, seed: int, device: torch.device | None = None) -> None:
-        self._ids, self._start, self._seed = torch.tensor(ids, device=device), start, seed
+    def __init__(
+        self, ids: Ids, *, start: int, batch: int, bptt: int, seed: int, device: torch.device | None = None
+    ) -> None:
+        self._ids, self._start, self._seed, self._bptt = torch.tensor(ids, device=device), start, seed, bptt
         self.batch = batch = min(batch, len(ids))
         edges = torch.arange(batch + 1, device=device) * len(ids) // batch
         self._begin, self._length = edges[:-1], edges.diff()
         self.longest = -(-len(ids) // batch)
         self._shorter = -len(ids) % batch  # lanes that are one token shorter than the longest
 
-    def read(self, position: Position, bptt: int) -> Chunk:
+    def read(self, position: Position) -> Chunk:
         """The chunk at `position`, of `bptt` tokens a lane.
 
         If less than half a chunk would remain of the epoch after it, the chunk takes the rest too: no update is
         computed from a handful of tokens.
         """
-        epoch, shift, offset = position
+        (epoch, shift, offset), bptt = position, self._bptt
         last = self.longest - offset - bptt < bptt / 2
         stop = self.longest if last else offset + bptt
         place = torch.arange(offset - 1, stop, device=self._ids.device)[:, None]
@@ -81,17 +92,28 @@ class Lanes:
             inputs[0] = self._start
         if last:
             targets[place[1:] >= self._length] = IGNORE
-        following = self._epoch(epoch + 1, bptt) if last else Position(epoch, shift, stop)
-        return Chunk(inputs, targets, targets.numel() - last * self._shorter, offset == 0, following)
+        following = self._epoch(epoch + 1) if last else Position(epoch, shift, stop)
+        begins = np.full(self.batch, offset == 0)
+        return Chunk(inputs, targets, targets.numel() - last * self._shorter, begins, following)
 
-    def chunks(self, bptt: int) -> int:
+    def has(self, position: Position) -> bool:
+        """Whether this is a position in the text."""
+        return position.offset < self.longest
+
+    @property
+    def chunk_tokens(self) -> float:
+        """How many tokens a chunk has."""
+        return self.batch * self._bptt
+
+    @property
+    def chunks(self) -> int:
         """Number of chunks in an epoch."""
-        whole, rest = divmod(self.longest, bptt)
-        return max(1, whole + (rest >= bptt / 2))
+        whole, rest = divmod(self.longest, self._bptt)
+        return max(1, whole + (rest >= self._bptt / 2))
 
-    def _epoch(self, number: int, bptt: int) -> Position:
+    def _epoch(self, number: int) -> Position:
         """The start of an epoch. Each epoch after the first has a shift of its own, so that lanes begin elsewhere; a
         text that fits into one chunk is never shifted."""
-        if self.longest <= bptt:
+        if self.longest <= self._bptt:
             return Position(number)
         return Position(number, int(uniform(self._seed, Purpose.SHIFT, number) * len(self._ids)))

@@ -17,7 +17,8 @@ from charlm.text.tokenizer import NOTHING, Encoded, Tokenizer, TokenizerState, u
 _SPACE_MARK: Final = re.compile("(\u2581+)")
 _RUN: Final = 1000  # characters without a space, beyond which probabilities may not be finite
 _WORD: Final = re.compile("[^ ]+")
-_UNSAFE: Final = re.compile("[\u2581\0]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
+_END: Final = re.compile("([\n\x03])")
+_UNSAFE: Final = re.compile("[\u2581\0\x03]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -25,8 +26,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     1. The model is trained without normalisation, with white space kept, and with a byte piece for each of the 256
        bytes to fall back on.
-    2. A text is encoded line by line, so that ids do not depend on how it is divided into blocks. A line end is always
-       the byte piece <0x0A>.
+    2. A text is encoded line by line and record by record, so that ids do not depend on how it is divided into blocks.
+       A line end is always the byte piece <0x0A>, and the end of a record (U+0003) is <0x03>.
     3. SentencePiece writes a space as U+2581 and would decode a literal U+2581 as a space. Each run of that character
        is therefore encoded as byte pieces: "a b\u2581c" is split into "a b", "\u2581" and "c", and the middle part
        becomes <0xE2> <0x96> <0x81>.
@@ -107,12 +108,12 @@ class SentencePieceTokenizer(Tokenizer):
     def encode(self, text: str) -> Encoded:
         """Ids [N] of a text; nothing is ever escaped. Raises DataError for lone surrogates."""
         ids: list[int] = []
-        lines = text.split("\n")
-        for number, line in enumerate(lines):
-            for part in _SPACE_MARK.split(line):
-                ids += self._encode_part(part)
-            if number < len(lines) - 1:
-                ids.append(self._byte_ids[10])
+        for line in _END.split(text):
+            if _END.fullmatch(line):
+                ids.append(self._byte_ids[ord(line)])
+            else:
+                for part in _SPACE_MARK.split(line):
+                    ids += self._encode_part(part)
         return Encoded(np.array(ids, dtype=np.int32), NOTHING)
 
     def _encode_part(self, part: str) -> list[int]:
@@ -170,9 +171,9 @@ def _words(error: RuntimeError) -> str:
 def _safe_lines(text: str) -> Iterable[str]:
     """The parts of a text that SentencePiece may learn from.
 
-    Lines are split at U+2581, its mark for a space; at NUL, which it cannot represent; inside the names of its own
-    special pieces, such as <unk>, which it would skip; and wherever 1,000 characters pass without a space, as in DNA or
-    Chinese without line ends, of which it takes the probability as a whole.
+    Lines are split at U+2581, its mark for a space; at NUL, which it cannot represent; at the end of a record, U+0003;
+    inside the names of its own special pieces, such as <unk>, which it would skip; and wherever 1,000 characters pass
+    without a space, as in DNA or Chinese without line ends, of which it takes the probability as a whole.
     """
     lines = (part for line in text.split("\n") for part in _short_runs(line))
     return (part for line in lines for part in _UNSAFE.split(line) if part)

@@ -18,7 +18,8 @@ from typing import Final, NamedTuple, Protocol
 
 CHARACTERS: Final = "characters"
 FILES: Final = "files"
-WAYS: Final = (CHARACTERS, FILES)
+RECORDS: Final = "records"  # each as a whole, also by its hash: `charlm.text.records`
+WAYS: Final = (CHARACTERS, FILES, RECORDS)
 
 MANY: Final = 20  # files of different content that are held out whole, however long they are
 SEVERAL: Final = 10  # the same where they are short

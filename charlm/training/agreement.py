@@ -80,9 +80,9 @@ def _text(checkpoint: Checkpoint, request: TrainingRequest) -> list[str]:
 
 
 def _unusual(checkpoint: Checkpoint, request: TrainingRequest) -> Iterator[str]:
-    """The run's own --val, --test and --encoding, where they are not the usual ones and were not given now."""
+    """The run's own --val, --test, --encoding and --records, if not the usual ones, where they were not given now."""
     usual, own = DataConfig(), checkpoint.config.data
-    for name in (*HELD, "encoding"):
+    for name in (*HELD, "encoding", "records"):
         if name not in request.given and (value := getattr(own, name)) != getattr(usual, name):
             named = [source.path for source in checkpoint.corpus.sources if source.held_out]
             files = [path for path in named if name in HELD and Path(path).name == Path(value).name]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, applies
+from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, applies
 from charlm.errors import ConfigError
 from charlm.models.optimizers import OptimizerSpec
 from charlm.options import Value, seconds
@@ -46,6 +46,7 @@ class Facts:
     vocabulary: int
     device: str  # cpu, cuda, mps
     speed: float  # FLOP a second that training reaches
+    records: int = 0  # that the text consists of; 0: it is one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,25 @@ def _choose_batch(draft: _Draft, facts: Facts) -> None:
     draft.choose("optimizer", "muon", "lower loss per update than AdamW")
     short = facts.tokens > _BPTT
     draft.choose("bptt", min(_BPTT, facts.tokens), "short chunks: more updates" if short else "the whole text")
-    batch = max(1, min(_BATCH.get(facts.device, 16), facts.tokens // (4 * draft.config.train.bptt)))
+    bptt, wanted = draft.config.train.bptt, _BATCH.get(facts.device, 16)
+    if facts.records:
+        length = _lane_tokens(draft.config.train, facts)
+        batch = max(1, min(round(wanted * bptt / length), facts.records // 4))
+        draft.choose("batch", batch, f"so many records, of about {length:.0f} tokens each")
+        draft.choose("drop_state", 0.0, "each record starts from the zero state")
+        return
+    batch = max(1, min(wanted, facts.tokens // (4 * bptt)))
     draft.choose("batch", batch, "small batch: more updates" if batch > 1 else "text too short for a larger batch")
     draft.choose("drop_state", _DROP_STATE, "scoring and sampling start from the zero state too")
+
+
+def _lane_tokens(train: TrainConfig, facts: Facts) -> float:
+    """How many tokens a lane has in a chunk: where records are shorter than that, as many as they have."""
+    return min(train.bptt, facts.tokens / facts.records) if facts.records else float(train.bptt)
+
+
+def _step_tokens(train: TrainConfig, facts: Facts) -> float:
+    return train.batch * _lane_tokens(train, facts)
 
 
 def _choose_size(draft: _Draft, facts: Facts) -> None:
@@ -176,7 +193,7 @@ def _hidden(config: Config, facts: Facts) -> tuple[int, str]:
 
 def _choose_optimizer(draft: _Draft, facts: Facts) -> None:
     train, optimizer = draft.config.train, draft.config.optim.optimizer
-    updates = _characters(draft.config, facts) * facts.tokens / facts.characters / (train.batch * train.bptt)
+    updates = _characters(draft.config, facts) * facts.tokens / facts.characters / _step_tokens(train, facts)
     draft.choose("lr", _rate(optimizer, updates), f"for {optimizer} and {updates:,.0f} updates")
     draft.choose("warmup", min(50, int(updates / 10)), "lets the optimizer's moments settle")
     least, horizon = _AVERAGED
@@ -201,7 +218,7 @@ def _characters(config: Config, facts: Facts) -> float:
     """How many characters a run will have read at its end, roughly."""
     train, model = config.train, config.model
     if train.steps:
-        return float(train.steps * train.batch * train.bptt) * facts.characters / facts.tokens
+        return train.steps * _step_tokens(train, facts) * facts.characters / facts.tokens
     if train.epochs:
         return float(train.epochs * facts.characters)
     width = model.embedding or facts.vocabulary

@@ -7,36 +7,72 @@ launch as fast as the GPU runs them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.models.network import Network, State, copy_state, detach_state, overwrite_state
+from charlm.models.network import (
+    Network,
+    State,
+    copy_state,
+    detach_state,
+    overwrite_state,
+    place_lanes,
+    select_lanes,
+)
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import Runtime
-from charlm.text.lanes import IGNORE
+from charlm.text.lanes import IGNORE, Chunk
 
 
 def gradient(
-    network: Network,
-    runtime: Runtime,
-    inputs_TB: Tensor,
-    targets_TB: Tensor,
-    before: State,
-    scale: float | Tensor = 1.0,
+    network: Network, runtime: Runtime, chunk: Chunk, before: State, scale: float | Tensor = 1.0
 ) -> tuple[Tensor, State]:
-    """Mean loss over the targets (nats a token) and the state after the chunk.
+    """Mean loss over the chunk's targets (nats a token) and the state after it.
 
     The gradient of `scale` times that loss is in the weights afterwards, in place of any before.
     """
     with runtime.arithmetic():
-        with runtime.autocast():
-            logits_TBV, after = network(inputs_TB, before)
-        loss = F.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten(), ignore_index=IGNORE)
+        if chunk.lengths is None:
+            loss, after = _read(network, runtime, chunk, before)
+        else:
+            loss, after = _read_packed(network, runtime, chunk, chunk.lengths, before)
         network.zero_grad(set_to_none=True)
         (loss * scale).backward()  # type: ignore[no-untyped-call]
     return loss.detach(), detach_state(after)
+
+
+def _read(network: Network, runtime: Runtime, chunk: Chunk, before: State) -> tuple[Tensor, State]:
+    with runtime.autocast():
+        logits_TBV, after = network(chunk.inputs, before)
+    return _cross_entropy(logits_TBV.flatten(0, 1), chunk.targets.flatten()), after
+
+
+def _read_packed(
+    network: Network, runtime: Runtime, chunk: Chunk, lengths: NDArray[np.int64], before: State
+) -> tuple[Tensor, State]:
+    """The same for lanes of different lengths, of which nothing is computed that is no token."""
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    times = np.arange(lengths.max())[:, None]
+    time, row = np.nonzero(times < lengths[order])
+    lanes = torch.from_numpy(order).to(chunk.inputs.device)
+    place = torch.from_numpy(time * len(lengths) + order[row]).to(chunk.inputs.device)
+    with runtime.autocast():
+        logits_NV, after = network.forward_packed(
+            chunk.inputs.flatten()[place], np.bincount(time).tolist(), select_lanes(before, lanes)
+        )
+    loss = _cross_entropy(logits_NV, chunk.targets.flatten()[place])
+    return loss, place_lanes(after, lanes, len(lengths))
+
+
+def _cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """The mean over the targets that are scored, in nats, computed in fp32 at least."""
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    return F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE)
 
 
 class Gradient:
@@ -53,20 +89,18 @@ class Gradient:
         self.capture = runtime.device.type == "cuda"
         self._graph: _Graph | None = None
 
-    def __call__(
-        self, inputs_TB: Tensor, targets_TB: Tensor, before: State, step: int, scale: float
-    ) -> tuple[Tensor, State]:
-        usual = self.capture and inputs_TB.shape == self._shape
+    def __call__(self, chunk: Chunk, before: State, step: int, scale: float) -> tuple[Tensor, State]:
+        usual = self.capture and chunk.inputs.shape == self._shape and chunk.lengths is None
         if usual and self._graph is None:
-            self._graph = self._captured(inputs_TB, targets_TB, before)
+            self._graph = self._captured(chunk, before)
         self._network.reseed(self._seed, step)
         if usual and self._graph is not None:
-            return self._graph(inputs_TB, targets_TB, before, scale)
-        return gradient(self._network, self._runtime, inputs_TB, targets_TB, before, scale)
+            return self._graph(chunk, before, scale)
+        return gradient(self._network, self._runtime, chunk, before, scale)
 
-    def _captured(self, inputs_TB: Tensor, targets_TB: Tensor, before: State) -> _Graph | None:
+    def _captured(self, chunk: Chunk, before: State) -> _Graph | None:
         try:
-            return _Graph(self._network, self._runtime, inputs_TB, targets_TB, before)
+            return _Graph(self._network, self._runtime, chunk, before)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -80,22 +114,20 @@ class Gradient:
 class _Graph:
     """`gradient` on tensors of its own, recorded."""
 
-    def __init__(
-        self, network: Network, runtime: Runtime, inputs_TB: Tensor, targets_TB: Tensor, before: State
-    ) -> None:
-        self._inputs, self._targets, self._before = inputs_TB.clone(), targets_TB.clone(), copy_state(before)
-        self._scale = torch.ones((), device=runtime.device)
+    def __init__(self, network: Network, runtime: Runtime, chunk: Chunk, before: State) -> None:
+        self._own = replace(chunk, inputs=chunk.inputs.clone(), targets=chunk.targets.clone())
+        self._before, self._scale = copy_state(before), torch.ones((), device=runtime.device)
         self._captured = Captured(
-            lambda: gradient(network, runtime, self._inputs, self._targets, self._before, self._scale),
+            lambda: gradient(network, runtime, self._own, self._before, self._scale),
             runtime.device,
             network.noise,
         )
         self._weights = list(network.parameters())
         self._gradients = [weight.grad for weight in self._weights]
 
-    def __call__(self, inputs_TB: Tensor, targets_TB: Tensor, before: State, scale: float) -> tuple[Tensor, State]:
-        self._inputs.copy_(inputs_TB)
-        self._targets.copy_(targets_TB)
+    def __call__(self, chunk: Chunk, before: State, scale: float) -> tuple[Tensor, State]:
+        self._own.inputs.copy_(chunk.inputs)
+        self._own.targets.copy_(chunk.targets)
         overwrite_state(self._before, before)
         self._scale.fill_(scale)
         loss, after = self._captured.replay()

@@ -11,6 +11,7 @@ import torch
 from charlm.errors import CharlmError
 from charlm.models.network import Network
 from charlm.runtime.device import Runtime
+from charlm.text.lanes import Chunk
 from charlm.training.gradient import gradient
 
 
@@ -55,7 +56,7 @@ def _try_step(network: Network, runtime: Runtime, batch: int, bptt: int) -> None
     network.zero_grad(set_to_none=True)
     kept = [torch.empty_like(weight) for weight in network.parameters() for _ in range(3)]
     ids = torch.zeros(bptt, batch, dtype=torch.long, device=runtime.device)
-    gradient(network, runtime, ids, ids, network.init_state(batch))
+    gradient(network, runtime, Chunk.of(ids, ids), network.init_state(batch))
     network.zero_grad(set_to_none=True)
     del kept
 

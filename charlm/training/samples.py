@@ -20,17 +20,22 @@ class Samples:
     """Says when a sample is due, and makes it; nothing of it has an effect on what is learned."""
 
     def __init__(
-        self, config: ModelConfig, tokenizer: Tokenizer, *, now: Callable[[], float] = time.perf_counter
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        *,
+        stop: str = "",
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._config, self._tokenizer, self._now = config, tokenizer, now
+        self._config, self._tokenizer, self._stop, self._now = config, tokenizer, stop, now
         self._last = now()
 
     def due(self) -> bool:
         return self._now() - self._last >= EVERY
 
     def sample(self, weights: Weights) -> str:
-        """A text of `SAMPLE`'s length, written with these weights."""
+        """A text of `SAMPLE`'s length, or to where the model stops, written with these weights."""
         decoder = open_decoder(self._config, weights, threads=1)
-        text = collect(generate(decoder, self._tokenizer, SAMPLE), 1)[0]
+        text = collect(generate(decoder, self._tokenizer, SAMPLE, stops=(self._stop,)), 1)[0]
         self._last = self._now()
         return text

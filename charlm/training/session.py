@@ -23,6 +23,7 @@ from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus, load_corpus
+from charlm.text.records import record_edges, seem_independent
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.agreement import agree
 from charlm.training.defaults import Facts, choose, choose_vocabulary
@@ -46,11 +47,20 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(int(given.get("threads", 0)))
     data = section(DataConfig, given)
-    corpus = load_corpus(request.corpus, data.val, data.test, encoding=data.encoding)
+    corpus = load_corpus(request.corpus, data.val, data.test, encoding=data.encoding, records=data.records)
+    if data.records == "none" and (why := seem_independent(corpus.train)):
+        emit(Remark(text=f"{why}: if they are independent, --records line reads each by itself"))
     given = choose_vocabulary(given, corpus.train)
     tokenizer = _tokenizer(given, donor, corpus.train, emit)
     train = tokenize(tokenizer, corpus.train)
-    facts = Facts(len(corpus.train), len(train.ids), tokenizer.size, device.type, training_speed(device))
+    facts = Facts(
+        len(corpus.train),
+        len(train.ids),
+        tokenizer.size,
+        device.type,
+        training_speed(device),
+        records=len(record_edges(train.ids, tokenizer, data.records)) - 1,
+    )
     config, reasons = choose(given, facts)
     refuse_too_large(config, tokenizer.size, on_gpu=device.type == "cuda")
     network = _new_network(config, tokenizer, donor, emit).to_device(device)
@@ -219,7 +229,8 @@ def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Co
         tested=now.get("test"),
         beside=run.folder,
         allow_change=request.allow_data_change,
-        encoding=checkpoint.config.data.encoding,
+        encoding=data.encoding,
+        records=data.records,
     )
 
 

@@ -63,18 +63,17 @@ class Stepper:
                     return StepResult(loss, norm, after)
 
     def _before(self, chunk: Chunk, carried: State, step: int) -> State:
-        """Zeros where an epoch begins; else the carried state, but zeros in lanes that are reset."""
-        lanes, train = chunk.inputs.shape[1], self.config.train
-        if chunk.fresh:
-            return self.network.init_state(lanes)
-        if not train.drop_state:
-            return carried
-        reset_B = uniforms(train.seed, Purpose.STATE, step, 1, lanes)[0] < train.drop_state
+        """The carried state, but zeros in lanes that begin anew or are reset."""
+        reset_B, train = chunk.begins, self.config.train
+        if train.drop_state and not reset_B.all():
+            reset_B = reset_B | (uniforms(train.seed, Purpose.STATE, step, 1, len(reset_B))[0] < train.drop_state)
+        if reset_B.all():
+            return self.network.init_state(len(reset_B))
         return zero_lanes(carried, reset_B) if reset_B.any() else carried
 
     def _backward(self, chunk: Chunk, before: State, step: int) -> tuple[float, State]:
         """Mean loss over the chunk's targets (nats per token) and the state after it; gradients are in the weights."""
-        loss, after = self.gradient(chunk.inputs, chunk.targets, before, step, self.scale.scale)
+        loss, after = self.gradient(chunk, before, step, self.scale.scale)
         return loss.item(), after
 
     def _update(self, loss: float, norm: float, state: TrainState, rate: float) -> bool:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from charlm.config import Config
@@ -21,6 +23,8 @@ from charlm.storage.records import RECENT, CorpusRecord, ModelState, Result, Tra
 from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes
 from charlm.text.position import Position
+from charlm.text.record_lanes import RecordLanes
+from charlm.text.records import end_of, record_edges
 from charlm.text.tokenizer import Tokenizer, Tokens
 from charlm.training.clock import Clock
 from charlm.training.divergence import (
@@ -56,35 +60,39 @@ class Task:
     test: str = ""  # the test text, empty if there is none
 
 
+def in_lanes(task: Task, device: torch.device) -> Lanes | RecordLanes:
+    """The training text, read in lanes."""
+    config, ids, start = task.config, task.train.ids, task.tokenizer.start
+    train = config.train
+    how: dict[str, Any] = {"batch": train.batch, "bptt": train.bptt, "seed": train.seed, "device": device}
+    edges = record_edges(ids, task.tokenizer, config.data.records)
+    return RecordLanes(ids, edges, start=start, **how) if len(edges) > 1 else Lanes(ids, start=start, **how)
+
+
 class Trainer:
     """One run, from its first step or from where a checkpoint left it."""
 
     def __init__(self, task: Task, network: Network, runtime: Runtime, run: Run, *, emit: Emit, stop: Stop) -> None:
         config, train = task.config, task.config.train
         self.task, self.network, self.runtime, self.emit, self.stop = task, network, runtime, emit, stop
-        self.lanes = Lanes(
-            task.train.ids,
-            start=task.tokenizer.start,
-            batch=train.batch,
-            seed=train.seed,
-            device=runtime.device,
-        )
+        self.lanes = in_lanes(task, runtime.device)
         self.stepper = Stepper(config, network, runtime, self.lanes.batch, lambda text: emit(Remark(text=text)))
         self.validator = Validator(
             network,
             task.tokenizer,
             task.validation,
+            records=config.data.records,
             patience=train.patience,
             threads=runtime.threads if runtime.follows else 1,
         )
         self.planner = Planner(
             train,
-            chunks=self.lanes.chunks(train.bptt),
-            validation_steps=self.validator.cost(self.lanes.batch * train.bptt),
+            chunks=self.lanes.chunks,
+            validation_steps=self.validator.cost(self.lanes.chunk_tokens),
             validation_characters=self.validator.characters,
         )
         self.writer = Writer(run, train.checkpoint_every, emit)
-        self.samples = Samples(config.model, task.tokenizer)
+        self.samples = Samples(config.model, task.tokenizer, stop=end_of(config.data.records))
         self.journal = Journal(len(task.train.ids) / task.train.characters)
         self.state = TrainState(loss_scale=self.stepper.scale.scale, seed=train.seed, optimizer=asdict(config.optim))
         self.planner.begin(self.state)
@@ -101,7 +109,7 @@ class Trainer:
         import_weights(self.network, checkpoint.weights)
         self.stepper.restore(checkpoint.tensors, state)
         carried = import_state(checkpoint.tensors, config.model, self.runtime.device)
-        if same_text and (len(carried[0][0]) != self.lanes.batch or state.position.offset >= self.lanes.longest):
+        if same_text and (len(carried[0][0]) != self.lanes.batch or not self.lanes.has(state.position)):
             raise CheckpointError("the checkpoint's position in the text is invalid", kept="nothing was changed")
         self.state, self.carried = state, carried
         self.journal.restore(checkpoint.bookkeeping, checkpoint.history)
@@ -166,7 +174,7 @@ class Trainer:
     def _step(self) -> tuple[float, float]:
         """One update; returns the gradient's norm before clipping, and the learning rate."""
         config, state = self.task.config, self.state
-        chunk = self.lanes.read(state.position, config.train.bptt)
+        chunk = self.lanes.read(state.position)
         rate = rollback_rate(state) * learning_rate(
             state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay
         )

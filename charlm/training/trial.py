@@ -19,7 +19,6 @@ from charlm.runtime.precision import machine_key
 from charlm.runtime.threads import choices, torch_threads
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Chunk
-from charlm.text.position import Position
 from charlm.training.gradient import Gradient
 from charlm.training.step import Stepper
 
@@ -66,7 +65,7 @@ class StepTrial:
 
     def _pass(self, compute: Gradient, network: Network, shape: tuple[int, int]) -> None:
         ids = torch.arange(prod(shape), device=network.device).view(shape) % network.vocabulary
-        compute(ids, ids, network.train().init_state(shape[1]), 0, 1.0)
+        compute(Chunk.of(ids, ids), network.train().init_state(shape[1]), 0, 1.0)
 
 
 def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
@@ -83,7 +82,7 @@ def same_bits(config: Config, network: Network, runtime: Runtime) -> bool:
     """Whether the weights after a step of a copy of this network are the same with each number that may be chosen."""
     shape = config.train.bptt, config.train.batch
     ids = torch.arange(prod(shape)).view(shape) % network.vocabulary
-    chunk = Chunk(ids, ids, scored=prod(shape), fresh=True, next=Position())
+    chunk = Chunk.of(ids, ids)
     found: list[list[Tensor]] = []
     for threads in choices(runtime.threads):
         with torch_threads(threads):

@@ -12,6 +12,7 @@ from charlm.evaluation.score import Scorable, Score, score, uniform_loss
 from charlm.evaluation.threaded import Threaded
 from charlm.models.network import Network
 from charlm.storage.records import TrainState
+from charlm.text.records import end_of
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize
 from charlm.training.divergence import check_validation
 
@@ -45,8 +46,18 @@ class Validator:
     Scoring takes up to `threads` threads, as many as are fastest; with 1, as many as torch has.
     """
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, text: str, *, patience: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        text: str,
+        *,
+        records: str = "none",
+        patience: int,
+        threads: int = 1,
+    ) -> None:
         self._network, self._tokenizer, self._text, self._patience = network, tokenizer, text, patience
+        self._records = records
         self._model = Threaded(network, threads)
         self._subset: Tokens | None = None
 
@@ -55,7 +66,7 @@ class Validator:
         """How many characters validations score where time allows; 0 where there is no validation text."""
         return min(SUBSET, len(self._text))
 
-    def cost(self, step_tokens: int) -> float:
+    def cost(self, step_tokens: float) -> float:
         """How many steps, each of so many tokens, a validation costs: reading takes half as long as learning."""
         return len(self.subset(0).ids) / step_tokens / 2 if self._text else 0.0
 
@@ -92,6 +103,8 @@ class Validator:
     def subset(self, characters: int) -> Tokens:
         """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
         characters = min(characters or SUBSET, len(self._text))
+        if end := end_of(self._records):  # whole records: the one in which they end is the last
+            characters = self._text.index(end, characters - 1) + 1 if characters else 0
         if self._subset is None or self._subset.characters != characters:
             self._subset = tokenize(self._tokenizer, self._text[:characters])
         return self._subset
@@ -99,6 +112,6 @@ class Validator:
     def _score(self, tokens: Tokens, model: Scorable) -> Score:
         self._network.eval()
         try:
-            return score(model, self._tokenizer, tokens, device=self._network.device)
+            return score(model, self._tokenizer, tokens, records=self._records, device=self._network.device)
         finally:
             self._network.train()

@@ -1,0 +1,162 @@
+"""Records: many independent texts in one corpus, such as names, sentences, poems or messages.
+
+    line        each line is a record
+    paragraph   records are separated by blank lines
+    file        each file is a record
+
+A corpus of records is kept as one text in which each record is followed by its end: the line end for lines, and U+0003
+(END OF TEXT) for records that may have lines in them. So the end is a character like any other: it is predicted, it is
+charged, and with each tokenizer it is one token. What is special is what follows it: the next record begins from the
+initial state and with the start input, and knows nothing of the one before.
+
+    lines "emma\\n" and "ada\\n" (^ is the start input, $ the line end)
+
+        inputs   ^ e m m a    ^ a d a
+        targets  e m m a $    a d a $
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import DataError
+from charlm.text.split import FILES, cuts
+from charlm.text.tokenizer import Ids, Tokenizer
+
+LINE: Final = "line"
+PARAGRAPH: Final = "paragraph"
+FILE: Final = "file"
+_END: Final = {LINE: "\n", PARAGRAPH: "\x03", FILE: "\x03"}
+_BETWEEN: Final = {LINE: "\n", PARAGRAPH: "\n\n", FILE: "\0"}  # where records are printed one after the other
+_LOOKED_AT: Final = 1_000_000  # characters
+_MANY: Final = 200  # lines
+_SHORT: Final = 60  # characters, of all but a few lines
+_SPACED: Final = 0.1  # of lines with more than one word
+_SORTED: Final = 0.9  # of lines that come before the next
+_BLANK: Final = re.compile(r"(?:\r?\n[ \t]*){2,}")  # lines between two paragraphs
+
+
+def end_of(kind: str) -> str:
+    """The character behind each record; nothing where a corpus is one text."""
+    return _END.get(kind, "")
+
+
+def printed_end(kind: str) -> str:
+    """What follows a record of this kind where people read it."""
+    return _BETWEEN.get(kind, "")
+
+
+def records_of(text: str, kind: str, name: str = "the text") -> list[str]:
+    """The records of a file, without their ends; those without a visible character are left out.
+
+    Raises DataError where the end of a record stands inside one.
+
+    >>> records_of("emma\\r\\n\\nada", "line"), records_of("one\\ntwo\\n\\n\\nthree\\n", "paragraph")
+    (['emma', 'ada'], ['one\\ntwo', 'three'])
+    """
+    if kind == LINE:
+        found: Iterable[str] = (line.removesuffix("\r") for line in text.split("\n"))
+    elif kind == PARAGRAPH:
+        found = (part.strip("\r\n") for part in _BLANK.split(text))
+    else:
+        found = [text]
+    if kind != LINE and (at := text.find(end_of(kind))) >= 0:
+        raise DataError(
+            f"{name} has the control character U+0003, which ends a record, at character {at:,}",
+            kept="nothing was written",
+            hint="remove it, or use --records line",
+        )
+    return [record for record in found if record and not record.isspace()]
+
+
+def joined(records: Iterable[str], kind: str) -> str:
+    """Records as one text, each followed by its end."""
+    end = end_of(kind)
+    return "".join(record + end for record in records)
+
+
+def as_records(text: str, kind: str, name: str = "the text") -> str:
+    """A text as a corpus of its records; one that is such a corpus already stays as it is.
+
+    >>> as_records("emma\\r\\nada", "line"), as_records("so it goes", "none")
+    ('emma\\nada\\n', 'so it goes')
+    """
+    end = end_of(kind)
+    if not end or (kind != LINE and text.endswith(end)):
+        return text
+    return joined(records_of(text, kind, name), kind)
+
+
+def without_duplicates(text: str, others: Iterable[str], kind: str) -> tuple[str, int]:
+    """A corpus without the records that stand in one of the others, and how many those were."""
+    end = end_of(kind)
+    known = {record for other in others for record in other.split(end)}
+    found = text.split(end)[:-1]
+    kept = [record for record in found if record not in known]
+    return joined(kept, kind), len(found) - len(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The records of a corpus by their parts, in the order in which they were read."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    characters: int
+    sha256: str
+
+
+def divide(records: Sequence[str], val: float, test: float) -> Division:
+    """Hold out whole records, about these shares of the text.
+
+    A record's part depends on its own content, as a file's does in `charlm.text.split`: equal records are in one part.
+    """
+    known = [_Record(len(record), sha256(record.encode("utf-8", "surrogatepass")).hexdigest()) for record in records]
+    found = Division([], [], [])
+    for record, cut in zip(records, cuts(known, val, test, FILES), strict=True):
+        part = found.train if cut.train else found.val if cut.val else found.test
+        part.append(record)
+    return found
+
+
+def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str) -> NDArray[np.int64]:
+    """Where the records of a corpus begin among its ids [N], and behind them N: [R + 1].
+
+    Record r is ids[edges[r] : edges[r + 1]], with its end. A corpus that is no records has none.
+
+    >>> from charlm.text.tokenizer import ByteTokenizer
+    >>> record_edges(ByteTokenizer().encode("emma\\nada\\n").ids, ByteTokenizer(), "line").tolist()
+    [0, 5, 9]
+    """
+    if not (end := end_of(kind)) or not len(ids):
+        return np.zeros(1, dtype=np.int64)
+    (token,) = tokenizer.encode(end).ids.tolist()  # with each tokenizer one
+    return np.concatenate([[0], np.flatnonzero(ids[:-1] == token) + 1, [len(ids)]]).astype(np.int64)
+
+
+def seem_independent(text: str) -> str:
+    """Why the lines of a text seem to be records, in words; nothing where they do not.
+
+    >>> seem_independent("emma\\n" * 1000), seem_independent("It was the best of times.\\n" * 1000)
+    ('short lines of one word each', '')
+    """
+    lines = [line for line in text[:_LOOKED_AT].split("\n")[:-1] if line.strip()]
+    if len(lines) < _MANY or sorted(map(len, lines))[int(0.95 * len(lines))] > _SHORT:
+        return ""
+    if sum(" " in line.strip() for line in lines) < _SPACED * len(lines):
+        return "short lines of one word each"
+    rising = sum(one < other for one, other in pairwise(lines)) / len(lines)
+    return "short lines in alphabetical order" if rising > _SORTED else ""
