@@ -110,6 +110,7 @@ def after(steps: int) -> Callable[[], str | None]:
     return lambda: "stop" if next(asked) == steps else None
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     "more",
     [
@@ -129,6 +130,21 @@ def test_a_run_over_records_resumes_exactly(names: Path, more: dict[str, Any]) -
     hashes = [load_checkpoint(one.run.last).state_sha256 for one in (whole, parts)]
     assert hashes[0] == hashes[1]
     assert whole.result["val_loss"] == parts.result["val_loss"]
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("bptt", [2, 16])
+def test_going_on_from_any_step_over_records_ends_the_same(
+    names: Path, bptt: int, tries: Any, many: Callable[[int, int], int]
+) -> None:
+    """Over the ends of epochs, of records and of lanes: in pieces of two an epoch has 40 chunks, in whole names 12."""
+    options = {"records": "line", "steps": 60, "bptt": bptt}
+    whole = load_checkpoint(train(names, "whole", **options).run.last).state_sha256
+    for step in range(0, 61, many(11, 1)):
+        train(names, f"run-{step}", **options, stop=after(step))
+        found = train(names, f"run-{step}", bptt=bptt, resume=True)
+        assert load_checkpoint(found.run.last).state_sha256 == whole, step
+        tries.survived()
 
 
 def test_the_order_of_the_records_does_not_matter_to_what_a_name_costs(names: Path) -> None:
