@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import contention, cuda, decoder, quality, save, scale, scoring, start, train
+from bench import contention, cuda, decoder, quality, records, save, scale, scoring, start, train
 from bench.machine import machine
 from bench.rows import Row
 
@@ -16,6 +16,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "train": train.rows,
     "decoder": decoder.rows,
     "scoring": scoring.rows,
+    "records": records.rows,
     "scale": scale.rows,
     "contention": contention.rows,
     "cuda": cuda.rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -209,3 +210,28 @@ def test_lines_that_seem_independent_are_said_to(
     (tmp_path / "names.txt").write_text("".join(f"{name}\n" for name in NAMES * 4))
     assert command(["train", "names.txt", "--steps", "1", "--hidden", "8"]) == 0
     assert "short lines of one word each: if they are independent, --records line" in capfd.readouterr().err
+
+
+# the page
+
+
+def test_the_commands_of_the_page_work(
+    tmp_path: Path, names: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As they stand there, but that training is short and that the corpus is there already."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    names.rename(tmp_path / "data/names.txt")
+    (tmp_path / "friends.txt").write_text("ban\nlossandra\n")
+    (tmp_path / "poems.txt").write_text("\n\n".join(f"{name},\nmy {name}!" for name in NAMES))
+    (tmp_path / "letters").mkdir()
+    for name in NAMES:
+        (tmp_path / "letters" / f"{name}.txt").write_text(f"Dear {name},\n\nfarewell.\n")
+    page = (Path(__file__).parent.parent / "docs/records.md").read_text()
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) > 5
+    for line in commands:
+        if "data get" not in line:
+            words = re.sub(r"--time \d+m", "--steps 3 --hidden 8 --precision fp32 --threads 1", line).split()
+            assert command(words[1:]) == 0, capfd.readouterr().err
+            capfd.readouterr()
