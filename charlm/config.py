@@ -162,7 +162,7 @@ class TrainConfig:
         "auto",
         Option(str, "numeric precision of training", offers=("auto", "fp32", "tf32", "bf16", "fp16"), group=MACHINE),
     )
-    threads: int = option(0, Option(int, "CPU threads (default: all CPUs)", 1, 1024, group=MACHINE))
+    threads: int = option(0, Option(int, "CPU threads (default: what is fastest)", 1, 1024, group=MACHINE))
     seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=RUN))
 
 

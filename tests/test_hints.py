@@ -156,10 +156,10 @@ def hint_of(folder: Path, **options: object) -> str:
 def test_a_longer_run_is_told_how_to_train_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     trained(tmp_path, PLAIN, "it's")
-    monkeypatch.setattr("charlm.training.agreement.DEFAULT_FOLDER", str(tmp_path / "checkpoints"))
+    monkeypatch.setattr("charlm.training.again.DEFAULT_FOLDER", str(tmp_path / "checkpoints"))
     error = hint_of(tmp_path, time="1s")
     assert "--time 1s contradicts the run, which has --steps 2; nothing was changed; leave it out, or train" in error
-    assert "--init-from 'it'\"'\"'s' --name 'it'\"'\"'s-2' --time 1s" in error
+    assert "--name 'it'\"'\"'s-2' --init-from 'it'\"'\"'s' --time 1s" in error
     command = error[error.index("charlm train") :]
     done = pasted(tmp_path, f"{command} --threads 1 --precision fp32 -q --json")
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from charlm.config import DEFAULT_FOLDER, HELD, LENGTHS, DataConfig, val_share
+from charlm.config import HELD, LENGTHS, DataConfig, val_share
 from charlm.errors import ConfigError, quoted
 from charlm.options import Value, flag
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.runs import Run
+from charlm.training.again import train_again
 from charlm.training.request import TrainingRequest
 from charlm.training.warmstart import FIXED
 
@@ -42,48 +43,32 @@ def _in_words(name: str, has: Mapping[str, Value]) -> str:
 def _another(checkpoint: Checkpoint, request: TrainingRequest, run: Run, name: str) -> str:
     """A command that trains another run with what was given, from this one's weights where they fit."""
     warm = name not in FIXED
-    given = [part for option, value in request.given.items() for part in (flag(option), quoted(value))]
-    start = ["--init-from", _checkpoint(run)] if warm else []
-    folder = str(run.folder.parent)
-    where = [] if folder == DEFAULT_FOLDER else ["--checkpoints", quoted(folder)]
-    command = [
-        "charlm",
-        "train",
-        *_text(checkpoint, request),
-        *start,
-        "--name",
-        quoted(_free_name(run)),
-        *where,
-        *given,
-    ]
-    return f"train {'on from its weights' if warm else 'another run'}: {' '.join(command)}"
+    command = train_again(
+        run,
+        _text(checkpoint, request),
+        {**_unusual(checkpoint, request), **request.given},
+        init_from=_checkpoint(run) if warm else "",
+    )
+    return f"train {'on from its weights' if warm else 'another run'}: {command}"
 
 
 def _checkpoint(run: Run) -> str:
     """The run's name, or its folder where a file or folder has that name too."""
-    return quoted(run.folder if os.path.exists(run.folder.name) else run.folder.name)
-
-
-def _free_name(run: Run) -> str:
-    """The run's name with the first number that is not taken."""
-    number = 2
-    while os.path.lexists(run.folder.with_name(f"{run.folder.name}-{number}")):
-        number += 1
-    return f"{run.folder.name}-{number}"
+    return str(run.folder if os.path.exists(run.folder.name) else run.folder.name)
 
 
 def _text(checkpoint: Checkpoint, request: TrainingRequest) -> list[str]:
-    """The text as it was given now, or the files that the run was trained on, and its --val."""
+    """The text as it was given now, or the files that the run was trained on."""
     sources = [source.path for source in checkpoint.corpus.training_sources]
-    paths = list(request.corpus) or (sources if len(sources) <= _FILES else [])
-    return [*(map(quoted, paths) if paths else ["CORPUS"]), *_unusual(checkpoint, request)]
+    return list(request.corpus) or (sources if len(sources) <= _FILES else []) or ["CORPUS"]
 
 
-def _unusual(checkpoint: Checkpoint, request: TrainingRequest) -> Iterator[str]:
+def _unusual(checkpoint: Checkpoint, request: TrainingRequest) -> dict[str, object]:
     """The run's own --val, --test, --encoding and --records, if not the usual ones, where they were not given now."""
-    usual, own = DataConfig(), checkpoint.config.data
+    usual, own, found = DataConfig(), checkpoint.config.data, dict[str, object]()
     for name in (*HELD, "encoding", "records"):
         if name not in request.given and (value := getattr(own, name)) != getattr(usual, name):
             named = [source.path for source in checkpoint.corpus.sources if source.held_out]
             files = [path for path in named if name in HELD and Path(path).name == Path(value).name]
-            yield from (flag(name), quoted(files[-1] if files else value))
+            found[name] = files[-1] if files else value
+    return found
