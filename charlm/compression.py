@@ -58,6 +58,7 @@ from charlm.generation.decoder import Decoder, NumpyDecoder, Weights
 from charlm.generation.engine import open_decoder
 from charlm.runtime import processor
 from charlm.storage.checkpoint import Checkpoint
+from charlm.text.records import end_token
 from charlm.text.tokenizer import Encoded, Tokenizer
 
 ENGINES: Final = ("compiled", "numpy")
@@ -185,6 +186,7 @@ class Engine:
 
     def __init__(self, checkpoint: Checkpoint, engine: str = "auto") -> None:
         self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
+        self.end = end_token(self.tokenizer, checkpoint.config.data.records)
         self.model = bytes.fromhex(checkpoint.state_sha256)[:_MODEL]
         weights = {name: np.asarray(weight).view(_InOrder) for name, weight in checkpoint.weights.items()}
         self.decoder: Decoder = _open(checkpoint.config.model, weights, engine)
@@ -233,6 +235,8 @@ class _Predictor:
         self._read(model.tokenizer.start)
 
     def _read(self, token: int) -> None:
+        if token == self._model.end:  # a record has ended, and the next knows nothing of it
+            token, self._state = self._model.tokenizer.start, self._model.decoder.init_state(1)
         logits, self._state = self._model.decoder.step([token], self._state)
         row = logits[0].astype(np.float64)
         if not np.isfinite(row).all():

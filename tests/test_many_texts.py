@@ -14,6 +14,7 @@ import pytest
 
 import charlm
 from charlm.cli.main import run as command
+from charlm.compression import compress, decompress
 from charlm.errors import ConfigError, DataError
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.text.corpus import load_corpus
@@ -210,6 +211,17 @@ def test_lines_that_seem_independent_are_said_to(
     (tmp_path / "names.txt").write_text("".join(f"{name}\n" for name in NAMES * 4))
     assert command(["train", "names.txt", "--steps", "1", "--hidden", "8"]) == 0
     assert "short lines of one word each: if they are independent, --records line" in capfd.readouterr().err
+
+
+def test_a_list_of_records_is_compressed_as_it_is_scored(names: Path) -> None:
+    """Each name from the initial state: the file is as long as the score says, whatever the order."""
+    pytest.importorskip("constriction")
+    model = charlm.load(train(names, "n", records="line", steps=60, hidden=24).checkpoint)
+    for text in ("ban\nlossandra\nmen\n", "\n".join(NAMES[::-3]), "ban\n\n"):
+        packed = compress(model.checkpoint, text, engine="numpy")
+        assert decompress(model.checkpoint, packed.data) == text
+        if text.endswith("n\n") and "\n\n" not in text:
+            assert packed.nats == pytest.approx(model.score(text).nats, rel=1e-5)
 
 
 # the page

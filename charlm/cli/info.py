@@ -145,6 +145,7 @@ def _text(checkpoint: Checkpoint) -> list[Fact]:
     return [
         ("text", f"{size}, SHA-256 {corpus.fingerprint[:16]}…"),
         *([("split", "by whole files, chosen by hash")] if corpus.split == FILES else []),
+        *([("records", records)] if (records := checkpoint.config.data.records) != "none" else []),
         *files,
         *([("", f"and {more} more")] if more > 0 else []),
     ]

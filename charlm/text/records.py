@@ -132,6 +132,12 @@ def divide(records: Sequence[str], val: float, test: float) -> Division:
     return found
 
 
+def end_token(tokenizer: Tokenizer, kind: str) -> int | None:
+    """The id of a record's end, which is one token with each tokenizer; None where a corpus is one text."""
+    end = end_of(kind)
+    return int(tokenizer.encode(end).ids[0]) if end else None
+
+
 def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str) -> NDArray[np.int64]:
     """Where the records of a corpus begin among its ids [N], and behind them N: [R + 1].
 
@@ -141,10 +147,10 @@ def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str) -> NDArray[np.int64]
     >>> record_edges(ByteTokenizer().encode("emma\\nada\\n").ids, ByteTokenizer(), "line").tolist()
     [0, 5, 9]
     """
-    if not (end := end_of(kind)) or not len(ids):
+    end = end_token(tokenizer, kind)
+    if end is None or not len(ids):
         return np.zeros(1, dtype=np.int64)
-    (token,) = tokenizer.encode(end).ids.tolist()  # with each tokenizer one
-    return np.concatenate([[0], np.flatnonzero(ids[:-1] == token) + 1, [len(ids)]]).astype(np.int64)
+    return np.concatenate([[0], np.flatnonzero(ids[:-1] == end) + 1, [len(ids)]]).astype(np.int64)
 
 
 def seem_independent(text: str) -> str:
