@@ -17,7 +17,7 @@ True
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -49,6 +49,7 @@ from charlm.storage.provenance import own_corpus
 from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.storage.runs import find_checkpoint
+from charlm.text.pairs import MinimalPair, check_pairs
 from charlm.text.records import as_records, end_of
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
 from charlm.training.request import TrainingRequest as TrainingRequest  # noqa: PLC0414 - part of the API
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from charlm.evaluation.pairs import PairScores
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.runtime.device import Runtime
@@ -326,6 +328,43 @@ class LanguageModel:
             return self._dynamic_nats(ids)
         with self._scoring() as (model, device):
             return text_nats(model, self.tokenizer, ids, exact=exact, records=self.records, device=device)
+
+    def separate_nats(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Negative log-likelihood of each token of each text, every text read by itself from the initial state.
+
+        Arrays of shapes [N], in nats. Many texts are read side by side, which is much faster than one by one; nothing
+        is added to them.
+        """
+        from charlm.evaluation.separate import separate_nats
+
+        ids = [self.tokenizer.encode(text).ids for text in texts]
+        with self._scoring() as (model, device):
+            return separate_nats(model, self.tokenizer, ids, device=device)
+
+    def pairs(
+        self,
+        pairs: Iterable[tuple[str, str] | tuple[str, str, str]],
+        *,
+        per_character: bool = False,
+        end: str | None = None,
+    ) -> PairScores:
+        """Which text of each minimal pair (better, worse) is likelier, and how often that is the better one.
+
+            model.pairs([("The dogs are here.", "The dogs is here.")]).total.accuracy
+
+        Each text is read by itself and its end is charged (`charlm.evaluation.pairs`), or `end` in its place. The text
+        with fewer bits is the likelier one, in all or `per_character`; ties count half. A third text is a pair's group.
+        Raises DataError for an empty text, equal texts, or no pairs.
+        """
+        from charlm.evaluation.pairs import PairScores, check_one_record, frame_of, judge
+
+        given = tuple(MinimalPair(*pair) for pair in pairs)
+        check_pairs(given)
+        check_one_record(given, self.records)
+        frame = frame_of(self.tokenizer, self.records, end)
+        texts = [frame.before + text + frame.end for pair in given for text in (pair.better, pair.worse)]
+        nats = self.separate_nats(texts)
+        return PairScores(tuple(judge(self.tokenizer, given, frame, nats, per_character=per_character)), frame)
 
     def _dynamic_nats(self, ids: Ids) -> NDArray[np.float32]:
         from charlm.evaluation.dynamic import dynamic_nats

@@ -14,6 +14,7 @@ COMMANDS = [
     "sample",
     "eval",
     "score",
+    "pairs",
     "novelty",
     "compress",
     "decompress",

@@ -67,6 +67,7 @@ def test_every_option_with_choices_offers_them(command: str, name: str, tmp_path
         ("perplexity b", ["bob"]),
         ("score --text t.txt ", ["alice", "bob"]),
         ("novelty a", ["alice"]),
+        ("pairs a", ["alice"]),
         ("info b", ["bob"]),
         ("verify b", ["bob"]),
         ("compress t.txt --model ", ["alice", "bob"]),

@@ -52,7 +52,7 @@ def test_bytes_that_are_no_text_are_quoted_for_bash() -> None:
     assert done.stdout == b"a b\xe9\n"
 
 
-COMMAND: Final = r"\bcharlm (train|sample|eval|perplexity|score|novelty|(de)?compress|info|verify|data|doctor)\b"
+COMMAND: Final = r"\bcharlm (train|sample|eval|perplexity|score|pairs|novelty|(de)?compress|info|verify|data|doctor)\b"
 
 
 def suggestions() -> Iterator[tuple[str, ast.JoinedStr]]:

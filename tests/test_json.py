@@ -28,6 +28,8 @@ SCRIPT: Final = (
     ("eval", "sums", "--cold-windows", "64"),
     ("eval", "sums", "other", "--text", "sums.txt", "--text", "empty.txt", "--baselines", "--mix", "--dynamic"),
     ("score", "sums", "--text", "odd.txt", "--text", "empty.txt"),
+    ("pairs", "sums", "agreement"),
+    ("pairs", "sums", "pairs.tsv"),
     ("novelty", "sums", "--text", "odd.txt"),
     ("novelty", "sums", "--text", "sums.txt"),
     ("compress", "odd.txt", "--model", "sums", "--output", "odd.charlm"),
@@ -68,6 +70,7 @@ def outputs(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     (folder / "loop.txt").write_text("ab" * 400)
     (folder / "odd.txt").write_text("€uro, 7 times 3 is 21.\n3 times 3 is 9.")
     (folder / "empty.txt").write_text("")
+    (folder / "pairs.tsv").write_text("2 times 2 is 4.\t2 times 2 is 5.\n€\t£\n")
     patch.chdir(folder)
     found = defaultdict(list)
     for line in SCRIPT:

@@ -28,6 +28,6 @@ def test_the_wheel_holds_the_package_and_all_that_it_reads(tmp_path: Path) -> No
         names = set(archive.namelist())
     package = ROOT / "charlm"
     sources = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert {path.suffix for path in sources} == {".py", ".typed", ".c", ".html", ".css", ".js"}
+    assert {path.suffix for path in sources} == {".py", ".typed", ".c", ".html", ".css", ".js", ".tsv"}
     inside = {name for name in names if not name.startswith("charlm_cli-")}
     assert inside == {str(path.relative_to(ROOT)) for path in sources}

@@ -29,6 +29,7 @@ HEADINGS: Final = (
 _GROUPED: Final = 10  # options above which a command's are grouped
 _WIDEST: Final = 100  # columns: longer lines are hard to read
 _TERM: Final = 24  # columns of the longest term that its explanation may stand beside
+_REQUIRED: Final = "(required)"
 _OWN_WORDS: Final = {
     "help": "show this help",
     "install_completion": "install completion for this shell",
@@ -95,7 +96,9 @@ def page(ctx: Any) -> str:
 def _usage(ctx: Any) -> str:
     """The usage line: arguments, required options, the rest."""
     required = [term(p) for p in ctx.command.params if p.required and p.param_type_name == "option"]
-    arguments = [term(p) if p.required else f"[{term(p)}]" for p in _arguments(ctx.command.params)]
+    arguments = [
+        term(p) if p.required or _REQUIRED in (p.help or "") else f"[{term(p)}]" for p in _arguments(ctx.command.params)
+    ]
     rest = ["COMMAND", "..."] if isinstance(ctx.command, TyperGroup) else [*arguments, *required, "[OPTIONS]"]
     return " ".join(["Usage:", ctx.command_path, *rest])
 
@@ -152,7 +155,7 @@ def term(param: Any) -> str:
 def _explanation(param: Any) -> str:
     text = _OWN_WORDS.get(param.name) or param.help or ""
     if param.required:
-        return f"{text} (required)" if param.param_type_name == "option" else text
+        return f"{text} {_REQUIRED}" if param.param_type_name == "option" else text
     if param.default in (None, False) or "(default" in text:
         return text
     return f"{text} (default: {param.default})"

@@ -12,7 +12,21 @@ from typing import Annotated, Final
 import typer
 
 from charlm import __version__
-from charlm.cli import complete, compress, data, doctor, evaluate, info, novelty, sample, score, signals, streams, train
+from charlm.cli import (
+    complete,
+    compress,
+    data,
+    doctor,
+    evaluate,
+    info,
+    novelty,
+    pairs,
+    sample,
+    score,
+    signals,
+    streams,
+    train,
+)
 from charlm.cli.help import Command, Group, show
 from charlm.errors import CharlmError, StorageError
 from charlm.report.words import one_line
@@ -48,7 +62,7 @@ def charlm(
     """A workbench for character-level language models: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, novelty, compress, info, data, doctor):
+for module in (train, sample, evaluate, score, pairs, novelty, compress, info, data, doctor):
     module.register(app)
 app.command("help", cls=Command)(show)
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "eval": "evaluate test loss bpc ppl validate benchmark",
     "train": "fit learn run finetune fine-tune resume",
     "score": "surprisal heatmap highlight visualize",
+    "pairs": "minimal-pairs blimp acceptability grammaticality agreement",
     "novelty": "memorization memorisation overlap plagiarism",
     "info": "show describe inspect summary",
     "verify": "check fsck",
