@@ -341,6 +341,14 @@ class LanguageModel:
         with self._scoring() as (model, device):
             return separate_nats(model, self.tokenizer, ids, device=device)
 
+    def separate_greedy(self, texts: Sequence[str]) -> list[NDArray[np.bool_]]:
+        """Whether each of the tokens of `separate_nats` is the most probable one at its place: arrays of shapes [N]."""
+        from charlm.evaluation.separate import separate_greedy
+
+        ids = [self.tokenizer.encode(text).ids for text in texts]
+        with self._scoring() as (model, device):
+            return separate_greedy(model, self.tokenizer, ids, device=device)
+
     def pairs(
         self,
         pairs: Iterable[tuple[str, str] | tuple[str, str, str]],

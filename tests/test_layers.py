@@ -29,6 +29,7 @@ LAYERS = [
     "doctor",
     "report",
     "api",
+    "harness",
     "cli",
 ]
 ONLY_IN = {
@@ -40,6 +41,7 @@ ONLY_IN = {
     "matplotlib": "report",
     "constriction": "compression",
     "filelock": "storage",
+    "lm_eval": "harness",
 }
 MODULES = sorted(
     path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")
