@@ -12,6 +12,9 @@ True
 'tock, tick, tock'
 >>> model.score("tick, tock, tick").perplexity < model.score("tick, tick, tick").perplexity
 True
+>>> words = model.words("tick, tock, tick, tick", blank="before")
+>>> words.word[words.bits.argmax()], int(words.number[words.bits.argmax()])  # the least expected
+('tick', 4)
 """
 
 from __future__ import annotations
@@ -30,19 +33,22 @@ from charlm.config import (
     EVAL_OPTIONS,
     SAMPLE_OPTIONS,
     TRAIN_OPTIONS,
+    WORD_OPTIONS,
     Config,
     EvalConfig,
     ModelConfig,
     SampleConfig,
+    WordConfig,
     check_eval,
     check_sample,
     check_train,
+    check_words,
 )
 from charlm.errors import ConfigError, DataError
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import Piece, collect, generate
-from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, documented
+from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, WordOptions, documented
 from charlm.report.watch import watched
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.provenance import own_corpus
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from charlm.evaluation.pairs import PairScores
+    from charlm.evaluation.columns import CharacterTable, WordTable
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.runtime.device import Runtime
@@ -323,11 +330,11 @@ class LanguageModel:
         """
         from charlm.evaluation.score import text_nats
 
-        ids = self.tokenizer.encode(self.as_read(text)).ids
+        encoded = self.tokenizer.encode(self.as_read(text))
         if dynamic:
-            return self._dynamic_nats(ids)
+            return self._dynamic_nats(encoded.ids)
         with self._scoring() as (model, device):
-            return text_nats(model, self.tokenizer, ids, exact=exact, records=self.records, device=device)
+            return text_nats(model, self.tokenizer, encoded, exact=exact, records=self.records, device=device)
 
     def separate_nats(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Negative log-likelihood of each token of each text, every text read by itself from the initial state.
@@ -383,13 +390,16 @@ class LanguageModel:
         with self._computing() as (runtime, model):
             return dynamic_nats(cast("Network", model), self.tokenizer, ids, threads=self._up_to(runtime))
 
-    def surprisal(self, text: str, *, likeliest: int = 0, within: int | None = None) -> Surprisal:
+    def surprisal(
+        self, text: str, *, likeliest: int = 0, within: int | None = None, forecast: bool = False
+    ) -> Surprisal:
         """The surprisal of each token of a text, in one exact pass.
 
             for word in model.surprisal("2 and 2 are 5.").worst_words(3):
                 print(word.text, word.bits)
 
-        `likeliest` adds that many of the most probable tokens at each position, or at the first `within` positions.
+        `likeliest` adds that many of the most probable tokens at each position, or at the first `within` positions;
+        `forecast` adds the entropy before each token and its rank.
         """
         from charlm.evaluation.surprisal import surprisal
 
@@ -400,9 +410,38 @@ class LanguageModel:
                 self.as_read(text),
                 likeliest=likeliest,
                 within=within,
+                forecast=forecast,
                 records=self.records,
                 device=device,
             )
+
+    def characters(self, text: str) -> CharacterTable:
+        """Each character of a text with its record, bits, entropy and rank, as NumPy columns.
+
+            table = model.characters("2 and 2 are 5.")
+            table.character[table.bits > 8]
+
+        `charlm.evaluation.columns` defines the columns; they are those of `charlm score --csv`.
+        """
+        from charlm.evaluation.columns import character_table
+
+        return character_table(self.surprisal(text, forecast=True))
+
+    @documented(WordOptions, WORD_OPTIONS, asdict(WordConfig()))
+    def words(self, text: str, **options: Unpack[WordOptions]) -> WordTable:
+        """Each word of a text with its record, number, bits, entropy and rank, as NumPy columns.
+
+            table = model.words("2 and 2 are 5.", blank="before")
+            table.word[table.bits.argmax()]
+            pandas.DataFrame(table.columns())
+
+        `charlm.evaluation.columns` defines words, blanks and the columns; they
+        are those of `charlm score --words-tsv`. Raises ConfigError for an
+        option.
+        """
+        from charlm.evaluation.columns import word_table
+
+        return word_table(self.surprisal(text, forecast=True), check_words(options))
 
     def cold_nats(self, text: str, window: int = 256) -> NDArray[np.float64]:
         """Negative log-likelihood of each of the text's C characters, every `window` of them read from zero state.

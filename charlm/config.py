@@ -232,7 +232,31 @@ class EvalConfig:
     )
 
 
-Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WordConfig:
+    """What a word is, and which blanks its surprisal includes (`charlm.evaluation.columns`)."""
+
+    words_by: str = option(
+        "space",
+        Option(
+            str,
+            "in tables of words, part them at white space only, or at punctuation, too",
+            offers=("space", "punctuation"),
+            group=SCORING,
+        ),
+    )
+    blank: str = option(
+        "none",
+        Option(
+            str,
+            "in tables of words, add to a word's bits those of blanks before it, after it, or of none",
+            offers=("before", "after", "none"),
+            group=SCORING,
+        ),
+    )
+
+
+Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig | WordConfig
 SectionType = TypeVar("SectionType", bound=Section)
 TRAIN_SECTIONS: Final = (ModelConfig, DataConfig, OptimConfig, TrainConfig)
 DROPOUTS: Final = ("dropout_input", "dropout_between", "dropout_output")
@@ -257,6 +281,7 @@ AUTOMATIC: Final = frozenset(
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = options_of(SampleConfig)
 EVAL_OPTIONS: Final = options_of(EvalConfig)
+WORD_OPTIONS: Final = options_of(WordConfig)
 
 
 class Need(NamedTuple):
@@ -336,6 +361,11 @@ def check_eval(given: Mapping[str, object]) -> EvalConfig:
             f"--engine {config.engine} supports {' or '.join(precisions)}, not {config.precision}", kept=UNTOUCHED
         )
     return config
+
+
+def check_words(given: Mapping[str, object]) -> WordConfig:
+    """The options of words that a user gave, checked, and defaults for the others."""
+    return WordConfig(**check_all(given, WORD_OPTIONS))  # type: ignore[arg-type]
 
 
 HELD: Final = ("val", "test")  # the options that hold a part of the text out

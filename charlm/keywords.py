@@ -89,6 +89,13 @@ class EvalOptions(TypedDict, total=False):
     records: Literal["none", "line", "paragraph", "file"]
 
 
+class WordOptions(TypedDict, total=False):
+    """The options of words in `charlm score`."""
+
+    words_by: Literal["space", "punctuation"]
+    blank: Literal["before", "after", "none"]
+
+
 class _Automatic:
     """The default of an option that is chosen by the text and the machine."""
 

@@ -23,9 +23,19 @@ from processes import terminal
 
 import charlm
 from charlm.api import TrainingRequest, open_model, run
-from charlm.config import EVAL_OPTIONS, SAMPLE_OPTIONS, TRAIN_OPTIONS, Config, EvalConfig, SampleConfig, check_train
+from charlm.config import (
+    EVAL_OPTIONS,
+    SAMPLE_OPTIONS,
+    TRAIN_OPTIONS,
+    WORD_OPTIONS,
+    Config,
+    EvalConfig,
+    SampleConfig,
+    WordConfig,
+    check_train,
+)
 from charlm.errors import ConfigError
-from charlm.keywords import EvalOptions, SampleOptions, TrainOptions
+from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, WordOptions
 from charlm.options import Option, Registry
 from charlm.runtime.settings import computing
 from charlm.training.events import Event, Finished, Validated, ignore
@@ -67,7 +77,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize(
     ("table", "options"),
-    [(TrainOptions, TRAIN_OPTIONS), (SampleOptions, SAMPLE_OPTIONS), (EvalOptions, EVAL_OPTIONS)],
+    [
+        (TrainOptions, TRAIN_OPTIONS),
+        (SampleOptions, SAMPLE_OPTIONS),
+        (EvalOptions, EVAL_OPTIONS),
+        (WordOptions, WORD_OPTIONS),
+    ],
 )
 def test_type_checkers_know_every_option_with_its_type(table: type, options: Mapping[str, Option]) -> None:
     hints = get_type_hints(table)
@@ -89,6 +104,7 @@ def test_type_checkers_know_every_option_with_its_type(table: type, options: Map
         (charlm.LanguageModel.sample, SAMPLE_OPTIONS, asdict(SampleConfig())),
         (charlm.LanguageModel.samples, SAMPLE_OPTIONS, asdict(SampleConfig())),
         (charlm.load, EVAL_OPTIONS, asdict(EvalConfig())),
+        (charlm.LanguageModel.words, WORD_OPTIONS, asdict(WordConfig())),
     ],
 )
 def test_help_shows_every_option_with_its_default_and_meaning(
@@ -124,6 +140,7 @@ model = charlm.load("x", engine="decoder", precision="int8")
 text: str = model.sample(temperature=0.5, top_k=5, prime="It")
 texts: tuple[str, ...] = model.samples(count=2, length=3)
 bits: float = model.score(text, exact=True).bits_per_character
+rows: int = len(model.words(text, blank="before", words_by="punctuation"))
 """
 BAD = """\
 charlm.trian("x")
@@ -139,6 +156,7 @@ model.sample(temperature="hot")
 model.samples(3)
 model.score(text, exakt=True)
 model.score(3)
+model.words(text, blank="behind")
 """
 
 

@@ -30,6 +30,7 @@ SCRIPT: Final = (
     ("score", "sums", "--text", "odd.txt", "--text", "empty.txt"),
     ("pairs", "sums", "agreement"),
     ("pairs", "sums", "pairs.tsv"),
+    ("score", "sums", "--text", "odd.txt", "--records", "line"),
     ("novelty", "sums", "--text", "odd.txt"),
     ("novelty", "sums", "--text", "sums.txt"),
     ("compress", "odd.txt", "--model", "sums", "--output", "odd.charlm"),

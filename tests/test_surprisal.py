@@ -318,7 +318,7 @@ def test_the_csv_gives_every_character_back(pair: Pair) -> None:
     text = 'a,b"c"\'\\ \\n\n\t\r\x00\x1b\u202e\u2028\ufeff日\U0001f600=1+1'
     found = judged(pair, text)
     rows = list(csv.DictReader(io.StringIO(character_csv([Scored("x", found)]))))
-    assert list(rows[0]) == ["offset", "character", "bits"]
+    assert list(rows[0]) == ["offset", "character", "bits", "record", "entropy", "rank"]
     assert [int(row["offset"]) for row in rows] == list(range(len(text)))
     cells = [row["character"] for row in rows]
     escaped = [cell if cell[:1] != "\\" else ast.literal_eval(f'"{cell}"') for cell in cells]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, Settings, command
+from charlm.cli import complete
+from charlm.cli.command import FolderOption, JsonOption, Settings, command
 from charlm.cli.evaluate import SETTINGS
 from charlm.cli.help import OUTPUT, WHICH
 from charlm.cli.outputs import Screen, check_outputs, check_picture, picture_kind
-from charlm.config import DEFAULT_FOLDER, EvalConfig
+from charlm.config import DEFAULT_FOLDER, WORD_OPTIONS, EvalConfig, WordConfig, check_words
 from charlm.errors import ConfigError
-from charlm.options import Option, check_all
+from charlm.options import Option, check_all, flag
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -27,6 +29,7 @@ class _Files(NamedTuple):
 
     html: str | None
     csv: str | None
+    words_tsv: str | None
     plot: str | None
 
     @property
@@ -37,7 +40,12 @@ class _Files(NamedTuple):
     @property
     def options(self) -> list[str]:
         """The options that named them."""
-        return [f"--{option}" for option, path in self._asdict().items() if path is not None]
+        return [flag(option) for option, path in self._asdict().items() if path is not None]
+
+    @property
+    def needs_forecast(self) -> bool:
+        """Whether entropy and rank are written."""
+        return self.csv is not None or self.words_tsv is not None
 
 
 class _Config(NamedTuple):
@@ -45,21 +53,29 @@ class _Config(NamedTuple):
 
     evaluation: EvalConfig
     words: int
+    word: WordConfig
+    only_for_words: tuple[str, ...]  # options that were given, and mean nothing without --words-tsv
 
 
 _WORDS: Final = {"words": Option(int, "number of least expected words to list", 0, 1000, group=OUTPUT)}
 
 
 def _check_options(given: Mapping[str, object]) -> _Config:
-    """Check the options of `charlm eval`, and how many words to list."""
-    words = check_all({name: value for name, value in given.items() if name in _WORDS}, _WORDS)
-    others = {name: value for name, value in given.items() if name not in _WORDS}
-    return _Config(SETTINGS.check(others), int(words.get("words", 10)))
+    """Check the options of `charlm eval`, how many words to list, and what a word is."""
+    words = check_all(_of(given, _WORDS), _WORDS)
+    word = _of(given, WORD_OPTIONS)
+    others = {name: value for name, value in given.items() if name not in _WORDS and name not in WORD_OPTIONS}
+    return _Config(SETTINGS.check(others), int(words.get("words", 10)), check_words(word), tuple(map(flag, word)))
+
+
+def _of(given: Mapping[str, object], known: Mapping[str, Option]) -> dict[str, object]:
+    return {name: value for name, value in given.items() if name in known}
 
 
 def register(app: typer.Typer) -> None:
-    settings = Settings({**SETTINGS.options, **_WORDS}, _check_options, {**SETTINGS.defaults, "words": 10})
-    command(app, "score", settings)(score)
+    options = {**SETTINGS.options, **WORD_OPTIONS, **_WORDS}
+    defaults = {**SETTINGS.defaults, **asdict(WordConfig()), "words": 10}
+    command(app, "score", Settings(options, _check_options, defaults))(score)
 
 
 def score(
@@ -71,7 +87,15 @@ def score(
             help="text to score, - for standard input; may be repeated", metavar="FILE", rich_help_panel=WHICH
         ),
     ],
-    checkpoint: CheckpointArgument = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="file, run folder or run name; several with --csv or --words-tsv (default: the newest run)",
+            autocompletion=complete.runs,
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
     checkpoints: FolderOption = DEFAULT_FOLDER,
     html: Annotated[
         str | None,
@@ -87,6 +111,14 @@ def score(
             help="write a row for each character; - for standard output", metavar="FILE", rich_help_panel=OUTPUT
         ),
     ] = None,
+    words_tsv: Annotated[
+        str | None,
+        typer.Option(
+            help="write a row for each word, tab-separated; - for standard output",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     plot: Annotated[
         str | None,
         typer.Option(
@@ -100,69 +132,144 @@ def score(
     """Show the surprisal of every character of a text.
 
     Surprisal is the character's negative log2-probability under the model, in bits: coloured in a terminal, summed by
-    line in a pipe. Totals and the least expected words follow. With --html, --csv or --plot the text itself is not
-    printed; each of them may be - for standard output, and the report then goes to standard error. Texts are always
-    scored in one pass.
+    line in a pipe. Totals and the least expected words follow. With --html, --csv, --words-tsv or --plot the text
+    itself is not printed; each of them may be - for standard output, and the report then goes to standard error.
+
+    --csv and --words-tsv also have the entropy of what the model expected, and the rank in it of what came. With
+    several models they have these columns for each. Texts are always scored in one pass, records each by itself.
     """
-    files = _Files(html, csv, plot)
-    _check(text, files, as_json=as_json)
+    files = _Files(html, csv, words_tsv, plot)
+    _check(text, files, config, as_json=as_json)
+    _check_several(checkpoint or (), files, as_json=as_json)
     screen = screen.beside(files.names)
 
     from charlm import api
     from charlm.text.corpus import read_text
 
     texts = [(name, read_text(name)) for name in text]
-    model = api.open_model(checkpoint, config.evaluation, checkpoints=checkpoints)
-    if checkpoint is None:
-        screen.note_newest(model.path)
+    models = [api.open_model(what, config.evaluation, checkpoints=checkpoints) for what in checkpoint or (None,)]
+    _check_alike(models)
+    if not checkpoint:
+        screen.note_newest(models[0].path)
     if config.evaluation.engine == "decoder":
-        screen.note_engine("auto", model.config.model)
-    scored = _scored(model, texts, alternatives=html is not None, losses=bool(html or plot or as_json))
-    _write(screen, model, scored, files, config.words)
+        screen.note_engine("auto", models[0].config.model)
+    scored = [_scored(model, texts, files, as_json=as_json) for model in models]
+    _write(screen, models, scored, files, config)
     if as_json:
-        screen.json("score", checkpoint=str(model.path), results=[_record(one, config.words) for one in scored])
+        results = [_record(one, config.words) for one in scored[0]]
+        screen.json("score", checkpoint=str(models[0].path), results=results)
     elif not (screen.data and screen.quiet):
         from charlm.report.surprisal import surprisal_report
 
-        surprisal_report(screen.out, scored, words=config.words, show_text=not any(files))
+        shown = scored[0] if len(models) == 1 else _named(models, scored)
+        surprisal_report(screen.out, shown, words=config.words, show_text=not any(files))
 
 
-def _check(texts: Sequence[str], files: _Files, *, as_json: bool) -> None:
+def _check(texts: Sequence[str], files: _Files, config: _Config, *, as_json: bool) -> None:
     """Refuse, before anything is computed, outputs that would fail or destroy an input."""
     if texts.count("-") > 1:
         raise ConfigError("standard input (-) can be read only once", kept=_KEPT)
+    if config.only_for_words and files.words_tsv is None:
+        raise ConfigError(
+            f"{config.only_for_words[0]} is for the rows of --words-tsv", kept=_KEPT, hint="add --words-tsv FILE"
+        )
     check_outputs(files.names, texts, as_json=as_json, options=files.options)
     if files.plot is not None:
         check_picture("--plot", files.plot)
 
 
-def _scored(
-    model: LanguageModel, texts: Sequence[tuple[str, str]], *, alternatives: bool, losses: bool
-) -> list[Scored]:
+def _check_several(checkpoints: Sequence[str], files: _Files, *, as_json: bool) -> None:
+    """Refuse several models where they cannot stand side by side."""
+    if len(checkpoints) < 2:
+        return
+    if twice := [name for name in checkpoints if checkpoints.count(name) > 1]:
+        raise ConfigError(f"{twice[0]} is given twice", kept=_KEPT)
+    alone = ["--html"] * (files.html is not None) + ["--plot"] * (files.plot is not None) + ["--json"] * as_json
+    if alone:
+        raise ConfigError(f"{alone[0]} shows one model, not {len(checkpoints)}", kept=_KEPT, hint="name one")
+    if not files.needs_forecast:
+        raise ConfigError(
+            f"{len(checkpoints)} models stand side by side in a file only",
+            kept=_KEPT,
+            hint="add --csv FILE or --words-tsv FILE; charlm eval compares models",
+        )
+
+
+def _check_alike(models: Sequence[LanguageModel]) -> None:
+    """Refuse models that read a text in different ways, so that their rows differ, and one that is there twice."""
+    first = models[0]
+    for number, model in enumerate(models):
+        if model.path in [other.path for other in models[:number]]:
+            raise ConfigError(f"{model.path} is given twice", kept=_KEPT)
+        if model.records != first.records:
+            raise ConfigError(
+                f"{first.path} reads {_what(first)}, but {model.path} {_what(model)}: their rows would differ",
+                kept=_KEPT,
+                hint="--records has all models read the text in one way",
+            )
+
+
+def _what(model: LanguageModel) -> str:
+    return "one text" if model.records == "none" else f"records ({model.records})"
+
+
+def _scored(model: LanguageModel, texts: Sequence[tuple[str, str]], files: _Files, *, as_json: bool) -> list[Scored]:
     from charlm.report.page.page import ALTERNATIVES, LIMIT
     from charlm.report.surprisal import Scored
 
     scored, left = [], LIMIT
+    losses = bool(files.html or files.plot or as_json)
     for name, content in texts:
-        judged = model.surprisal(content, likeliest=ALTERNATIVES if alternatives else 0, within=left)
+        judged = model.surprisal(
+            content,
+            likeliest=0 if files.html is None else ALTERNATIVES,
+            within=left,
+            forecast=files.needs_forecast,
+        )
         left = max(0, left - len(judged.ids))
         scored.append(Scored(name, judged, model.position_losses(content) if losses else ()))
     return scored
 
 
-def _write(screen: Screen, model: LanguageModel, scored: Sequence[Scored], files: _Files, words: int) -> None:
+def _names(models: Sequence[LanguageModel]) -> list[str]:
+    from charlm.report.evaluation import run_names
+
+    return list(run_names(str(model.path) for model in models).values())
+
+
+def _named(models: Sequence[LanguageModel], scored: Sequence[Sequence[Scored]]) -> list[Scored]:
+    """The scores of all models, text by text, under the names of the model and, if there are several, the text."""
+    named = [
+        [one._replace(name=f"{one.name}, {name}" if len(own) > 1 else name) for one in own]
+        for name, own in zip(_names(models), scored, strict=True)
+    ]
+    return [one for text in zip(*named, strict=True) for one in text]
+
+
+def _write(
+    screen: Screen,
+    models: Sequence[LanguageModel],
+    scored: Sequence[Sequence[Scored]],
+    files: _Files,
+    config: _Config,
+) -> None:
     if files.html is not None:
         from charlm.report.page.page import page
 
-        screen.write_file(files.html, page(str(model.path), scored, model.tokenizer, words=words).encode())
+        content = page(str(models[0].path), scored[0], models[0].tokenizer, words=config.words)
+        screen.write_file(files.html, content.encode())
     if files.csv is not None:
         from charlm.report.character_csv import character_csv
 
-        screen.write_file(files.csv, character_csv(scored).encode())
+        screen.write_file(files.csv, character_csv(*scored, names=_names(models)).encode())
+    if files.words_tsv is not None:
+        from charlm.report.word_tsv import word_tsv
+
+        screen.write_file(files.words_tsv, word_tsv(config.word, *scored, names=_names(models)).encode())
     if files.plot is not None:
         from charlm.report.surprisal_plot import surprisal_curves
 
-        screen.write_file(files.plot, surprisal_curves(scored, picture_kind(files.plot)))
+        screen.write_file(files.plot, surprisal_curves(scored[0], picture_kind(files.plot)))
 
 
 def _record(one: Scored, words: int) -> dict[str, object]:

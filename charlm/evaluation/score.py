@@ -16,6 +16,7 @@ or printing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 
 from charlm.generation.decoder import Decoder, DecoderState
 from charlm.text.records import record_edges
-from charlm.text.tokenizer import Ids, Tokenizer, Tokens
+from charlm.text.tokenizer import Encoded, Ids, Tokenizer, Tokens
 
 CONTEXT: Final = 256  # tokens that each lane reads without scoring; measured in docs/log.md
 LANES: Final = 64
@@ -43,6 +44,22 @@ class Scorable(Protocol):
     def init_state(self, lanes: int) -> Any: ...
 
     def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+
+class Watcher(Protocol):
+    """What looks at the distributions that a text is scored with, chunk by chunk: together they never are in memory.
+
+    Of logits [T, B, V] those where `scored` [T, B] are seen once for each token of the text: the token at `places`
+    [T, B], whose id is in `targets` [T, B].
+    """
+
+    def __call__(
+        self,
+        logits_TBV: Tensor,
+        targets_TB: NDArray[np.int64],
+        places_TB: NDArray[np.int64],
+        scored_TB: NDArray[np.bool_],
+    ) -> None: ...
 
 
 class ScorableDecoder:
@@ -149,30 +166,37 @@ def score(
 
     A corpus of records, of a kind other than none, is read record by record, which is exact always.
     """
-    nats = text_nats(model, tokenizer, tokens.ids, exact=exact, records=records, device=device)
+    nats = text_nats(model, tokenizer, Encoded(tokens.ids, tokens.escaped), exact=exact, records=records, device=device)
     return Score.of(float(nats.sum(dtype=np.float64)), tokens)
 
 
 def text_nats(
     model: Scorable,
     tokenizer: Tokenizer,
-    ids: Ids,
+    encoded: Encoded,
     *,
     exact: bool = False,
     records: str = "none",
     device: torch.device | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N] in nats, read as `score` does."""
-    edges = record_edges(ids, tokenizer, records)
+    """-ln P of each token [N] in nats, read as `score` does; `watchers` see what each token was scored with."""
+    edges = record_edges(encoded.ids, tokenizer, records, encoded.escaped)
     if len(edges) > 1:
-        return record_nats(model, tokenizer, ids, edges, device=device)
+        return record_nats(model, tokenizer, encoded.ids, edges, device=device, watchers=watchers)
     read = exact_nats if exact else lane_nats
-    return read(model, tokenizer, ids, device=device)
+    return read(model, tokenizer, encoded.ids, device=device, watchers=watchers)
 
 
 @torch.inference_mode()
 def record_nats(
-    model: Scorable, tokenizer: Tokenizer, ids: Ids, edges: NDArray[np.int64], *, device: torch.device | None = None
+    model: Scorable,
+    tokenizer: Tokenizer,
+    ids: Ids,
+    edges: NDArray[np.int64],
+    *,
+    device: torch.device | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, each of the records that begin at `edges` [R + 1] read from the zero state.
 
@@ -195,27 +219,40 @@ def record_nats(
             logits, state = model(torch.from_numpy(inputs).to(device), state)
             nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
             nats[place[inside]] = add_escape(nll, targets, tokenizer)[inside]
+            for watcher in watchers:
+                watcher(logits, targets, place, inside)
     return nats
 
 
 def exact_nats(
-    model: Scorable, tokenizer: Tokenizer, ids: Ids, *, chunk: int = _CHUNK, device: torch.device | None = None
+    model: Scorable,
+    tokenizer: Tokenizer,
+    ids: Ids,
+    *,
+    chunk: int = _CHUNK,
+    device: torch.device | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, read in one pass."""
-    return token_nats(model, tokenizer, ids, lanes=1, context=0, chunk=chunk, device=device)[0]
+    return token_nats(model, tokenizer, ids, lanes=1, context=0, chunk=chunk, device=device, watchers=watchers)[0]
 
 
 def lane_nats(
-    model: Scorable, tokenizer: Tokenizer, ids: Ids, *, device: torch.device | None = None
+    model: Scorable,
+    tokenizer: Tokenizer,
+    ids: Ids,
+    *,
+    device: torch.device | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, read in lanes whose contexts are long enough for this model and text.
 
     If the lanes drift from the true history, because the model remembers for longer, the text is read again with four
-    times the context, and finally in one pass.
+    times the context, and finally in one pass. `watchers` see each reading; the last one counts.
     """
     context = CONTEXT
     while True:
-        nats, drift = token_nats(model, tokenizer, ids, lanes=LANES, context=context, device=device)
+        nats, drift = token_nats(model, tokenizer, ids, lanes=LANES, context=context, device=device, watchers=watchers)
         if drift <= _DRIFT:
             return nats
         context *= 4
@@ -231,6 +268,7 @@ def token_nats(
     context: int,
     chunk: int = _CHUNK,
     device: torch.device | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> tuple[NDArray[np.float32], float]:
     """-ln P of each token [N] in nats, in the order of the text, and the lanes' drift from the true history.
 
@@ -258,6 +296,8 @@ def token_nats(
         first, inside = begin == 0, place < len(ids)
         scored = inside & ((offset >= context) | first)
         nats[place[scored]] = values[scored]
+        for watcher in watchers:
+            watcher(logits, targets, place, scored)
         warming = inside & (offset >= context * 3 // 4) & (offset < context) & ~first
         cold[place[warming]] = values[warming]
     warmed = ~np.isnan(cold)

@@ -11,6 +11,9 @@ of whole tokens. The surprisal of a unit is the sum over its tokens.
 Where the surprisal of single characters is needed, as for a word that begins inside a piece, the nats of a unit are
 spread evenly over its characters. So the parts of any division of the text add up to the whole.
 
+`Forecast` says what the model expected before each token: the entropy of its distribution over the vocabulary, and the
+rank in it of what came. Both are those of the softmax, without the escape for unseen characters.
+
 `position_losses` shows how much context helps: it cuts the text into segments, reads each in a lane of its own from the
 zero state, and averages over the segments by the place within them.
 
@@ -26,7 +29,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -38,18 +41,15 @@ from charlm.evaluation.score import (
     Scorable,
     add_escape,
     cross_entropy,
-    exact_nats,
     fit_chunk,
     perplexity,
     text_nats,
 )
 from charlm.storage.checkpoint import finite
-from charlm.text.records import end_of, record_edges
+from charlm.text.records import end_of
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
 SEGMENT: Final = 1024  # characters that are read from the zero state
-_WORD: Final = re.compile(r"\S+")
-
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
@@ -133,6 +133,18 @@ class Likeliest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """What the model expected before each token: both [N].
+
+    entropy   of its distribution over the vocabulary, in bits
+    rank      of the token that came: 1 + the number of likelier ones; V + 1 where it is not in the vocabulary
+    """
+
+    entropy: Floats
+    rank: Places
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Surprisal:
     """A text with the nats of each of its tokens, and its division into units."""
 
@@ -143,6 +155,8 @@ class Surprisal:
     unit_of: Places  # [N], the unit of each token
     unknown_characters: int
     likeliest: Likeliest | None = None
+    forecast: Forecast | None = None
+    records: str = "none"  # the kind of its records: `charlm.text.records`
 
     def __repr__(self) -> str:
         return f"Surprisal({len(self.text):,} characters: {self.total.bits_per_character:.4f} bits per character)"
@@ -171,19 +185,32 @@ class Surprisal:
         """The nats of each character, those of a unit spread evenly over its characters, [C]."""
         return _spread(self.unit_nats, self.starts)
 
+    @property
+    def record_edges(self) -> Places:
+        """The character at which each record begins, and behind them C: [R + 1]. A text is one record."""
+        end = end_of(self.records)
+        found = [match.end() for match in re.finditer(end, self.text)] if end else []
+        return np.unique(np.array([0, *found, len(self.text)], dtype=np.int64))
+
     def units(self) -> list[str]:
         """The text divided into units."""
         return [self.text[start:end] for start, end in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
     def lines(self) -> tuple[Part, ...]:
-        """The lines of the text, each with its line end."""
-        ends = [match.end() for match in re.finditer(r"[^\n]*\n|[^\n]+\Z", self.text)]
-        return self._parts([0, *ends][: len(ends)], ends)
+        """The lines of the text, each with its line end; the last line of a record with that record's end."""
+        end = end_of(self.records)
+        ends = [match.end() for match in re.finditer(rf"[^\n{end}]*[\n{end}]|[^\n{end}]+\Z", self.text)]
+        return self.parts([0, *ends][: len(ends)], ends)
 
     def words(self) -> tuple[Part, ...]:
-        """The words, in the order of the text; white space belongs to none."""
-        spans = [match.span() for match in _WORD.finditer(self.text)]
-        return self._parts([start for start, _ in spans], [end for _, end in spans])
+        """The words, in the order of the text; white space and ends of records belong to none."""
+        spans = [match.span() for match in re.finditer(rf"[^\s{end_of(self.records)}]+", self.text)]
+        return self.parts([start for start, _ in spans], [end for _, end in spans])
+
+    def record_parts(self) -> tuple[Part, ...]:
+        """The records, each with its end; none where the model reads one text."""
+        edges = self.record_edges.tolist() if self.records != "none" else [0]
+        return self.parts(edges[:-1], edges[1:])
 
     def worst_words(self, count: int) -> tuple[Word, ...]:
         """The words with the most bits per character, averaged over all occurrences; of equals, the most bits."""
@@ -196,7 +223,8 @@ class Surprisal:
         words = [Word(word, times[word], total) for word, total in nats.items()]
         return tuple(sorted(words, key=lambda word: (-word.bits_per_character, -word.bits, word.text))[:count])
 
-    def _parts(self, starts: Sequence[int], ends: Sequence[int]) -> tuple[Part, ...]:
+    def parts(self, starts: Sequence[int], ends: Sequence[int]) -> tuple[Part, ...]:
+        """Parts of the text, in its order and apart from each other; none is empty."""
         if not starts:
             return ()
         cuts = np.stack([starts, ends], axis=1).ravel()
@@ -222,6 +250,15 @@ class Surprisal:
                 }
                 for number, line in enumerate(self.lines(), 1)
             ],
+            "records": [
+                {
+                    "record": number,
+                    "characters": part.characters,
+                    "bits": finite(part.bits),
+                    "bits_per_character": finite(part.bits_per_character),
+                }
+                for number, part in enumerate(self.record_parts(), 1)
+            ],
             "worst_words": [
                 {
                     "word": word.text,
@@ -242,51 +279,81 @@ def surprisal(
     *,
     likeliest: int = 0,
     within: int | None = None,
+    forecast: bool = False,
     records: str = "none",
     device: torch.device | None = None,
 ) -> Surprisal:
     """The surprisal of a text, read in one exact pass, or record by record.
 
-    `likeliest` is the number of alternatives to keep at the place of each token, or of the first `within` tokens. They
-    are selected chunk by chunk, so that the distributions of the whole text [N, V] are never in memory.
+    `likeliest` is the number of alternatives to keep at the place of each token, or of the first `within` tokens;
+    `forecast` keeps entropy and rank. They are found chunk by chunk, so that the distributions of the whole text [N, V]
+    are never in memory.
     """
     encoded = tokenizer.encode(text)
-    recorder = _TopTokens(model, tokenizer, likeliest, len(encoded.ids) if within is None else within)
-    if likeliest:
-        edges = record_edges(encoded.ids, tokenizer, records)
-        parts = np.split(encoded.ids, edges[1:-1])  # one lane: alternatives are kept in the order of the text
-        nats = np.concatenate([exact_nats(recorder, tokenizer, part, device=device) for part in parts])
-    else:
-        nats = text_nats(model, tokenizer, encoded.ids, exact=True, records=records, device=device)
+    count = len(encoded.ids)
+    best = _TopTokens(tokenizer, likeliest, count if within is None else min(within, count)) if likeliest else None
+    expected = _Expectations(tokenizer, count) if forecast else None
+    watchers = [watcher for watcher in (best, expected) if watcher is not None]
+    nats = text_nats(model, tokenizer, encoded, exact=True, records=records, device=device, watchers=watchers)
     starts, unit_of = _units(tokenizer, encoded.ids, text)
     return Surprisal(
-        text, encoded.ids, nats, starts, unit_of, len(encoded.escaped), recorder.alternatives() if likeliest else None
+        text,
+        encoded.ids,
+        nats,
+        starts,
+        unit_of,
+        len(encoded.escaped),
+        likeliest=None if best is None else best.found,
+        forecast=None if expected is None else expected.found,
+        records=records,
     )
 
 
 class _TopTokens:
-    """A model that also records the k most probable tokens after each id that it reads, in one lane."""
+    """A watcher that keeps the k most probable tokens at each of the first `count` places."""
 
-    def __init__(self, model: Scorable, tokenizer: Tokenizer, k: int, places: int) -> None:
-        self._model, self._k, self._left = model, min(k, tokenizer.size), places
+    def __init__(self, tokenizer: Tokenizer, k: int, count: int) -> None:
+        shape = count, min(k, tokenizer.size)
         self._known = 1 - tokenizer.escape
-        self._ids = [np.zeros((0, self._k), dtype=np.int32)]
-        self._probabilities = [np.zeros((0, self._k), dtype=np.float32)]
+        self.found = Likeliest(np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.float32))
 
-    def init_state(self, lanes: int) -> Any:
-        return self._model.init_state(lanes)
+    def __call__(
+        self,
+        logits_TBV: Tensor,
+        targets_TB: Places,  # noqa: ARG002 - of no use here
+        places_TB: Places,
+        scored_TB: NDArray[np.bool_],
+    ) -> None:
+        count, k = self.found.ids.shape
+        wanted = scored_TB & (places_TB < count)
+        if not wanted.any():
+            return
+        best = torch.softmax(_where(logits_TBV, wanted), -1).topk(k, sorted=True)
+        self.found.ids[places_TB[wanted]] = best.indices.to("cpu", torch.int32).numpy()
+        self.found.probabilities[places_TB[wanted]] = (best.values * self._known).cpu().numpy()
 
-    def __call__(self, ids_TB: Tensor, state: Any) -> tuple[Tensor, Any]:
-        logits, state = self._model(ids_TB, state)
-        if self._left:
-            best = torch.softmax(logits[: self._left, 0].float(), -1).topk(self._k, sorted=True)
-            self._ids.append(best.indices.to("cpu", torch.int32).numpy())
-            self._probabilities.append((best.values * self._known).cpu().numpy())
-            self._left -= len(best.indices)
-        return logits, state
 
-    def alternatives(self) -> Likeliest:
-        return Likeliest(np.concatenate(self._ids), np.concatenate(self._probabilities))
+class _Expectations:
+    """A watcher that keeps the entropy before each of `count` tokens, and the token's rank."""
+
+    def __init__(self, tokenizer: Tokenizer, count: int) -> None:
+        self._size = tokenizer.size
+        self.found = Forecast(np.zeros(count), np.zeros(count, dtype=np.int64))
+
+    def __call__(self, logits_TBV: Tensor, targets_TB: Places, places_TB: Places, scored_TB: NDArray[np.bool_]) -> None:
+        logits, targets, places = _where(logits_TBV, scored_TB), targets_TB[scored_TB], places_TB[scored_TB]
+        own = torch.from_numpy(np.minimum(targets, self._size - 1)).to(logits.device)
+        better = ~(logits <= logits.gather(1, own[:, None]))  # what is not a number is no better than any
+        rank = 1 + better.sum(-1).cpu().numpy()
+        self.found.rank[places] = np.where(targets < self._size, rank, self._size + 1)
+        self.found.entropy[places] = torch.special.entr(torch.softmax(logits, -1)).sum(-1).cpu().numpy() / math.log(2)
+
+
+def _where(logits_TBV: Tensor, wanted_TB: NDArray[np.bool_]) -> Tensor:
+    """The logits [n, V] of the n places that are wanted, in fp32."""
+    if wanted_TB.all():
+        return logits_TBV.float().flatten(0, 1)
+    return logits_TBV[torch.from_numpy(wanted_TB).to(logits_TBV.device)].float()
 
 
 def cold_nats(
@@ -322,11 +389,10 @@ def position_losses(
     Segments have `segment` characters, the last one perhaps fewer; in a corpus of records they are the records.
     """
     places = np.arange(len(text)) % segment
-    if end := end_of(records):
-        nats = surprisal(model, tokenizer, text, records=records, device=device).character_nats
-        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-        begins = np.concatenate([[0], np.flatnonzero(points[:-1] == ord(end)) + 1])[: len(text)]
-        places = np.arange(len(text)) - np.repeat(begins, np.diff([*begins, len(text)]))
+    if end_of(records):
+        judged = surprisal(model, tokenizer, text, records=records, device=device)
+        nats, edges_R = judged.character_nats, judged.record_edges
+        places = np.arange(len(text)) - np.repeat(edges_R[:-1], np.diff(edges_R))
     else:
         nats = cold_nats(model, tokenizer, text, window=segment, device=device)
     length = int(places.max()) + 1 if len(text) else 0

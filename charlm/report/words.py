@@ -47,6 +47,23 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "␊").replace("\t", "␉")
 
 
+def escaped(text: str) -> str:
+    """A text for a cell of a table that programs read: on one line, without a tab, and nothing of it is lost.
+
+    A backslash is doubled; line ends, tabs and what is not safe to print or invisible are written as in Python.
+
+    >>> print(escaped("ä\\\\ \\n\\x1b\\u202e"))
+    ä\\\\ \\n\\x1b\\u202e
+    """
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character == "\\" or one_line(character) != character or character in INVISIBLE:
+        return character.encode("unicode_escape").decode()
+    return character
+
+
 def replaced(text: str) -> str:
     """ASCII for a text that an encoding lacks, as wide in a terminal: what reads alike, or question marks.
 

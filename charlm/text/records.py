@@ -138,10 +138,11 @@ def end_token(tokenizer: Tokenizer, kind: str) -> int | None:
     return int(tokenizer.encode(end).ids[0]) if end else None
 
 
-def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str) -> NDArray[np.int64]:
+def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str, escaped: Ids | None = None) -> NDArray[np.int64]:
     """Where the records of a corpus begin among its ids [N], and behind them N: [R + 1].
 
-    Record r is ids[edges[r] : edges[r + 1]], with its end. A corpus that is no records has none.
+    Record r is ids[edges[r] : edges[r + 1]], with its end. A corpus that is no records has none. An end that is not in
+    the vocabulary, because the model was trained on one text, is found among the `escaped` characters.
 
     >>> from charlm.text.tokenizer import ByteTokenizer
     >>> record_edges(ByteTokenizer().encode("emma\\nada\\n").ids, ByteTokenizer(), "line").tolist()
@@ -150,7 +151,10 @@ def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str) -> NDArray[np.int64]
     end = end_token(tokenizer, kind)
     if end is None or not len(ids):
         return np.zeros(1, dtype=np.int64)
-    return np.concatenate([[0], np.flatnonzero(ids[:-1] == end) + 1, [len(ids)]]).astype(np.int64)
+    ends = ids == end
+    if end == tokenizer.unseen and escaped is not None:
+        ends[ends] = escaped == ord(end_of(kind))
+    return np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1, [len(ids)]]).astype(np.int64)
 
 
 def seem_independent(text: str) -> str:

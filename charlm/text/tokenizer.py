@@ -127,7 +127,12 @@ class Tokens:
     characters: int
     bytes: int
     words: int  # white-space-separated runs and line ends
-    unknown_characters: int
+    escaped: Ids  # the code points of characters that are not in the vocabulary, in order
+
+    @property
+    def unknown_characters(self) -> int:
+        """How many those are."""
+        return len(self.escaped)
 
 
 def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
@@ -139,7 +144,7 @@ def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
     """
     encoded = tokenizer.encode(text)
     words = len(text.split()) + text.count("\n")
-    return Tokens(encoded.ids, len(text), len(utf8(text)), words, len(encoded.escaped))
+    return Tokens(encoded.ids, len(text), len(utf8(text)), words, encoded.escaped)
 
 
 class Stream:
