@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from test_layers import LAYERS
 
 import charlm
 from bench import defaults
-from charlm.cli.main import app
+from charlm.cli.main import app, run
 
 ROOT = Path(__file__).parent.parent
+FIGURE = re.compile(r"\d+\.\d+(?:e-\d+)?")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -98,6 +100,48 @@ def test_the_reader_in_the_checkpoint_page_reads_a_checkpoint(tmp_path: Path) ->
     read = names["read"]
     assert callable(read)
     assert "rnn.0.weight_hh" in str(read(trained.checkpoint))
+
+
+def test_the_session_of_the_surprisal_page_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every word of it; figures about so, since the model is trained here and processors round differently."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/surprisal.md").read_text()
+    session = re.findall(r"```(sh|python)\n(.*?)```(?:\n\n```text\n(.*?)```)?", page, re.DOTALL)
+    assert sum(bool(out) for _, _, out in session) >= 4
+    for language, code, said in session:
+        (in_shell if language == "sh" else in_python)(code)
+        printed = "".join(shortened(code, capsys.readouterr().out))
+        assert words_of(printed) == words_of(said), code
+        for one, other in zip(figures_of(printed), figures_of(said), strict=True):
+            assert one == pytest.approx(other, rel=0.5, abs=1), code
+
+
+def in_shell(code: str) -> None:
+    """Commands of the shell, then those of charlm, in this process: each start of Python takes seconds."""
+    ours = re.findall(r"^charlm (.*?)(?: [|>] .*)?$", code, re.MULTILINE)
+    subprocess.run(["sh", "-ec", re.sub(r"^charlm .*$", "", code, flags=re.MULTILINE)], check=True)
+    assert [run(shlex.split(line)) for line in ours] == [0] * len(ours)
+
+
+def in_python(code: str) -> None:
+    exec(compile(code, "surprisal.md", "exec"), {})  # noqa: S102 - our own page
+
+
+def shortened(code: str, out: str) -> list[str]:
+    """The lines that are left of an output by `| head -n N` or `> FILE`."""
+    kept = re.search(r"\| head -n (\d+)$", code.strip())
+    return [] if re.search(r"> \S+\.log$", code.strip()) else out.splitlines(True)[: int(kept[1]) if kept else None]
+
+
+def words_of(text: str) -> list[str]:
+    """The lines without figures, and without the whole numbers behind them, which are ranks."""
+    return re.sub(r"(?<=0\.0[\t,])\d+(?=[\t,\n])", "0", FIGURE.sub("0.0", text)).splitlines()
+
+
+def figures_of(text: str) -> list[float]:
+    return [float(figure) for figure in FIGURE.findall(text)]
 
 
 def test_the_readmes_two_commands_are_what_make_offers_and_ci_runs() -> None:
