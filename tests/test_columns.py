@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from oracles import memoryless_decoder, random_network, synthetic_text
 
 import charlm
@@ -21,15 +22,15 @@ from charlm.cli.main import run
 from charlm.config import DataConfig, ModelConfig, WordConfig
 from charlm.errors import ConfigError
 from charlm.evaluation.columns import WordTable, character_table, word_table
-from charlm.evaluation.score import ScorableDecoder, score
-from charlm.evaluation.surprisal import Surprisal, surprisal
+from charlm.evaluation.score import ScorableDecoder, score, text_nats
+from charlm.evaluation.surprisal import Places, Surprisal, surprisal
 from charlm.keywords import TrainOptions
 from charlm.models.network import Network
 from charlm.report.character_csv import character_csv
 from charlm.report.surprisal import Scored
 from charlm.report.word_tsv import word_tsv
 from charlm.text.records import as_records, end_of
-from charlm.text.tokenizer import CharTokenizer, Tokenizer, tokenize, train_tokenizer
+from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
 
 LEARNED = synthetic_text(3000, seed=31) + "'\".,"
 KINDS = ["char", "byte", "sentencepiece"]
@@ -113,6 +114,37 @@ def test_chunks_and_alternatives_change_nothing(pairs: dict[str, Pair]) -> None:
     assert first.any()
     np.testing.assert_array_equal(both.likeliest.ids[:, 0] == both.ids, first)
     assert surprisal(*pairs["char"], text).forecast is None
+
+
+@pytest.mark.parametrize("records", ["line", "paragraph"])
+def test_alternatives_of_records_are_those_of_each_alone(pair: Pair, records: str) -> None:
+    end, found = end_of(records), judged(pair, TEXT, records, likeliest=3).likeliest
+    texts = as_records(TEXT, records).split(end)[:-1]
+    alone = [judged(pair, text, records, likeliest=3).likeliest for text in texts]
+    assert found is not None
+    ids = np.concatenate([one.ids for one in alone if one is not None])
+    chances = np.concatenate([one.probabilities for one in alone if one is not None])
+    np.testing.assert_allclose(found.probabilities, chances, rtol=1e-4)
+    assert (found.ids == ids).mean() > 0.98  # but where two are equally likely
+
+
+@pytest.mark.parametrize("records", ["none", "line"])
+def test_each_token_is_seen_once_and_never_all_distributions_together(records: str) -> None:
+    V, text = 256, "a line of a text\n" * 2000
+    tokenizer = ByteTokenizer()
+    encoded, largest = tokenizer.encode(text), 0
+    seen = np.zeros(len(encoded.ids), dtype=np.int64)
+
+    def watch(logits_TBV: torch.Tensor, targets: Places, places: Places, scored: NDArray[np.bool_]) -> None:
+        nonlocal largest
+        largest = max(largest, logits_TBV.numel())
+        assert (encoded.ids[places[scored]] == targets[scored]).all()
+        np.add.at(seen, places[scored], 1)
+
+    model = ScorableDecoder(memoryless_decoder([1 / V] * V))
+    text_nats(model, tokenizer, encoded, exact=True, records=records, watchers=[watch])
+    assert (seen == 1).all()
+    assert largest <= 2**24 // 2 < len(text) * V
 
 
 def test_of_a_known_distribution() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -146,6 +146,23 @@ def test_records_teach_a_gpu_what_they_teach_a_processor(cell: str) -> None:
             position = chunk.next
         found.append(values)
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("records", ["none", "line"])
+def test_entropy_rank_and_alternatives_are_those_of_a_processor(text: Path, records: Literal["none", "line"]) -> None:
+    trained = charlm.train(text, checkpoints=text.parent, **OPTIONS)
+    read = "It was the best\nof times\n" * 40
+    here, there = (
+        charlm.load(trained.checkpoint, device=device, records=records).surprisal(read, likeliest=2, forecast=True)
+        for device in ("cuda", "cpu")
+    )
+    assert here.forecast is not None
+    assert there.forecast is not None
+    assert here.likeliest is not None
+    assert there.likeliest is not None
+    np.testing.assert_allclose(here.forecast.entropy, there.forecast.entropy, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(here.likeliest.probabilities, there.likeliest.probabilities, rtol=1e-3, atol=1e-5)
+    assert (here.forecast.rank == there.forecast.rank).mean() > 0.99
 
 
 def test_a_run_over_records_that_is_interrupted_ends_like_one_that_is_not(tmp_path: Path) -> None:

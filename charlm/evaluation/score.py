@@ -59,6 +59,7 @@ class Watcher(Protocol):
         targets_TB: NDArray[np.int64],
         places_TB: NDArray[np.int64],
         scored_TB: NDArray[np.bool_],
+        /,
     ) -> None: ...
 
 
