@@ -45,6 +45,7 @@ from charlm.config import (
     check_words,
 )
 from charlm.errors import ConfigError, DataError
+from charlm.generation.conversation import Conversation
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import Piece, collect, generate
@@ -294,6 +295,20 @@ class LanguageModel:
         """
         decoder = self._decoder(config.engine, config.precision, config.threads)
         return generate(decoder, self.tokenizer, config, prime=prime, stops=(stop, end_of(self.records)))
+
+    def conversation(self, config: SampleConfig) -> Conversation:
+        """A text that you and the model write in turns, with the decoder of these options, which have been checked.
+
+            config = charlm.config.check_sample({"length": 200})
+            talk = model.conversation(config)
+            talk.read("It was")
+            print("".join(talk.write(config)))
+
+        The model's state is kept from turn to turn; `undo` takes one back.
+        """
+        return Conversation(
+            self._decoder(config.engine, config.precision, config.threads), self.tokenizer, self.records
+        )
 
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text, every character of it.

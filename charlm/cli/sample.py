@@ -48,6 +48,15 @@ def sample(
     stop: Annotated[
         str | None, typer.Option(help="end the sample before this text", metavar="TEXT", rich_help_panel=SAMPLING)
     ] = None,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "-i",
+            "--interactive",
+            help="continue each line that you enter; :help lists commands",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = False,
     no_echo: Annotated[
         bool, typer.Option("--no-echo", help="do not print the prime before the sample", rich_help_panel=OUTPUT)
     ] = False,
@@ -67,7 +76,16 @@ def sample(
     Text is printed as it is generated. Several samples are printed one after another, separated by NUL bytes in a pipe
     and by a horizontal rule in a terminal. A model of records (train --records) ends each sample by itself: lines are
     printed as lines, and paragraphs with a blank line between them.
+
+    With --interactive you and the model write in turns. What you enter is read after the text so far, as it is: the
+    text goes on where it stopped. An empty line lets the model go on, a line that ends in \\ goes on in the next one,
+    with a line end between them, and a line that begins with : is a command. Ctrl-C stops a continuation and keeps what
+    is written; Ctrl-D ends. Standard output has the continuations alone where it is no terminal.
     """
+    if interactive:
+        from charlm.cli.interactive import check_interactive
+
+        check_interactive(count=config.count, as_json=as_json, novelty=novelty, prime_file=prime_file)
     text = _prime(given_text(screen, "--prime", prime) if prime is not None else None, prime_file)
     end = given_text(screen, "--stop", stop or "")
 
@@ -81,6 +99,11 @@ def sample(
         screen.note_newest(model.path)
     _note_unseen(screen, model, text)
     screen.note_engine(config.engine, model.config.model)
+    if interactive:
+        from charlm.cli.interactive import converse
+
+        converse(screen, model, config, prime=text, stop=end, echo=not no_echo, raw=raw)
+        return
     index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
     echo = "" if no_echo else text
     pieces = model.stream(config, prime=text, stop=end)

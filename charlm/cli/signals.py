@@ -1,10 +1,11 @@
 """What Ctrl-C, `kill` and a terminal that goes away do to a command.
 
-No signal raises an exception here. One that is raised at any instant, inside an import, a callback or a clean-up, ends
-as a traceback or as half a clean-up. Instead a signal ends the process on the spot, with one line and its exit code,
-and whoever has something to lose says so beforehand: `held` makes signals wait to the end of a block, `scratch` keeps
-temporary files where they are removed on the way out, and a training run (`Stop`) looks for signals between steps.
-Ctrl-C a second time does not wait. What the process was told to ignore when it started, as under nohup, stays ignored.
+No signal raises an exception here, except Ctrl-C while a prompt waits for a line (`answered`). One that is raised at
+any instant, inside an import, a callback or a clean-up, ends as a traceback or as half a clean-up. Instead a signal
+ends the process on the spot, with one line and its exit code, and whoever has something to lose says so beforehand:
+`held` makes signals wait to the end of a block, `scratch` keeps temporary files where they are removed on the way out,
+and a training run (`Stop`) looks for signals between steps. Ctrl-C a second time does not wait. What the process was
+told to ignore when it started, as under nohup, stays ignored.
 
 The entry point imports this module first, so that there is something to listen early: it imports next to nothing.
 """
@@ -36,6 +37,7 @@ class _Listener:
         self.asked: signal.Signals | None = None
         self.kept = ""  # what the line adds: what is on the disk, and how to go on
         self.on_leaving: list[Callable[[], object]] = []
+        self.answer: Callable[[], bool] | None = None  # what Ctrl-C is answered with, if that returns True
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """The first that has to wait is remembered; later ones are ignored, except a second Ctrl-C.
@@ -43,6 +45,8 @@ class _Listener:
         A terminal that goes away, or a service manager, may well send the same signal twice.
         """
         came = signal.Signals(number)
+        if came == signal.SIGINT and self.answer is not None and self.answer():
+            return
         if not self.waits or (self.asked is not None and came == signal.SIGINT):
             self.leave(came)
         self.asked = self.asked or came
@@ -97,6 +101,16 @@ def cleaned_up(clean_up: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         _listener.on_leaving.remove(clean_up)
+
+
+@contextmanager
+def answered(answer: Callable[[], bool]) -> Iterator[None]:
+    """Ctrl-C in this block is answered by this function; where that returns False, the process ends as elsewhere."""
+    before, _listener.answer = _listener.answer, answer
+    try:
+        yield
+    finally:
+        _listener.answer = before
 
 
 @contextmanager

@@ -118,12 +118,12 @@ class _Sample:
             self.done = True
             return self._held[: min(found)]
         self.done = self.left == 0
-        keep = 0 if self.done else max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        keep = 0 if self.done else max((overlap(self._held, stop) for stop in self._stops), default=0)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return shown
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
 
