@@ -184,9 +184,11 @@ def _history(entered: list[str], *, wanted: bool) -> Iterator[None]:
         with suppress(ValueError):  # what the locale cannot spell
             readline.add_history(line)
     keep = partial(keep_history, entered)
-    with signals.cleaned_up(keep):
-        yield
-    keep()
+    try:
+        with signals.cleaned_up(keep):
+            yield
+    finally:
+        keep()
 
 
 def recall_history() -> list[str]:
@@ -232,13 +234,21 @@ class _Session:
         """Answer the prime, if there is one, and line after line to their end."""
         if prime:
             self._turn(prime, lines.stopped)
-        while not self.over and (entry := _entry(lines)) is not None:
+        while not self.over:
             try:
-                self._answer(entry, lines.stopped)
+                self._next(lines)
+            except StoppedError:
+                raise
             except CharlmError as error:
                 if not lines.forgiving:
                     raise
                 self.say(str(error))
+
+    def _next(self, lines: _Pipe | _Keyboard) -> None:
+        if (entry := _entry(lines)) is None:
+            self.over = True
+        else:
+            self._answer(entry, lines.stopped)
 
     def say(self, text: str) -> None:
         """A line for whoever watches."""
