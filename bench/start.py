@@ -43,7 +43,9 @@ def _firsts(checkpoint: str) -> list[float]:
 
 def _first_character(checkpoint: str) -> float:
     began = time.perf_counter()
-    with subprocess.Popen([CHARLM, "sample", checkpoint, "--length", "200"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [CHARLM, "sample", checkpoint, "--length", "200", "--seed", "0"], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 1)
         took = time.perf_counter() - began

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -45,14 +45,15 @@ from charlm.config import (
     check_words,
 )
 from charlm.errors import ConfigError, DataError
+from charlm.generation.choice import Choice, bits_per_character
 from charlm.generation.conversation import Conversation
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
-from charlm.generation.generate import Piece, collect, generate
+from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate
 from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, WordOptions, documented
 from charlm.report.watch import watched
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
-from charlm.storage.provenance import own_corpus
+from charlm.storage.provenance import own_corpus, training_records
 from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.storage.runs import find_checkpoint
@@ -254,52 +255,129 @@ class LanguageModel:
         return any(source.sha256 == digest for source in self.checkpoint.corpus.training_sources)
 
     @documented(SampleOptions, SAMPLE_OPTIONS, asdict(SampleConfig()))
-    def sample(self, *, prime: str = "", stop: str = "", **options: Unpack[SampleOptions]) -> str:
+    def sample(self, *, prime: str | None = None, stop: str = "", **options: Unpack[SampleOptions]) -> str:
         """A text that the model writes, without the prime.
 
             print(model.sample(length=200, temperature=0.8, prime="It was"))
 
-        The same options and seed give the same text. Raises ConfigError for an
-        option.
+        The same options and seed give the same text; without a seed each call
+        gives another. Raises ConfigError for an option.
 
         Parameters:
-            prime             text to continue
+            prime             text to continue (default: none, and the sample
+                              begins where a line or a record does; "": where a
+                              text may begin, also inside a word)
             stop              end the sample before this text
         """
         return self.samples(prime=prime, stop=stop, **options)[0]
 
     @documented(SampleOptions, SAMPLE_OPTIONS, asdict(SampleConfig()))
-    def samples(self, *, prime: str = "", stop: str = "", **options: Unpack[SampleOptions]) -> tuple[str, ...]:
+    def samples(
+        self,
+        *,
+        prime: str | None = None,
+        stop: str = "",
+        unique: bool = False,
+        novel: bool = False,
+        rank: bool = False,
+        corpus: Sequence[str] = (),
+        **options: Unpack[SampleOptions],
+    ) -> tuple[str, ...]:
         """`count` texts, generated in parallel, each without the prime.
 
             for text in model.samples(count=3, length=80, seed=1):
                 print(text)
+            names.samples(count=20, unique=True, novel=True)
 
-        Sample k is the same for any count, up to rounding. Raises ConfigError
-        for an option.
+        Sample k is the same for any count, up to rounding. `unique`, `novel`
+        and `rank` choose among whole records, of which at most 50 times
+        `count` are tried: there may be fewer. Raises ConfigError for an option,
+        or for these three where the model was trained on one text, and
+        DataError if the training text is needed and not found.
 
         Parameters:
-            prime             text to continue
+            prime             text to continue, as in `sample`
             stop              end each sample before this text
+            unique            no record twice
+            novel             no record of the training text
+            rank              the most probable records first, by bits per
+                              character
+            corpus            where the training text is, if it was moved
         """
-        config = check_sample(options)
-        return tuple(collect(self.stream(config, prime=prime, stop=stop), config.count))
+        config = self.completed(check_sample(options))
+        choice = self.choice(unique=unique, novel=novel, rank=rank, stop=stop, corpus=corpus)
+        texts = collect(self.stream(config, prime=prime, stop=stop, choice=choice), config.count)
+        return tuple(text for text, _ in self.ranked(texts, config, prime or "")) if rank else tuple(texts)
 
-    def stream(self, config: SampleConfig, *, prime: str = "", stop: str = "") -> Iterator[Piece]:
+    def choice(
+        self,
+        *,
+        unique: bool = False,
+        novel: bool = False,
+        rank: bool = False,
+        stop: str = "",
+        corpus: Sequence[str] = (),
+    ) -> Choice | None:
+        """Which records `stream` takes; None where it takes all samples.
+
+        Raises ConfigError where these options have no meaning, DataError where the training text is not found.
+        """
+        given = [name for name, on in (("--unique", unique), ("--novel", novel), ("--rank", rank)) if on]
+        if not given:
+            return None
+        if self.records == "none":
+            raise ConfigError(
+                f"{given[0]} chooses among whole records, and {self.path} was trained on one text",
+                kept="nothing was sampled",
+                hint=f"leave out {given[0]}, or train with --records",
+            )
+        if stop:
+            raise ConfigError(
+                f"{given[0]} and --stop cannot be combined: it chooses among whole records", kept="nothing was sampled"
+            )
+        return Choice(unique, self.training_records(corpus) if novel else frozenset())
+
+    def training_records(self, corpus: Sequence[str] = ()) -> frozenset[str]:
+        """The records of its training text, found like its validation text."""
+        return training_records(self.checkpoint, self.path, self.records, corpus)
+
+    def ranked(self, texts: Sequence[str], config: SampleConfig, prime: str = "") -> list[tuple[str, float]]:
+        """Sampled records with their bits per character (with the prime and the end), the most probable first."""
+        decoder = self._decoder(config.engine, config.precision, config.threads)
+        records = [prime + text for text in texts]
+        bits = bits_per_character(decoder, self.tokenizer, records, end_of(self.records)).tolist()
+        return sorted(zip(texts, bits, strict=True), key=lambda pair: pair[1])
+
+    def completed(self, config: SampleConfig) -> SampleConfig:
+        """The same with what was left out: a fresh seed, and 500 characters or, of records, as many as they have."""
+        return completed(config, LENGTH if self.records == "none" else LONGEST)
+
+    def stream(
+        self, config: SampleConfig, *, prime: str | None = None, stop: str = "", choice: Choice | None = None
+    ) -> Iterator[Piece]:
         """The samples piece by piece as they are generated, for options that have been checked.
 
             for piece in model.stream(charlm.config.check_sample({"length": 200})):
                 print(piece.text, end="", flush=True)
 
-        A piece names the sample that it belongs to. `prime` and `stop` are those of `sample`.
+        A piece names the sample that it belongs to. `prime` and `stop` are those of `sample`. With a `choice` each
+        piece is a whole record, and those that are not taken are passed over.
         """
+        config = self.completed(config)
         decoder = self._decoder(config.engine, config.precision, config.threads)
-        return generate(decoder, self.tokenizer, config, prime=prime, stops=(stop, end_of(self.records)))
+        if self.records != "none":
+            prime = prime or ""  # a record begins with the start input
+
+        def sampled(first: int, count: int) -> Iterator[Piece]:
+            some, stops = replace(config, count=count), (stop, end_of(self.records))
+            return generate(decoder, self.tokenizer, some, prime=prime, stops=stops, first=first)
+
+        return sampled(0, config.count) if choice is None else choice.take(sampled, config.count, prime or "")
 
     def conversation(self, config: SampleConfig) -> Conversation:
         """A text that you and the model write in turns, with the decoder of these options, which have been checked.
 
-            config = charlm.config.check_sample({"length": 200})
+            config = model.completed(charlm.config.check_sample({"length": 200}))
             talk = model.conversation(config)
             talk.read("It was")
             print("".join(talk.write(config)))

@@ -42,6 +42,7 @@ ENGINES: Final = Registry(
 RECORDS: Final = ("none", "line", "paragraph", "file")  # what they are, `charlm.text.records` says
 
 DEFAULT_FOLDER: Final = "checkpoints"  # of all runs
+LEFT_OUT: Final = -1  # a number of sampling that nobody has given: `charlm.generation.generate.completed` fills it in
 
 MODEL: Final = "The model"
 TEXT: Final = "What to train on"
@@ -170,7 +171,10 @@ class TrainConfig:
 class SampleConfig:
     """How the next character is sampled."""
 
-    length: int = option(500, Option(int, "characters to generate", 0, 10**12, group=SAMPLING))
+    length: int = option(
+        LEFT_OUT,
+        Option(int, "characters to generate (default: 500; records: to their end)", 0, 10**12, group=SAMPLING),
+    )
     temperature: float = option(1.0, Option(float, "softmax temperature; 0 is greedy", 0, 1e9, group=SAMPLING))
     top_k: int = option(0, Option(int, "keep only the K most probable tokens; 0 disables", 0, 10**9, group=SAMPLING))
     top_p: float = option(
@@ -181,7 +185,9 @@ class SampleConfig:
         0.0, Option(float, "keep tokens with at least this fraction of the highest probability", 0, 1, group=SAMPLING)
     )
     count: int = option(1, Option(int, "number of samples, generated in parallel", 1, 65536, group=SAMPLING))
-    seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=SAMPLING))
+    seed: int = option(
+        LEFT_OUT, Option(int, "random seed (default: a fresh one, which is named)", 0, 2**63 - 1, group=SAMPLING)
+    )
     precision: str = option(
         "fp32", Option(str, "precision of the weights; int8 is faster", offers=("fp32", "int8"), group=MACHINE)
     )
@@ -345,7 +351,8 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
 
 
 def check_sample(given: Mapping[str, object]) -> SampleConfig:
-    """The sampling options that a user gave, checked, and defaults for the others."""
+    """The sampling options that a user gave, checked, and defaults for the others and for None."""
+    given = {name: value for name, value in given.items() if value is not None}
     return SampleConfig(**check_all(given, SAMPLE_OPTIONS))  # type: ignore[arg-type]
 
 

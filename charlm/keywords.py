@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from textwrap import fill
 from typing import Any, Final, Literal, TypedDict, TypeVar, get_type_hints
 
-from charlm.config import AUTOMATIC, LENGTH, MACHINE, MODEL, OPTIMIZER, REGULARISATION, RUN, SHORTHANDS, TEXT
+from charlm.config import AUTOMATIC, LEFT_OUT, LENGTH, MACHINE, MODEL, OPTIMIZER, REGULARISATION, RUN, SHORTHANDS, TEXT
 from charlm.options import Option
 
 _WIDTH: Final = 76  # and pydoc indents by 4
@@ -67,13 +67,13 @@ class TrainOptions(TypedDict, total=False):
 class SampleOptions(TypedDict, total=False):
     """The options of `charlm sample`."""
 
-    length: int
+    length: int | None
     temperature: float
     top_k: int
     top_p: float
     min_p: float
     count: int
-    seed: int
+    seed: int | None
     precision: Literal["fp32", "int8"]
     engine: str
     threads: int
@@ -129,7 +129,7 @@ def documented(
 def _default(name: str, defaults: Mapping[str, object]) -> object:
     """An option's default as help() shows it."""
     value = defaults.get(name, _Automatic())
-    return _Automatic() if name in AUTOMATIC or name in SHORTHANDS else value
+    return _Automatic() if name in AUTOMATIC or name in SHORTHANDS or value == LEFT_OUT else value
 
 
 def _signature(function: Callable[..., Any], table: type, defaults: Mapping[str, object]) -> inspect.Signature:

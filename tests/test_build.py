@@ -291,7 +291,7 @@ def test_a_command_says_once_that_it_uses_numpy(
     text = tmp_path / "text.txt"
     text.write_text("ab" * 20)
     commands = (
-        ("sample", model, "--length", "20", "--count", "2"),
+        ("sample", model, "--length", "20", "--count", "2", "--seed", "0"),
         ("eval", model, "--text", str(text), "--engine", "decoder"),
         ("score", model, "--text", str(text), "--engine", "decoder"),
         ("compress", str(text), "--model", model, "--output", str(tmp_path / "out.cz")),

@@ -25,6 +25,8 @@ SCRIPT: Final = (
     ("train", "sums.txt", "--name", "tested", "--test", "0.1", "--steps", "40", *SMALL),
     ("sample", "other", "--length", "100", "--count", "2", "--temperature", "0", "--novelty"),
     ("sample", "sums", "--length", "0", "--novelty"),
+    ("train", "names.txt", "--name", "names", "--records", "line", "--val", "0", "--steps", "40", *SMALL),
+    ("sample", "names", "--count", "2", "--rank", "--novelty"),
     ("eval", "sums", "--cold-windows", "64"),
     ("eval", "sums", "other", "--text", "sums.txt", "--text", "empty.txt", "--baselines", "--mix", "--dynamic"),
     ("score", "sums", "--text", "odd.txt", "--text", "empty.txt"),
@@ -69,6 +71,7 @@ def outputs(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What each command prints, in the order of the script."""
     (folder / "sums.txt").write_text(TEXT)
     (folder / "loop.txt").write_text("ab" * 400)
+    (folder / "names.txt").write_text("ada\nemma\nann\n" * 40)
     (folder / "odd.txt").write_text("€uro, 7 times 3 is 21.\n3 times 3 is 9.")
     (folder / "empty.txt").write_text("")
     (folder / "pairs.tsv").write_text("2 times 2 is 4.\t2 times 2 is 5.\n€\t£\n")

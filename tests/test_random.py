@@ -73,6 +73,7 @@ def test_seed_position_stream_and_purpose_are_placed_as_documented(
 def test_many_numbers_at_once_are_the_same_numbers(seed: int, purpose: Purpose, first: int) -> None:
     expected = [[uniform(seed, purpose, first + t, k) for k in range(2)] for t in range(4)]
     assert uniforms(seed, purpose, first, 4, 2).tolist() == expected
+    assert uniforms(seed, purpose, first, 4, 1, first_stream=1).tolist() == [row[1:] for row in expected]
 
 
 def test_purposes_have_the_numbers_that_a_reader_in_another_language_relies_on() -> None:

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -40,9 +40,8 @@ _SHOWN: Final = 60  # characters of the text that are shown again after :undo
 _SETTINGS: Final = ("temperature", "top_k", "top_p", "min_p", "length", "seed")
 
 
-def check_interactive(*, count: int, as_json: bool, novelty: bool, prime_file: str | None) -> None:
-    """Refuse, before anything is read, options that make no sense at a prompt; raises ConfigError."""
-    refused = {"--count": count > 1, "--json": as_json, "--novelty": novelty, "--prime-file -": prime_file == "-"}
+def check_interactive(refused: Mapping[str, bool]) -> None:
+    """Refuse, before anything is read, those of these options that were given; raises ConfigError."""
     for option, given in refused.items():
         if given:
             raise ConfigError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -21,9 +21,10 @@ from charlm.report.words import visible
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.generation.generate import Piece
-    from charlm.text.overlap import Novelty
+    from charlm.text.overlap import Novelty, TrainingIndex
 
 _SETTINGS: Final = Settings(SAMPLE_OPTIONS, check_sample, asdict(SampleConfig()))
+_RULE: Final = "─" * 40 + "\n"
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +58,14 @@ def sample(
             rich_help_panel=SAMPLING,
         ),
     ] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="print no record twice", rich_help_panel=SAMPLING)] = False,
+    novel: Annotated[
+        bool, typer.Option("--novel", help="print no record of the training text", rich_help_panel=SAMPLING)
+    ] = False,
+    rank: Annotated[
+        bool,
+        typer.Option("--rank", help="print the most probable records first", rich_help_panel=SAMPLING),
+    ] = False,
     no_echo: Annotated[
         bool, typer.Option("--no-echo", help="do not print the prime before the sample", rich_help_panel=OUTPUT)
     ] = False,
@@ -66,16 +75,24 @@ def sample(
     novelty: Annotated[
         bool,
         typer.Option(
-            "--novelty", help="also show how much the sample copies from the training text", rich_help_panel=OUTPUT
+            "--novelty",
+            help="also show how much the samples copy from the training text",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text, one character at a time.
 
+    Without a prime a sample begins where a line or a record does. With an empty one (--prime "") it begins where the
+    text may begin, anywhere, also inside a word.
+
     Text is printed as it is generated. Several samples are printed one after another, separated by NUL bytes in a pipe
     and by a horizontal rule in a terminal. A model of records (train --records) ends each sample by itself: lines are
     printed as lines, and paragraphs with a blank line between them.
+
+    --unique, --novel and --rank choose among whole records, and try up to 50 for each that is wanted. --rank goes by
+    bits per character, which --json shows.
 
     With --interactive you and the model write in turns. What you enter is read after the text so far, as it is: the
     text goes on where it stopped. An empty line lets the model go on, a line that ends in \\ goes on in the next one,
@@ -85,41 +102,77 @@ def sample(
     if interactive:
         from charlm.cli.interactive import check_interactive
 
-        check_interactive(count=config.count, as_json=as_json, novelty=novelty, prime_file=prime_file)
+        whole = {"--unique": unique, "--novel": novel, "--rank": rank, "--novelty": novelty, "--json": as_json}
+        check_interactive({**whole, "--count": config.count > 1, "--prime-file -": prime_file == "-"})
     text = _prime(given_text(screen, "--prime", prime) if prime is not None else None, prime_file)
     end = given_text(screen, "--stop", stop or "")
 
     from charlm import api
-    from charlm.generation.generate import collect, in_order
-    from charlm.storage.provenance import training_index
-    from charlm.text.records import printed_end
+    from charlm.generation.generate import in_order, together
 
     model = api.open_model(checkpoint, checkpoints=checkpoints)
     if checkpoint is None:
         screen.note_newest(model.path)
-    _note_unseen(screen, model, text)
+    choice = model.choice(unique=unique, novel=novel, rank=rank, stop=end, corpus=corpus or ())
+    training = _training_text(model, corpus or ()) if novelty else None
+    _note_unseen(screen, model, text or "")
     screen.note_engine(config.engine, model.config.model)
+    config = _completed(screen, model, config)
     if interactive:
         from charlm.cli.interactive import converse
 
-        converse(screen, model, config, prime=text, stop=end, echo=not no_echo, raw=raw)
+        converse(screen, model, config, prime=text or "", stop=end, echo=not no_echo, raw=raw)
         return
-    index = training_index(model.checkpoint, model.path, corpus or ()) if novelty else None
-    echo = "" if no_echo else text
-    pieces = model.stream(config, prime=text, stop=end)
+    pieces, bits = in_order(model.stream(config, prime=text, stop=end, choice=choice)), None
+    if rank:
+        pieces, bits = _ranked(model, config, text or "", pieces)
+    echo = "" if no_echo else text or ""
+    shown = pieces if as_json else _printed(pieces, echo, model.records, raw=raw)
+    samples = list(together(shown, keep=as_json or novelty))
+    _note_length(screen, config, samples, records=model.records != "none", chosen=choice is not None)
     if as_json:
-        samples = list(collect(pieces, config.count))
-        novelties = [index.novelty(generated) for generated in samples] if index else None
-        _print_json(screen, model, config, text, [echo + generated for generated in samples], novelties)
+        more: dict[str, object] = {"bits_per_character": bits} if rank else {}
+        more |= training.record(text or "", samples) if training else {}
+        _print_json(screen, model, config, text or "", [echo + sample.text for sample in samples], more)
         return
-    novelties = []
-    for generated in _printed(in_order(pieces), echo, printed_end(model.records), raw=raw, keep=novelty):
-        if index:
-            novelties.append(index.novelty(generated))
-    for found in novelties:
-        from charlm.report.overlap import novelty_report
+    if bits:
+        screen.note(f"bits per character: {bits[0]:.3f} (the first record) to {bits[-1]:.3f} (the last)")
+    if training:
+        training.report(screen, text or "", samples)
 
-        novelty_report(screen.err, found)
+
+def _completed(screen: Screen, model: LanguageModel, config: SampleConfig) -> SampleConfig:
+    """The options with what was left out; a fresh seed is named, where it makes a difference."""
+    found = model.completed(config)
+    if found.seed != config.seed and found.temperature:
+        screen.note(f"seed {found.seed}; the same again: --seed {found.seed}")
+    return found
+
+
+def _ranked(
+    model: LanguageModel, config: SampleConfig, prime: str, pieces: Iterator[Piece]
+) -> tuple[Iterator[Piece], list[float]]:
+    """Whole records, the most probable first, and their bits per character."""
+    from charlm.generation.generate import Piece
+
+    found = model.ranked([piece.text for piece in pieces], config, prime)
+    ordered = (Piece(k, text, done=True, stopped=True) for k, (text, _) in enumerate(found))
+    return ordered, [bits for _, bits in found]
+
+
+def _note_length(
+    screen: Screen, config: SampleConfig, samples: Sequence[Piece], *, records: bool, chosen: bool
+) -> None:
+    """Say which records were not found, or not written to their end."""
+    from charlm.generation.choice import TRIES
+
+    if chosen and len(samples) < config.count:
+        found = f"found {len(samples):,} of {config.count:,} records in {TRIES * config.count:,} samples"
+        screen.note(f"{found}; a higher --temperature finds more")
+    cut = sum(not sample.stopped for sample in samples)
+    if records and cut and config.length:
+        verb = "s were" if cut > 1 else " was"
+        screen.note(f"{cut:,} record{verb} cut off after {config.length:,} characters (--length)")
 
 
 def _note_unseen(screen: Screen, model: LanguageModel, prime: str) -> None:
@@ -135,19 +188,57 @@ def _print_json(
     config: SampleConfig,
     prime: str,
     samples: list[str],
-    novelties: list[Novelty] | None,
+    more: dict[str, object],
 ) -> None:
-    found = {} if novelties is None else {"novelty": [novelty.record() for novelty in novelties]}
     options = {name: value for name, value in asdict(config).items() if name != "count"}
-    screen.json("sample", checkpoint=str(model.path), prime=prime, samples=samples, **found, **options)
+    screen.json("sample", checkpoint=str(model.path), prime=prime, samples=samples, **more, **options)
 
 
-def _prime(text: str | None, path: str | None) -> str:
-    """The text to continue."""
+@dataclass(frozen=True, slots=True)
+class _TrainingText:
+    """What samples are compared with; `records` where the model was trained on records."""
+
+    index: TrainingIndex
+    records: frozenset[str] | None
+
+    def novelties(self, samples: Sequence[Piece]) -> list[Novelty]:
+        return [self.index.novelty(sample.text) for sample in samples]
+
+    def new(self, prime: str, samples: Sequence[Piece]) -> tuple[int, int]:
+        """How many of the whole records are not in the training text, and how many there are."""
+        whole = [prime + sample.text for sample in samples if sample.stopped]
+        return sum(record not in (self.records or ()) for record in whole), len(whole)
+
+    def record(self, prime: str, samples: Sequence[Piece]) -> dict[str, object]:
+        """For JSON."""
+        found: dict[str, object] = {"novelty": [novelty.record() for novelty in self.novelties(samples)]}
+        return found if self.records is None else {**found, "new_records": self.new(prime, samples)[0]}
+
+    def report(self, screen: Screen, prime: str, samples: Sequence[Piece]) -> None:
+        """Of each text its overlaps; of records, the share of new ones."""
+        from charlm.report.console import paragraphs
+        from charlm.report.overlap import describe_new, novelty_report
+
+        if self.records is not None:
+            paragraphs(screen.err, [describe_new(*self.new(prime, samples))])
+        else:
+            for novelty in self.novelties(samples):
+                novelty_report(screen.err, novelty)
+
+
+def _training_text(model: LanguageModel, corpus: Sequence[str]) -> _TrainingText:
+    from charlm.storage.provenance import training_index
+
+    index = training_index(model.checkpoint, model.path, corpus)
+    return _TrainingText(index, None if model.records == "none" else model.training_records(corpus))
+
+
+def _prime(text: str | None, path: str | None) -> str | None:
+    """The text to continue, None if there is none."""
     if text is not None and path is not None:
         raise ConfigError("--prime and --prime-file cannot be combined", kept="nothing was read")
     if path is None:
-        return text or ""
+        return text
     from charlm.text.corpus import read_text
 
     return read_text(path).removeprefix("\ufeff")  # a byte order mark, which an editor has added
@@ -160,26 +251,22 @@ def _write(text: str, *, raw: bool) -> None:
     streams.write_data(text.encode())
 
 
-def _printed(pieces: Iterator[Piece], echo: str, end: str, *, raw: bool, keep: bool) -> Iterator[str]:
-    """Print samples as they are generated; those to `keep` are returned, each when it is complete.
+def _printed(pieces: Iterator[Piece], echo: str, kind: str, *, raw: bool) -> Iterator[Piece]:
+    """The same pieces, each printed as it comes, with the prime before each sample, and between them what parts them.
 
-    Records are followed by their `end`. Texts have none: in a pipe they are separated by NUL, on a terminal by a line.
+    On a terminal a line stands for the NUL between texts, and what follows begins on a line of its own.
     """
-    terminal, begins, written = sys.stdout.isatty(), False, list[str]()
+    from charlm.text.records import printed_between, printed_end
+
+    terminal, between, last, begins = sys.stdout.isatty(), printed_between(kind), echo, False
     _write(echo, raw=raw)  # before the model has read it
     for piece in pieces:
-        if begins and end:
-            pass
-        elif begins and terminal:
-            print("\n" + "─" * 40)  # noqa: T201
-        elif begins:
-            _write("\0", raw=True)
-        _write(echo * begins + piece.text, raw=raw)
-        written += [piece.text] * keep
-        begins = piece.done
         if begins:
-            _write(end, raw=True)
-            yield "".join(written)
-            written.clear()
-    if terminal and not end:
+            rule = "\n" * (not last.endswith("\n")) + _RULE
+            _write(rule if terminal and between == "\0" else between, raw=True)
+            _write(echo, raw=raw)
+        _write(piece.text + printed_end(kind) * piece.done, raw=raw)
+        begins, last = piece.done, piece.text + printed_end(kind) * piece.done or echo * begins or last
+        yield piece
+    if terminal and last and not last.endswith("\n"):
         _write("\n", raw=raw)

@@ -4,50 +4,80 @@ Sample k at position t uses the uniform number u(seed, k, t) of the counter-base
 so that samples do not depend on each other, nor on how many tokens are sampled at once. They are generated in parallel,
 but only so far ahead of the first that what a reader in order has to hold is bounded. This module knows nothing of
 training and prints nothing.
+
+After the start input alone a text may go on anywhere, also inside a word, since the lanes of training begin anywhere.
+So where no prime is given, a line end is read after it, and the sample begins where a line does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import SampleConfig
+from charlm.config import LEFT_OUT, SampleConfig
 from charlm.generation.decoder import Decoder, DecoderState
-from charlm.generation.sampling import Floats, SamplingParameters
-from charlm.runtime.random import Purpose, uniforms
+from charlm.generation.sampling import Floats, SamplingParameters, distribution
+from charlm.runtime.random import Purpose, fresh_seed, uniforms
 from charlm.text.tokenizer import Stream, Tokenizer
 
+LENGTH: Final = 500  # characters, where no length is given
+LONGEST: Final = 100_000  # characters of a record that does not end, where no length is given
+_LINES: Final = 1e-4  # probability of a line end after the start input; below it the text seems to have no lines
 _MOST: Final = 64  # tokens of each sample that are sampled in one call
 _AHEAD: Final = 2**24  # tokens of all samples together that are generated in parallel; then the samples go on in turn
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """New text of one sample, by its number from 0; `done` if the sample ends with it."""
+    """New text of one sample, by its number from 0; `done` if the sample ends with it.
+
+    It is `stopped` where one of the stop texts would follow, and otherwise cut off at its length.
+    """
 
     sample: int
     text: str
     done: bool = False
+    stopped: bool = False
+
+
+def completed(config: SampleConfig, length: int = LENGTH) -> SampleConfig:
+    """The same options with what was left out: this length, and a fresh seed.
+
+    >>> completed(SampleConfig(seed=7)).length, completed(SampleConfig(length=3)).seed < 10**9
+    (500, True)
+    """
+    return replace(
+        config,
+        length=length if config.length == LEFT_OUT else config.length,
+        seed=fresh_seed() if config.seed == LEFT_OUT else config.seed,
+    )
 
 
 def generate(
-    decoder: Decoder, tokenizer: Tokenizer, config: SampleConfig, *, prime: str = "", stops: Sequence[str] = ()
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    config: SampleConfig,
+    *,
+    prime: str | None = None,
+    stops: Sequence[str] = (),
+    first: int = 0,
 ) -> Iterator[Piece]:
     """`config.count` samples of `config.length` characters, yielded as they are generated.
 
-    The prime is read, unseen characters as the mean embedding, and not returned. A sample ends before the first of the
-    texts `stops`: text that might be the beginning of one is held back until that is decided. A character of several
-    tokens is yielded when it is complete.
+    The prime is read, unseen characters as the mean embedding, and not returned. Without one the samples begin where a
+    line does; with an empty one, wherever the start input leads. A sample ends before the first of the texts `stops`:
+    text that might be the beginning of one is held back until that is decided. A character of several tokens is yielded
+    when it is complete. The samples are those from number `first` on, and called 0, 1, ... here.
     """
+    config = completed(config)
     if config.length == 0:
         yield from (Piece(k, "", done=True) for k in range(config.count))
         return
-    read = np.concatenate([[tokenizer.start], tokenizer.encode(prime).ids])
-    logits, state = decoder.after(read[:, None], decoder.init_state(1))
+    logits, state = _read(decoder, tokenizer, prime)
     logits = np.repeat(logits, config.count, axis=0)
     state = [tuple(np.repeat(part, config.count, axis=0) for part in layer) for layer in state]
     ends = [stop for stop in stops if stop]
@@ -55,8 +85,20 @@ def generate(
     groups = [_Group(texts, logits, state)]
     while groups:
         group = groups.pop()
-        yield from group.run(decoder, config)
+        yield from group.run(decoder, config, first)
         groups += reversed(group.split())
+
+
+def _read(decoder: Decoder, tokenizer: Tokenizer, prime: str | None) -> tuple[Floats, DecoderState]:
+    """Logits [1, V] and state after the start input and the prime."""
+    start = decoder.init_state(1)
+    if prime is not None:
+        return decoder.after(np.concatenate([[tokenizer.start], tokenizer.encode(prime).ids])[:, None], start)
+    logits, state = decoder.step([tokenizer.start], start)
+    ids = tokenizer.encode("\n").ids
+    if len(ids) == 1 and ids[0] < tokenizer.size and distribution(logits[0])[ids[0]] >= _LINES:
+        return decoder.step(ids, state)
+    return logits, state
 
 
 class _Group:
@@ -68,14 +110,18 @@ class _Group:
         self._samples, self._logits, self._state = samples, logits, state
         self._position, self._steps = position, steps  # one token first, so that the first character appears at once
 
-    def run(self, decoder: Decoder, config: SampleConfig) -> Iterator[Piece]:
-        """New text until all samples are done; of several, at most until they are far enough ahead."""
+    def run(self, decoder: Decoder, config: SampleConfig, first: int) -> Iterator[Piece]:
+        """New text until all samples are done; of several, at most until they are far enough ahead.
+
+        Sample 0 has the random numbers of stream `first`.
+        """
         settings = SamplingParameters(config.temperature, config.top_k, config.top_p, config.min_p)
         several, numbers = len(self._samples) > 1, [sample.number for sample in self._samples]
         while not all(sample.done for sample in self._samples):
             if several and self._position * config.count >= _AHEAD:
                 return
-            uniforms_TB = uniforms(config.seed, Purpose.SAMPLE, self._position, self._steps, config.count)[:, numbers]
+            place = (Purpose.SAMPLE, self._position, self._steps, config.count, first)
+            uniforms_TB = uniforms(config.seed, *place)[:, numbers]
             tokens, self._logits, self._state = decoder.sample(self._logits, self._state, uniforms_TB, settings)
             yield from self._pieces(tokens)
             self._position += self._steps
@@ -87,7 +133,7 @@ class _Group:
                 if not sample.done:
                     text = sample.push(token)
                     if text or sample.done:
-                        yield Piece(sample.number, text, sample.done)
+                        yield Piece(sample.number, text, sample.done, sample.stopped)
 
     def split(self) -> list[_Group]:
         """What is left to do: the first sample that is not done, and after it the others."""
@@ -107,7 +153,7 @@ class _Sample:
         self.number = number
         self.left, self._stops, self._stream = length, stops, stream
         self._held = ""
-        self.done = False
+        self.done = self.stopped = False
 
     def push(self, token: int) -> str:
         """The text that can be shown after this token."""
@@ -115,7 +161,7 @@ class _Sample:
         self.left -= len(fresh)
         self._held += fresh
         if found := [at for stop in self._stops if (at := self._held.find(stop)) >= 0]:
-            self.done = True
+            self.done = self.stopped = True
             return self._held[: min(found)]
         self.done = self.left == 0
         keep = 0 if self.done else max((overlap(self._held, stop) for stop in self._stops), default=0)
@@ -138,9 +184,21 @@ def in_order(pieces: Iterator[Piece]) -> Iterator[Piece]:
             turn += own[-1].done
 
 
+def together(pieces: Iterator[Piece], *, keep: bool = True) -> Iterator[Piece]:
+    """Each sample as one piece, from pieces in order; without its text unless it is to `keep`."""
+    written: list[str] = []
+    for piece in pieces:
+        written += [piece.text] * keep
+        if piece.done:
+            yield replace(piece, text="".join(written))
+            written.clear()
+
+
 def collect(pieces: Iterator[Piece], count: int) -> Sequence[str]:
-    """The complete samples, in the order of their numbers."""
+    """The complete samples, in the order of their numbers: `count` of them, or as many as there are."""
     texts: list[list[str]] = [[] for _ in range(count)]
+    done = 0
     for piece in pieces:
         texts[piece.sample].append(piece.text)
-    return list(map("".join, texts))
+        done += piece.done
+    return list(map("".join, texts[:done]))

@@ -31,6 +31,19 @@ def _characters(count: int) -> str:
     return f"{count:,} character{'s' * (count != 1)}"
 
 
+def describe_new(new: int, records: int) -> str:
+    """The share of whole records that are not in the training text.
+
+    >>> describe_new(74, 100), describe_new(0, 1)
+    ('74 % of 100 records are not in the training text.', 'The record is in the training text.')
+    """
+    if not records:
+        return "No record was written to its end: there was nothing to look for."
+    if records == 1:
+        return f"The record is{' not' * new} in the training text."
+    return f"{100 * new / records:.0f} % of {records:,} records are not in the training text."
+
+
 def describe_novelty(novelty: Novelty) -> str:
     """What the figures mean, in a sentence.
 

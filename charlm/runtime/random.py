@@ -17,6 +17,7 @@ charlm fills the 192 bits as follows:
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 from typing import Final, TypeVar
 
@@ -29,6 +30,7 @@ Words = tuple[int, int, int, int]
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
 _WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 _MASK: Final = 0xFFFFFFFF
+_SEEDS: Final = 10**9  # from which a fresh one is taken
 
 
 class Purpose(IntEnum):
@@ -75,13 +77,20 @@ def uniform(seed: int, purpose: Purpose, position: int, stream: int = 0) -> floa
     return ((w0 >> 5) * 67108864 + (w1 >> 6)) / 9007199254740992
 
 
-def uniforms(seed: int, purpose: Purpose, first: int, positions: int, streams: int) -> NDArray[np.float64]:
-    """`uniform` at `positions` positions from `first` on, in streams 0 to `streams` - 1: [T, B]."""
+def uniforms(
+    seed: int, purpose: Purpose, first: int, positions: int, streams: int, first_stream: int = 0
+) -> NDArray[np.float64]:
+    """`uniform` at `positions` positions from `first` on, in `streams` streams from `first_stream` on: [T, B]."""
     position = np.arange(first, first + positions, dtype=np.uint64)[:, None]
-    stream = np.arange(streams, dtype=np.uint64)[None, :]
+    stream = np.arange(first_stream, first_stream + streams, dtype=np.uint64)[None, :]
     low, high, number = np.broadcast_arrays(position & _MASK, position >> 32, stream)
     w0, w1, _, _ = philox((low, high, number, np.full_like(low, purpose)), (seed & _MASK, seed >> 32 & _MASK))
     return ((w0 >> 5) * 67108864 + (w1 >> 6)) / 9007199254740992
+
+
+def fresh_seed() -> int:
+    """A seed that nobody can foresee, short enough to be typed: below 10**9."""
+    return int.from_bytes(os.urandom(8), "little") % _SEEDS
 
 
 def integer(seed: int, purpose: Purpose, position: int, stream: int = 0) -> int:

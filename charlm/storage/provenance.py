@@ -19,6 +19,7 @@ from charlm.storage.runs import Run
 from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes
 from charlm.text.encoding import UTF8
 from charlm.text.overlap import TrainingIndex
+from charlm.text.records import as_records, end_of
 from charlm.text.split import CHARACTERS, RECORDS, cuts
 
 _HINT = "restore the text, or give its current path: --corpus FILE; to resume, charlm train FILE --resume"
@@ -99,6 +100,15 @@ def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = (
     """
     data = checkpoint.config.data
     return TrainingIndex(training_files(own_corpus(checkpoint, path, corpus), data.val, data.test))
+
+
+def training_records(checkpoint: Checkpoint, path: Path, kind: str, corpus: Sequence[str] = ()) -> frozenset[str]:
+    """The records of this kind in the training text of a checkpoint that was read from `path`, without their ends.
+
+    Raises DataError when that text is missing or has another fingerprint.
+    """
+    text = as_records(own_corpus(checkpoint, path, corpus).train, kind)
+    return frozenset(text.split(end_of(kind))) - {""}
 
 
 def training_files(corpus: Corpus, val: str, test: str = "0") -> list[tuple[str, str]]:

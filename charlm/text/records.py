@@ -35,7 +35,8 @@ LINE: Final = "line"
 PARAGRAPH: Final = "paragraph"
 FILE: Final = "file"
 _END: Final = {LINE: "\n", PARAGRAPH: "\x03", FILE: "\x03"}
-_BETWEEN: Final = {LINE: "\n", PARAGRAPH: "\n\n", FILE: "\0"}  # where records are printed one after the other
+_LINE_END: Final = {LINE: "\n", PARAGRAPH: "\n"}  # of the last line of a record, where it is printed
+_BETWEEN: Final = {LINE: "", PARAGRAPH: "\n"}  # what parts it from the next one
 _LOOKED_AT: Final = 1_000_000  # characters
 _MANY: Final = 200  # lines
 _SHORT: Final = 60  # characters, of all but a few lines
@@ -50,8 +51,13 @@ def end_of(kind: str) -> str:
 
 
 def printed_end(kind: str) -> str:
-    """What follows a record of this kind where people read it."""
-    return _BETWEEN.get(kind, "")
+    """What follows a record of this kind where it is printed; nothing where a text is."""
+    return _LINE_END.get(kind, "")
+
+
+def printed_between(kind: str) -> str:
+    """What stands between two records of this kind where they are printed; NUL where they may have any lines."""
+    return _BETWEEN.get(kind, "\0")
 
 
 def records_of(text: str, kind: str, name: str = "the text") -> list[str]:

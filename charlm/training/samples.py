@@ -13,7 +13,7 @@ from charlm.generation.generate import collect, generate
 from charlm.text.tokenizer import Tokenizer
 
 EVERY: Final = 15.0  # seconds, at least, between two samples
-SAMPLE: Final = SampleConfig(length=160, temperature=0.8)
+SAMPLE: Final = SampleConfig(length=160, temperature=0.8, seed=0)
 
 
 class Samples:
@@ -36,6 +36,7 @@ class Samples:
     def sample(self, weights: Weights) -> str:
         """A text of `SAMPLE`'s length, or to where the model stops, written with these weights."""
         decoder = open_decoder(self._config, weights, threads=1)
-        text = collect(generate(decoder, self._tokenizer, SAMPLE, stops=(self._stop,)), 1)[0]
+        prime = "" if self._stop else None  # a record begins with the start input, a text where a line does
+        text = collect(generate(decoder, self._tokenizer, SAMPLE, prime=prime, stops=(self._stop,)), 1)[0]
         self._last = self._now()
         return text
