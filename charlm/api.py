@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from charlm.evaluation.pairs import PairScores
     from charlm.evaluation.columns import CharacterTable, WordTable
+    from charlm.evaluation.pairs import PairScores
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.runtime.device import Runtime

@@ -192,7 +192,8 @@ def test_bytes_that_are_no_utf_8_leave_a_text_that_is_unicode(turns: list[tuple[
 def test_turns_of_a_model_of_records_write_the_records_of_one_call() -> None:
     talk = Conversation(CHARACTERS, TOKENIZER, "line")
     written = [turn(talk, "", 1000) for _ in range(6)]
-    samples = collect(generate(CHARACTERS, TOKENIZER, SampleConfig(length=1000, seed=3, count=6), stops=["\n"]), 6)
+    config = SampleConfig(length=1000, seed=3, count=6)
+    samples = collect(generate(CHARACTERS, TOKENIZER, config, prime="", stops=["\n"]), 6)
     assert written == [sample + "\n" for sample in samples]
     assert talk.text == "".join(written)
     talk.undo()
