@@ -203,6 +203,7 @@ def test_a_group_is_a_field_that_all_objects_have() -> None:
             "line 1 of p.tsv has no sentence_bad; nothing was scored; its fields are sentence_g",
         ),
         ('{"sentence_good": "a", "sentence_bad": ["b"]}', "line 1 of p.tsv has no text as sentence_bad"),
+        (r'{"sentence_good": "a\ud800", "sentence_bad": "b"}', "line 1 of p.tsv is no Unicode text: lone surrogate"),
         ('{"sentence_good": "a", "sentence_bad": "b"}\na\tb', "line 2 of p.tsv is no JSON object"),
         ("{" * 9999, "line 1 of p.tsv is no JSON object"),
     ],

@@ -29,7 +29,7 @@ HEADINGS: Final = (
 _GROUPED: Final = 10  # options above which a command's are grouped
 _WIDEST: Final = 100  # columns: longer lines are hard to read
 _TERM: Final = 24  # columns of the longest term that its explanation may stand beside
-_REQUIRED: Final = "(required)"
+_REQUIRED: Final = "(required)"  # in the help of an argument that follows an optional one, which no parser can require
 _OWN_WORDS: Final = {
     "help": "show this help",
     "install_completion": "install completion for this shell",

@@ -160,6 +160,8 @@ def check_pairs(pairs: Iterable[MinimalPair]) -> None:
 def _check(pair: MinimalPair, where: str) -> None:
     if not (pair.better.strip() and pair.worse.strip()):
         raise DataError(f"{where} has an empty text", kept=_KEPT, hint="give it two texts, or remove it")
+    if any("\ud800" <= character <= "\udfff" for text in pair[:2] for character in text):
+        raise DataError(f"{where} is no Unicode text: lone surrogate", kept=_KEPT, hint="remove it, or the pair")
     if pair.better == pair.worse:
         raise DataError(
             f"{where} has two equal texts: {pair.better[:60]!r}", kept=_KEPT, hint="change one, or remove the pair"
