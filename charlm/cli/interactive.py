@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from charlm.cli import signals, streams
@@ -159,7 +160,7 @@ def _keyboard() -> Iterator[_Keyboard]:
 def _terminal_kept() -> Iterator[None]:
     """Readline changes the terminal while it waits for a line; a signal that ends the process then changes it back."""
     try:
-        import termios
+        termios = import_module("termios")
     except ImportError:
         yield
         return
@@ -173,10 +174,10 @@ def _terminal_kept() -> Iterator[None]:
 def _history(entered: list[str], *, wanted: bool) -> Iterator[None]:
     """Offer the lines of earlier sessions, and keep those that are `entered` meanwhile; without readline nothing."""
     try:
-        import readline
+        readline = import_module("readline") if wanted else None
     except ImportError:
-        wanted = False
-    if not wanted:
+        readline = None
+    if readline is None:
         yield
         return
     for line in recall_history():
@@ -280,7 +281,7 @@ class _Session:
                 self.show(piece)
                 if stopped():
                     break
-        self.end_line(piece)
+        self.end_line("" if stopped() else piece)  # behind ^C
 
     def set(self, name: str, text: str) -> None:
         """Change an option of sampling, or show it."""
