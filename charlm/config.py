@@ -351,8 +351,8 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
 
 
 def check_sample(given: Mapping[str, object]) -> SampleConfig:
-    """The sampling options that a user gave, checked, and defaults for the others and for None."""
-    given = {name: value for name, value in given.items() if value is not None}
+    """The sampling options that a user gave, checked, and defaults for the others; no seed may be given as None."""
+    given = {name: value for name, value in given.items() if (name, value) != ("seed", None)}
     return SampleConfig(**check_all(given, SAMPLE_OPTIONS))  # type: ignore[arg-type]
 
 

@@ -67,7 +67,7 @@ class TrainOptions(TypedDict, total=False):
 class SampleOptions(TypedDict, total=False):
     """The options of `charlm sample`."""
 
-    length: int | None
+    length: int
     temperature: float
     top_k: int
     top_p: float

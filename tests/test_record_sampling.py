@@ -93,7 +93,7 @@ def test_python_has_fresh_seeds_too(place: Path) -> None:
 def test_what_is_given_stays_and_what_is_left_out_is_filled_in() -> None:
     given = check_sample({"length": 0, "seed": 0})
     assert completed(given, 9) == given
-    filled = completed(check_sample({"length": None, "seed": None}), 9)
+    filled = completed(check_sample({"seed": None}), 9)
     assert filled.length == 9
     assert len({completed(SampleConfig()).seed for _ in range(9)}) > 1
 
