@@ -56,9 +56,12 @@ class Compiler:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kernel of this machine as a file."""
-    path = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    path.write_bytes(Path(kernel().code._name).read_bytes())
+    """The kernel of this machine as a file; without a cache of its own, the file might be gone when it is loaded."""
+    folder = tmp_path_factory.mktemp("kernel")
+    path = folder / "kernel.so"
+    with pytest.MonkeyPatch.context() as patch, fresh_kernel():
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        path.write_bytes(Path(kernel().code._name).read_bytes())
     return path
 
 
