@@ -113,14 +113,16 @@ def stops(until: object) -> list[str]:
 def sampling_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a task as those of `charlm.config.SampleConfig`; without do_sample or a temperature: greedily.
 
+    The seed is 0 unless it is given, so that a task has the same result each time.
+
     >>> sampling_options({"until": ["\\n"], "max_gen_toks": 20, "top_p": 0.9})
-    {'top_p': 0.9, 'length': 20, 'temperature': 0.0}
+    {'seed': 0, 'top_p': 0.9, 'length': 20, 'temperature': 0.0}
     """
     lengths = [given[name] for name in _LENGTHS if given.get(name) is not None]
     sampled = given.get("do_sample", bool(given.get("temperature")))
     own = {name: value for name, value in given.items() if name in SAMPLE_OPTIONS and name not in ("count", "length")}
     temperature = float(own.get("temperature", 1.0)) if sampled else 0.0
-    return {**own, "length": lengths[0] if lengths else _LENGTH, "temperature": temperature}
+    return {"seed": 0, **own, "length": lengths[0] if lengths else _LENGTH, "temperature": temperature}
 
 
 @cache
