@@ -126,7 +126,7 @@ def test_ctrl_c_during_saves_leaves_no_partial_file(place: Path, many: Many, rng
 @pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("arguments", "takes"),
-    [("info sums", 0.3), ("sample sums --length 300", 0.4), ("eval sums", 2.0), ("train --name", 2.5)],
+    [("info sums", 0.3), ("sample sums --length 300 --seed 0", 0.4), ("eval sums", 2.0), ("train --name", 2.5)],
 )
 def test_ctrl_c_at_any_time_of_a_start_is_one_line_and_leaves_nothing(
     place: Path, arguments: str, takes: float, many: Many, rng: random.Random, tries: Tries
@@ -292,7 +292,7 @@ def test_closed_streams_are_no_error(place: Path, command: str, many: Many, trie
 
 
 @pytest.mark.fault(16)
-@pytest.mark.parametrize("command", ["--help", "info sums", "sample sums --length 9", "verify sums --json"])
+@pytest.mark.parametrize("command", ["--help", "info sums", "sample sums --length 9 --seed 0", "verify sums --json"])
 def test_results_that_cannot_be_written_are_an_error_in_one_line(place: Path, command: str) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{CHARLM} {command} > /dev/full"], cwd=place, capture_output=True, text=True, check=False
@@ -302,7 +302,7 @@ def test_results_that_cannot_be_written_are_an_error_in_one_line(place: Path, co
 
 @pytest.mark.fault(16)
 def test_a_reader_that_leaves_early_is_no_error(place: Path) -> None:
-    with started("sample", "sums", "--length", "20000", cwd=place) as process:
+    with started("sample", "sums", "--length", "20000", "--seed", "0", cwd=place) as process:
         assert process.stdout is not None
         assert len(process.stdout.read(10)) == 10
         process.stdout.close()
@@ -322,7 +322,14 @@ def test_a_reader_that_leaves_before_help_or_a_list_is_no_error(place: Path) -> 
 @pytest.mark.fault(17)
 def test_what_was_ignored_at_the_start_stays_ignored(place: Path) -> None:
     with started(
-        "sample", "sums", "--length", "3000", cwd=place, before=("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+        "sample",
+        "sums",
+        "--length",
+        "3000",
+        "--seed",
+        "0",
+        cwd=place,
+        before=("sh", "-c", 'trap "" INT; exec "$@"', "sh"),
     ) as process:
         wait_until(lambda: listens(process))
         process.send_signal(signal.SIGINT)
