@@ -88,8 +88,12 @@ def test_generation_ends_where_it_should(model: charlm.LanguageModel) -> None:
 
 
 def test_options_of_tasks_become_ours() -> None:
-    assert sampling_options({}) == {"length": 256, "temperature": 0.0}
-    assert sampling_options({"do_sample": True, "max_new_tokens": 3}) == {"length": 3, "temperature": 1.0}
+    assert sampling_options({}) == {"seed": 0, "length": 256, "temperature": 0.0}
+    assert sampling_options({"do_sample": True, "max_new_tokens": 3, "seed": 7}) == {
+        "seed": 7,
+        "length": 3,
+        "temperature": 1.0,
+    }
     assert sampling_options({"do_sample": False, "temperature": 0.7})["temperature"] == 0
     assert sampling_options({"temperature": 0.7, "top_k": 4})["temperature"] == 0.7
     assert [stops("."), stops(["a", "", "b"]), stops(None)] == [["."], ["a", "b"], []]

@@ -83,6 +83,7 @@ def test_purposes_have_the_numbers_that_a_reader_in_another_language_relies_on()
         "DROPOUT": 2,
         "WEIGHTS": 3,
         "STATE": 4,
+        "SHUFFLE": 5,
     }
 
 
