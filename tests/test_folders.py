@@ -42,10 +42,10 @@ def as_nobody() -> Iterator[Path]:
                 pytest.skip("temporary files lie where only root may go")
             yield Path(name)
         finally:
+            os.seteuid(os.getuid())  # first of all: whatever fails now, no other test may run as that somebody
             for path in sorted(Path(name).rglob("*")):
                 if path.is_dir():
                     path.chmod(0o700)
-            os.seteuid(os.getuid())
 
 
 @pytest.mark.fault(40)
