@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 from odd import COMMANDS, OBEYED, trained
-from processes import CHARLM, PATIENCE, TEXT, Terminal, charlm, in_terminal, one_line
+from processes import CHARLM, PATIENCE, TEXT, Terminal, charlm, in_terminal, one_line, wait_until
 
 import charlm as library
 from charlm.cli.interactive import keep_history, recall_history
@@ -218,6 +218,11 @@ def enter(screen: Terminal, *keys: bytes) -> None:
         os.write(screen.main, key)
 
 
+def waits(process: Any) -> None:
+    """Wait until it waits for keys: a signal between its prompt and that is seen by readline at the next key only."""
+    wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+
+
 def ended(process: Any, screen: Terminal, code: int = 0) -> str:
     screen.read_until(lambda _: False)
     assert process.wait(PATIENCE) == code
@@ -262,15 +267,16 @@ def test_ctrl_c_at_the_prompt_clears_the_line_and_twice_ends(place: Path) -> Non
     with at_prompt(place, *SAMPLE, "--length", "10") as (process, screen):
         enter(screen, b"never read\\\n", b"nor this")
         screen.read_until(lambda shown: "nor this" in shown)
+        waits(process)
         enter(screen, CTRL_C)
         prompts(screen, 2)
         enter(screen, b"12\n")
         prompts(screen, 3)
         enter(screen, b":text\n")
-        prompts(screen, 4)
-        enter(screen, CTRL_C)
-        prompts(screen, 5)
-        enter(screen, CTRL_C)
+        for count in (4, 5):
+            prompts(screen, count)
+            waits(process)
+            enter(screen, CTRL_C)
         shown = ended(process, screen, 130)
     assert "12" + sampled(place, "12", 10) in shown
     assert shown.count("Ctrl-C again or Ctrl-D ends") == 2
@@ -283,6 +289,7 @@ def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(place: Path) -> No
     with at_prompt(place) as (process, screen):
         kept = os.dup(screen.main)
         assert not termios.tcgetattr(kept)[3] & side  # readline echoes itself
+        waits(process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 143
         assert termios.tcgetattr(kept)[3] & side == side
