@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,11 +61,11 @@ class Task:
 
 def in_lanes(task: Task, device: torch.device) -> Lanes | RecordLanes:
     """The training text, read in lanes."""
-    config, ids, start = task.config, task.train.ids, task.tokenizer.start
-    train = config.train
-    how: dict[str, Any] = {"batch": train.batch, "bptt": train.bptt, "seed": train.seed, "device": device}
-    edges = record_edges(ids, task.tokenizer, config.data.records)
-    return RecordLanes(ids, edges, start=start, **how) if len(edges) > 1 else Lanes(ids, start=start, **how)
+    ids, start, train = task.train.ids, task.tokenizer.start, task.config.train
+    edges = record_edges(ids, task.tokenizer, task.config.data.records)
+    if len(edges) > 1:
+        return RecordLanes(ids, edges, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
+    return Lanes(ids, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
 
 
 class Trainer:
