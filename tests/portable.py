@@ -54,7 +54,7 @@ SETTINGS: Final = {
     "one": Setting("one processor", one_processor=True),
     "nobody": Setting("another user without HOME", {"HOME": "", "XDG_CACHE_HOME": ""}, nobody=True),
     "posix": Setting("LC_ALL=C", {"LC_ALL": "C", "LANG": "", "PYTHONUTF8": "", "PYTHONIOENCODING": ""}),
-    "no-compiler": Setting("no C compiler", {"CC": "/nonexistent", "XDG_CACHE_HOME": "{here}"}),
+    "no-compiler": Setting("no C compiler", {"CC": "/nonexistent/cc", "XDG_CACHE_HOME": "{here}"}),
     "twice": Setting("twice at once", times=2),
     "numeric": Setting("an older processor, arithmetic", OLDER, tests=NUMERIC),
 }

@@ -292,7 +292,9 @@ def test_closed_streams_are_no_error(place: Path, command: str, many: Many, trie
 
 
 @pytest.mark.fault(16)
-@pytest.mark.parametrize("command", ["--help", "info sums", "sample sums --length 9 --seed 0", "verify sums --json"])
+@pytest.mark.parametrize(
+    "command", ["--help", "info sums", "sample sums --length 9 --seed 0 --engine numpy", "verify sums --json"]
+)
 def test_results_that_cannot_be_written_are_an_error_in_one_line(place: Path, command: str) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{CHARLM} {command} > /dev/full"], cwd=place, capture_output=True, text=True, check=False
@@ -302,7 +304,7 @@ def test_results_that_cannot_be_written_are_an_error_in_one_line(place: Path, co
 
 @pytest.mark.fault(16)
 def test_a_reader_that_leaves_early_is_no_error(place: Path) -> None:
-    with started("sample", "sums", "--length", "20000", "--seed", "0", cwd=place) as process:
+    with started("sample", "sums", "--length", "20000", "--seed", "0", "--engine", "numpy", cwd=place) as process:
         assert process.stdout is not None
         assert len(process.stdout.read(10)) == 10
         process.stdout.close()
@@ -328,6 +330,8 @@ def test_what_was_ignored_at_the_start_stays_ignored(place: Path) -> None:
         "3000",
         "--seed",
         "0",
+        "--engine",
+        "numpy",
         cwd=place,
         before=("sh", "-c", 'trap "" INT; exec "$@"', "sh"),
     ) as process:
