@@ -36,15 +36,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import (
-    LANES,
-    Scorable,
-    add_escape,
-    cross_entropy,
-    fit_chunk,
-    perplexity,
-    text_nats,
-)
+from charlm.evaluation.score import Scorable, perplexity, text_nats
+from charlm.evaluation.separate import separate_nats
 from charlm.storage.checkpoint import finite
 from charlm.text.records import end_of
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
@@ -365,14 +358,12 @@ def cold_nats(
     character of a window is predicted, too. The last window may be shorter.
     """
     parts = [text[at : at + window] for at in range(0, len(text), window)]
-    found = []
-    for at in range(0, len(parts), LANES):
-        ids = [tokenizer.encode(part).ids for part in parts[at : at + LANES]]
-        nats_TB = _cold_nats(model, tokenizer, ids, device)
-        for lane, part in enumerate(parts[at : at + LANES]):
-            starts, unit_of = _units(tokenizer, ids[lane], part)
-            found.append(_spread(_sum_by_unit(nats_TB[: len(ids[lane]), lane], unit_of, starts), starts))
-    return np.concatenate(found) if found else np.zeros(0)
+    ids = [tokenizer.encode(part).ids for part in parts]
+    found = [np.zeros(0)]
+    for part, own, nats in zip(parts, ids, separate_nats(model, tokenizer, ids, device=device), strict=True):
+        starts, unit_of = _units(tokenizer, own, part)
+        found.append(_spread(_sum_by_unit(nats, unit_of, starts), starts))
+    return np.concatenate(found)
 
 
 def position_losses(
@@ -402,23 +393,6 @@ def position_losses(
         PositionLoss(first + 1, last, int(counts[first:last].sum()), float(sums[first:last].sum()))
         for first, last in pairwise(edges)
     )
-
-
-@torch.inference_mode()
-def _cold_nats(
-    model: Scorable, tokenizer: Tokenizer, ids: Sequence[Ids], device: torch.device | None
-) -> NDArray[np.float32]:
-    """-ln P of each token [T, B] of B texts, from the zero state; values after the end of a text mean nothing."""
-    tokens = np.full((max(map(len, ids)) + 1, len(ids)), tokenizer.start, dtype=np.int64)
-    for lane, own in enumerate(ids):
-        tokens[1 : len(own) + 1, lane] = own
-    inputs, targets = tokens[:-1], np.where(tokens[1:] == tokenizer.start, 0, tokens[1:])
-    chunk = fit_chunk(len(ids), tokenizer.size)
-    nats, state = [], model.init_state(len(ids))
-    for at in range(0, len(inputs), chunk):
-        logits, state = model(torch.from_numpy(inputs[at : at + chunk]).to(device), state)
-        nats.append(cross_entropy(logits, torch.from_numpy(targets[at : at + chunk]).to(device)).cpu().numpy())
-    return add_escape(np.concatenate(nats), targets, tokenizer)
 
 
 def _units(tokenizer: Tokenizer, ids: Ids, text: str) -> tuple[Places, Places]:

@@ -175,7 +175,7 @@ def _join(
             corpus = replace(corpus, sources=(*corpus.sources, source))
             text = as_records(text, records, path)
             corpus = replace(corpus, test=text) if source.test else replace(corpus, val=text)
-    if records != "none":
+    if records != "none" and None in shares:  # shares are held out by hash, so that equal records are in one part
         corpus = _without_duplicates(corpus, records, remarks)
     stdin = next((text for source, text in read if source.path == STDIN), "")
     return replace(corpus, remarks=tuple(fold(remarks)), stdin=stdin)
@@ -226,10 +226,7 @@ def _divided_by_record(read: Sequence[tuple[Source, str]], shares: Shares, kind:
 
 
 def _without_duplicates(corpus: Corpus, kind: str, remarks: list[Remark | str]) -> Corpus:
-    """The corpus with no record in its validation text that is trained on or tested, which the remarks report.
-
-    Shares are held out by hash, so that there are none; a file that --val or --test names may have any.
-    """
+    """The corpus with no record in its validation text that is trained on or tested, which the remarks report."""
     val, left_out = without_duplicates(corpus.val, (corpus.train, corpus.test), kind)
     if left_out:
         remarks.append(f"{left_out:,} validation records are in the training or test text, too, and are left out")
