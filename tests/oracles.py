@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import charlm
-from charlm.config import ModelConfig
+from charlm.config import DataConfig, ModelConfig
 from charlm.evaluation.baselines import MODELS, code_lengths, highest_order, ngram_nats
 from charlm.evaluation.score import Score
 from charlm.generation import build
@@ -24,7 +24,7 @@ from charlm.generation.decoder import Decoder, NumpyDecoder
 from charlm.generation.sampling import Floats
 from charlm.models.network import Network, named_weights
 from charlm.models.ngram import Counts, NGram
-from charlm.text.tokenizer import Tokenizer, tokenize
+from charlm.text.tokenizer import Tokenizer, tokenize, train_tokenizer
 
 Weights = Mapping[str, Tensor]
 Parts = tuple[Tensor, ...]  # the state of one layer: h [B, H], and for LSTM c [B, H]
@@ -134,6 +134,13 @@ def random_network(config: ModelConfig, vocabulary: int, *, seed: int, scale: fl
         for weight in named_weights(network).values():
             weight.normal_(0, scale, generator=generator)
     return network
+
+
+def networks_by_tokenizer(learned: str, *, seed: int) -> dict[str, tuple[Network, Tokenizer]]:
+    """Of each kind of tokenizer one that has learned this text, and a network with random weights."""
+    config, kinds = ModelConfig(hidden=12, layers=1, embedding=6), ("char", "byte", "sentencepiece")
+    tokenizers = [train_tokenizer(DataConfig(tokenizer=kind, vocab_size=320), learned) for kind in kinds]
+    return {t.kind: (random_network(config, t.size, seed=seed), t) for t in tokenizers}
 
 
 def random_state(network: Network, lanes: int, *, seed: int) -> tuple[Parts, ...]:

@@ -15,11 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from oracles import memoryless_decoder, random_network, synthetic_text
+from oracles import memoryless_decoder, networks_by_tokenizer, synthetic_text
 
 import charlm
 from charlm.cli.main import run
-from charlm.config import DataConfig, ModelConfig, WordConfig
+from charlm.config import WordConfig
 from charlm.errors import ConfigError
 from charlm.evaluation.columns import WordTable, character_table, word_table
 from charlm.evaluation.score import ScorableDecoder, score, text_nats
@@ -30,7 +30,7 @@ from charlm.report.character_csv import character_csv
 from charlm.report.surprisal import Scored
 from charlm.report.word_tsv import word_tsv
 from charlm.text.records import as_records, end_of
-from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
+from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize
 
 LEARNED = synthetic_text(3000, seed=31) + "'\".,"
 KINDS = ["char", "byte", "sentencepiece"]
@@ -44,10 +44,7 @@ Pair = tuple[Network, Tokenizer]
 
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, Pair]:
-    """Of each kind a tokenizer and a network with random weights."""
-    config = ModelConfig(hidden=12, layers=1, embedding=6)
-    tokenizers = [train_tokenizer(DataConfig(tokenizer=kind, vocab_size=320), LEARNED) for kind in KINDS]
-    return {t.kind: (random_network(config, t.size, seed=6), t) for t in tokenizers}
+    return networks_by_tokenizer(LEARNED, seed=6)
 
 
 @pytest.fixture(params=KINDS)

@@ -16,12 +16,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import memoryless_decoder, random_network, synthetic_text
+from oracles import memoryless_decoder, networks_by_tokenizer, random_network, synthetic_text
 from processes import charlm as process
 
 import charlm
 from charlm.cli.main import run
-from charlm.config import DataConfig, ModelConfig
+from charlm.config import ModelConfig
 from charlm.evaluation.score import ScorableDecoder, Score, exact_nats, score
 from charlm.evaluation.surprisal import Surprisal, cold_nats, position_losses, surprisal
 from charlm.models.network import Network
@@ -29,7 +29,7 @@ from charlm.report.character_csv import character_csv
 from charlm.report.console import console
 from charlm.report.page.page import page
 from charlm.report.surprisal import Scored, surprisal_report
-from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize, train_tokenizer
+from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, tokenize
 
 LEARNED = synthetic_text(3000, seed=21)
 TEXT = "Ω" + synthetic_text(700, seed=22) + "\n\n  \tend “straße” 日本\U0001f600 ▁▁x\r\n" + synthetic_text(500, seed=23)
@@ -40,10 +40,7 @@ Pair = tuple[Network, Tokenizer]
 
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, Pair]:
-    """Of each kind a tokenizer and a network with random weights."""
-    config = ModelConfig(hidden=12, layers=1, embedding=6)
-    tokenizers = [train_tokenizer(DataConfig(tokenizer=kind, vocab_size=320), LEARNED) for kind in KINDS]
-    return {t.kind: (random_network(config, t.size, seed=5), t) for t in tokenizers}
+    return networks_by_tokenizer(LEARNED, seed=5)
 
 
 @pytest.fixture(params=KINDS)
