@@ -1,9 +1,9 @@
 """charlm models in EleutherAI's lm-evaluation-harness, as model `charlm` (`pip install 'charlm-cli[eval-harness]'`).
 
-    python -m charlm.harness run --model charlm --model_args pretrained=novel --tasks blimp
+    lm-eval run --model charlm --model_args pretrained=novel --tasks blimp
 
-is the harness's own command, to which the model is known; it has no way to find models of other packages by itself. In
-a Python program:
+finds the model by its entry point, in versions of the harness that look for those of other packages (after 0.4.13). In
+all of them `python -m charlm.harness run ...` is the same command, to which the model is known. In a Python program:
 
     charlm.harness.register()
     lm_eval.simple_evaluate("charlm", model_args={"pretrained": "novel"}, tasks=["blimp"])
@@ -125,15 +125,29 @@ def sampling_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": 0, **own, "length": lengths[0] if lengths else _LENGTH, "temperature": temperature}
 
 
-@cache
 def register() -> type:
     """Make charlm's models known to the harness as `charlm`; returns their class there.
 
     Raises CharlmError if the library is not installed.
     """
+    kind = _class_of_models()
+    from lm_eval.api.registry import register_model
+
+    return cast("type", register_model(NAME)(kind))
+
+
+def __getattr__(name: str) -> type:
+    """`CharlmLM`, which the entry point `lm_eval.models` names, made when it is asked for."""
+    if name == "CharlmLM":
+        return _class_of_models()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _class_of_models() -> type:
+    """The class of charlm's models in the harness; raises CharlmError if the library is not installed."""
     try:
         from lm_eval.api.model import LM
-        from lm_eval.api.registry import register_model
     except ModuleNotFoundError as error:
         raise CharlmError(
             f"the module {error.name} of the lm-evaluation-harness is not installed",
@@ -162,7 +176,8 @@ def register() -> type:
         def get_model_info(self) -> dict[str, str]:
             return {"checkpoint": str(self.requests.model.path)}
 
-    return cast("type", register_model(NAME)(CharlmLM))
+    CharlmLM.__qualname__ = CharlmLM.__name__  # where the entry point finds it, which the harness compares
+    return CharlmLM
 
 
 def loading_options(given: Mapping[str, Any]) -> dict[str, Any]:

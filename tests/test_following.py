@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,12 @@ def test_there_is_no_command_without_a_change_or_a_text(trained: Trained) -> Non
     assert words(trained, request("-"), {"steps": 6})[2] == "checkpoints/my novel/corpus.txt"
 
 
-def test_the_run_is_sampled_where_nothing_is_to_change() -> None:
-    assert shlex.split(sampling_command(Run(Path("-runs/my novel")))) == ["charlm", "sample", "./-runs/my novel"]
+@pytest.mark.parametrize(("temperature", "more"), [(None, []), (0.7, ["--temperature", "0.7"])])
+def test_the_run_is_sampled_at_the_temperature_that_was_found(
+    trained: Trained, temperature: float | None, more: list[str]
+) -> None:
+    found = replace(trained, run=Run(Path("-runs/my novel")), result=replace(trained.result, temperature=temperature))
+    assert shlex.split(sampling_command(found)) == ["charlm", "sample", "./-runs/my novel", *more]
 
 
 def said(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:

@@ -7,13 +7,16 @@ import json
 import math
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import charlm
+import charlm.harness
 from charlm.errors import CharlmError, ConfigError
 from charlm.harness import Requests, loading_options, register, sampling_options, stops, tokens_within
 from charlm.text.sentencepiece import SentencePieceTokenizer
@@ -117,6 +120,27 @@ def test_without_the_library_one_line_says_how_to_get_it() -> None:
         register()
     done = subprocess.run([sys.executable, "-m", "charlm.harness", "run"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+def test_the_entry_point_names_the_class_of_models(
+    model: charlm.LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a harness that looks for entry points loads it; here with a base class in the place of the library's."""
+    (found,) = entry_points(group="lm_eval.models", name="charlm")
+    library = ModuleType("lm_eval.api.model")
+    library.LM = type("LM", (), {})  # type: ignore[attr-defined]
+    for name in ("lm_eval", "lm_eval.api"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    charlm.harness._class_of_models.cache_clear()
+    try:
+        kind = found.load()
+        assert f"{kind.__module__}:{kind.__qualname__}" == found.value
+        requests = [SimpleNamespace(args=("the cat", " is"))]
+        made = kind(pretrained=str(model.path), device="cpu", batch_size=1)
+        assert made.loglikelihood(requests) == Requests(model).loglikelihood([requests[0].args])
+    finally:
+        charlm.harness._class_of_models.cache_clear()
 
 
 TASK = """\

@@ -15,7 +15,14 @@ TIMED = Config(model=ModelConfig(hidden=200), train=TrainConfig(time="10m"))
 VERDICT = Verdict("flat", "It is flat.", "trains for longer", {"time": "20m"})
 
 
-def said(losses: list[float], *, train: float = 1.5, vocabulary: int = 64, test: float | None = None) -> str:
+def said(
+    losses: list[float],
+    *,
+    train: float = 1.5,
+    vocabulary: int = 64,
+    test: float | None = None,
+    temperature: float | None = None,
+) -> str:
     """The summary of a run whose validations, 100 steps and 90 seconds apart, found these losses; the best is final."""
     history = [Validation(step=100 * n, seconds=90.0 * n, train_loss=1.5, val_loss=x) for n, x in enumerate(losses, 1)]
     best = min(losses, default=None)
@@ -30,6 +37,7 @@ def said(losses: list[float], *, train: float = 1.5, vocabulary: int = 64, test:
         test_loss=test,
         test_bits_per_character=None if test is None else test / math.log(2),
         seconds=1.0,
+        temperature=temperature,
         stopped=False,
     )
     run = Run(Path("checkpoints/run"))
@@ -89,3 +97,8 @@ def test_the_verdict_follows_and_names_the_options_of_the_command_below() -> Non
 def test_a_verdict_without_changes_names_no_command() -> None:
     assert Verdict("flat", "It is flat.").lines == ["It is flat."]
     assert Verdict("unjudged").lines == []
+
+
+def test_a_temperature_that_was_tried_is_explained() -> None:
+    assert "from 0.5 to 1, 0.7 writes text" in said([2.0], temperature=0.7)
+    assert "temperature" not in said([2.0])

@@ -317,6 +317,22 @@ def test_samples_that_end_one_after_another_are_those_generated_in_parallel(monk
     assert min(map(len, parallel)) < max(map(len, parallel))
 
 
+def test_samples_that_have_ended_are_computed_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the samples end at each token, so 512 of them are about 1,024 tokens."""
+    computed, sample = [], NumpyDecoder.sample
+
+    def counted(self: NumpyDecoder, logits: Any, state: Any, uniforms_TB: NDArray[np.float64], settings: Any) -> Any:
+        computed.append(uniforms_TB.size)
+        return sample(self, logits, state, uniforms_TB, settings)
+
+    options: dict[str, Any] = {"length": 500, "seed": 3, "stop": "b"}
+    alone = written(EVEN, AB, count=1, **options)
+    monkeypatch.setattr(NumpyDecoder, "sample", counted)
+    many = written(EVEN, AB, count=512, **options)
+    assert many[:1] == alone
+    assert sum(map(len, many)) + 512 <= sum(computed) < 4 * 1024
+
+
 def test_the_first_of_endless_samples_can_be_read_while_little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("charlm.generation.generate._AHEAD", 4096)
     endless, held, shown = generate(EVEN, AB, SampleConfig(length=10**12, count=3, seed=1)), 0, 0

@@ -53,7 +53,7 @@ MAY_BE_MISSING = {
     *(("history", name) for name in ("characters_seen", "characters_per_second")),
     *(("environment", name) for name in ("system", "device_name")),
     ("bookkeeping", "inexact"),
-    *(("result", name) for name in ("characters_per_second", "test_loss", "test_bits_per_character")),
+    *(("result", name) for name in ("characters_per_second", "test_loss", "test_bits_per_character", "temperature")),
     *(("corpus", name) for name in ("test_characters", "split")),
 }
 NEEDED = [(table, path) for table in (WHOLE, MODEL) for path in paths(table) if is_read(path)]

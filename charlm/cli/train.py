@@ -174,7 +174,7 @@ def _report(screen: Screen, trained: Trained, request: TrainingRequest, as_json:
     paragraphs(screen.out, summarise(trained, verdict if following else replace(verdict, changes={})))
     curves = Verbatim(trained.run.curves) if drawn else "not drawn"
     rows = [("model", Verbatim(trained.checkpoint)), ("curves", curves)]
-    rows.append(("sample", Verbatim(sampling_command(trained.run))))
+    rows.append(("sample", Verbatim(sampling_command(trained))))
     facts(screen.out, [*rows, *([("next", Verbatim(following))] if following else [])])
 
 

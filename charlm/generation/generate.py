@@ -12,6 +12,7 @@ So where no prime is given, a line end is read after it, and the sample begins w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -116,16 +117,28 @@ class _Group:
         Sample 0 has the random numbers of stream `first`.
         """
         settings = SamplingParameters(config.temperature, config.top_k, config.top_p, config.min_p)
-        several, numbers = len(self._samples) > 1, [sample.number for sample in self._samples]
-        while not all(sample.done for sample in self._samples):
+        several = len(self._samples) > 1
+        while left := self._left():
             if several and self._position * config.count >= _AHEAD:
                 return
+            if 2 * len(left) <= len(self._samples):  # those that have ended are computed no longer
+                self._keep(left)
             place = (Purpose.SAMPLE, self._position, self._steps, config.count, first)
-            uniforms_TB = uniforms(config.seed, *place)[:, numbers]
+            uniforms_TB = uniforms(config.seed, *place)[:, [sample.number for sample in self._samples]]
             tokens, self._logits, self._state = decoder.sample(self._logits, self._state, uniforms_TB, settings)
             yield from self._pieces(tokens)
             self._position += self._steps
             self._steps = min(2 * self._steps, _MOST, max(sample.left for sample in self._samples))
+
+    def _left(self) -> list[int]:
+        """The lanes of samples that are not done."""
+        return [lane for lane, sample in enumerate(self._samples) if not sample.done]
+
+    def _keep(self, lanes: list[int]) -> None:
+        """These lanes alone."""
+        self._samples = [self._samples[lane] for lane in lanes]
+        self._state = [tuple(part[lanes] for part in layer) for layer in self._state]
+        self._logits = self._logits[lanes]
 
     def _pieces(self, tokens: NDArray[np.int64]) -> Iterator[Piece]:
         for row in tokens.tolist():
@@ -137,13 +150,13 @@ class _Group:
 
     def split(self) -> list[_Group]:
         """What is left to do: the first sample that is not done, and after it the others."""
-        left = [lane for lane, sample in enumerate(self._samples) if not sample.done]
+        left = self._left()
         return [self._part(lanes) for lanes in (left[:1], left[1:]) if lanes]
 
     def _part(self, lanes: list[int]) -> _Group:
-        state = [tuple(part[lanes] for part in layer) for layer in self._state]
-        samples = [self._samples[lane] for lane in lanes]
-        return _Group(samples, self._logits[lanes], state, self._position, self._steps)
+        part = copy(self)
+        part._keep(lanes)
+        return part
 
 
 class _Sample:

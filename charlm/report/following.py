@@ -9,7 +9,7 @@ from charlm.config import AUTOMATIC, LENGTHS, Config, applies, merge
 from charlm.errors import CharlmError, quoted
 from charlm.options import Value
 from charlm.storage.checkpoint import load_checkpoint
-from charlm.storage.runs import Run, Trained
+from charlm.storage.runs import Trained
 from charlm.text.corpus import STDIN
 from charlm.training.again import train_again
 from charlm.training.request import TrainingRequest
@@ -17,9 +17,11 @@ from charlm.training.request import TrainingRequest
 _FILES: Final = 5  # that a command may name
 
 
-def sampling_command(run: Run) -> str:
-    """Samples from the run's model."""
-    return f"charlm sample {quoted(run.folder)}"
+def sampling_command(trained: Trained) -> str:
+    """Samples from the run's model, at the temperature that was found to suit it."""
+    temperature = trained.result.temperature
+    at = f" --temperature {temperature:g}" if temperature else ""
+    return f"charlm sample {quoted(trained.run.folder)}{at}"
 
 
 def training_command(trained: Trained, request: TrainingRequest, changes: Mapping[str, Value]) -> str | None:

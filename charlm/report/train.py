@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from charlm.evaluation.score import perplexity
+from charlm.evaluation.temperature import TRIED
 from charlm.report.verdict import Verdict
 from charlm.report.words import bits, duration, figure
 from charlm.storage.records import Result
@@ -34,7 +35,8 @@ def summarise(trained: Trained, verdict: Verdict) -> list[str]:
     `best` is the model with the lowest validation loss, so only a test text is one that no choice has seen.
     """
     result = trained.result
-    course = [*(_memorisation(result) if result.val_loss is None else []), *verdict.lines]
+    memorisation = _memorisation(result) if result.val_loss is None else []
+    course = [*memorisation, *_temperature(result), *verdict.lines]
     if result.test_loss is not None:
         return [_meaning(trained, "its test text, which no choice has seen", result.test_loss), *course]
     if result.val_loss is not None:
@@ -68,4 +70,14 @@ def _memorisation(result: Result) -> list[str]:
         f"There is no validation text, so only the loss on the training text is known: {result.train_loss:.4f} nats "
         f"({bits(result.train_loss):.3f} bits) per character.",
         "This measures memorisation, not generalisation; --val 0.1 holds out a validation text.",
+    ]
+
+
+def _temperature(result: Result) -> list[str]:
+    """Why the command that samples has the temperature that it has."""
+    if result.temperature is None:
+        return []
+    return [
+        f"Of the temperatures tried, from {TRIED[0]:g} to {TRIED[-1]:g}, {result.temperature:g} writes text that has "
+        "as much in common with the training text as the validation text has."
     ]

@@ -178,7 +178,8 @@ class Metrics:
 class Result:
     """The closing figures of a finished run: of the validation text, which chose the model, and of the test text.
 
-    Those of a text that there was not are None; so are the test's of a run that an early charlm finished.
+    Those of a text that there was not are None; so are the test's, and the temperature, of a run that an early charlm
+    finished.
     """
 
     steps: int
@@ -192,6 +193,7 @@ class Result:
     test_bits_per_character: float | None = None
     seconds: float
     characters_per_second: int | None = None
+    temperature: float | None = None  # of those tried, the one whose samples are most like the validation text
     stopped: bool  # by patience
 
     def figures(self) -> dict[str, float | int | None]:

@@ -194,6 +194,7 @@ _RESULT: Final = {
     "characters_per_second?": (_none, _count),
     "test_loss?": _LOSS,
     "test_bits_per_character?": _LOSS,
+    "temperature?": (_none, _number),
     "stopped": _flag,
 }
 _REQUIRED: Final[Table] = {

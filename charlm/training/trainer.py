@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from charlm.config import Config
 from charlm.errors import CheckpointError
 from charlm.evaluation.score import Score
+from charlm.evaluation.temperature import suitable_temperature
+from charlm.generation.engine import open_decoder
 from charlm.models.network import Network, State, export_state, export_weights, import_state, import_weights
 from charlm.runtime.device import Runtime
 from charlm.storage.checkpoint import Checkpoint
@@ -230,11 +232,20 @@ class Trainer:
         import_weights(self.network, (best or last).weights)
         final: Score | None = self.validator.score_all(self.stop)
         test = self.validator.score_text(self.task.test, self.stop)
-        result = self.journal.result(self.state, self.clock, final, test)
+        result = replace(self.journal.result(self.state, self.clock, final, test), temperature=self._temperature())
         self._remark_on(final)
         if best is not None:
             self.writer.save_best(replace(best, history=last.history, result=result))
         return replace(last, result=result)
+
+    def _temperature(self) -> float | None:
+        """The temperature to begin with, for whoever samples from the model that is kept."""
+        task = self.task
+        decoder = open_decoder(task.config.model, export_weights(self.network), threads=1)
+        found = suitable_temperature(
+            decoder, task.tokenizer, task.train.ids, task.validation, records=task.config.data.records
+        )
+        return found.temperature if found else None
 
     def _remark_on(self, final: Score | None) -> None:
         """Say so where the model that is kept is worse than no model."""
