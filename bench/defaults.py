@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,9 +17,10 @@ from typing import Final, NamedTuple
 from bench.command import report
 from bench.machine import machine
 from bench.markdown import table
+from bench.sections import replace_section
 from bench.texts import DATA, TEXTS
 
-RUNS, PAGE = Path("checkpoints", "results"), Path("docs", "results.md")
+RUNS: Final = Path("checkpoints", "results")
 ROWS: Final = Path("bench", "results", "defaults.json")
 TIMES: Final = {"30s": "30 s", "3m": "3 min", "10m": "10 min"}
 WINDOW: Final = 256
@@ -59,7 +59,7 @@ def main() -> None:
         for time in asked.time or TIMES:
             if asked.again or (text, time) not in rows():
                 keep(measured(text, time, again=asked.again))
-                write_section()
+                replace_section(_MARKS, section())
 
 
 def rows() -> dict[tuple[str, str], Row]:
@@ -132,14 +132,6 @@ def _details(row: Row) -> Sequence[str]:
         row.date,
         row.commit,
     ]
-
-
-def write_section() -> None:
-    begin, end = map(re.escape, _MARKS)
-    page, found = re.subn(f"{begin}.*?{end}", lambda _: "\n".join(section()), PAGE.read_text(), flags=re.DOTALL)
-    if not found:
-        raise SystemExit(f"{PAGE} has no place for the table: {_MARKS[0]}")
-    PAGE.write_text(page)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Each run uses one thread, and as many run at a time as there are processors; lengths are in steps, so that neither the
 machine's speed nor other load changes a figure. Runs go to checkpoints/results/, and finished ones are not trained
-again. Texts are read from data/; missing ones are left out. The page's first section is that of `bench.defaults`.
+again. Texts are read from data/; missing ones are left out. The page's first section is that of `bench.defaults`, and
+one is that of `bench.agreement`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import defaults
+from bench import agreement, defaults
 from bench.command import report
 from bench.markdown import table
+from bench.sections import PAGE
 from bench.texts import DATA, TEXTS
 from charlm.config import ModelConfig
 from charlm.models.cells import weight_shapes
 from charlm.text.corpus import load_corpus
 
-RUNS, PAGE = Path("checkpoints", "results"), Path("docs", "results.md")
+RUNS: Final = Path("checkpoints", "results")
 HIDDEN: Final = 512
 CELLS: Final = ("lstm", "gru", "rnn")
 STEPS: Final = 1000
@@ -104,6 +106,7 @@ def main() -> None:
         *_comparison(cells, runs),
         *_demonstration(demo, runs),
         *_segmentation(tokenizers, runs),
+        *agreement.section(),
         *_sources(texts),
     ]
     PAGE.write_text("\n".join(parts) + "\n")
