@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -70,6 +71,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     }
     assert faults["keep"] < 100
     assert faults["leave"] > 5 * 10_000, "five blocks of 64 MiB, in pages of 4 KiB"
+
+
+def test_a_command_keeps_few_prepared_products_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's libraries read these variables when they are first used (docs/log.md has what they take)."""
+    monkeypatch.setattr(processor, "_OWNED", Event())
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    try:
+        processor.own_process()
+        assert os.environ["LRU_CACHE_CAPACITY"] == "16"
+        assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    finally:
+        os.environ.pop("LRU_CACHE_CAPACITY", None)
 
 
 def test_where_the_c_library_has_no_such_setting_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
