@@ -19,9 +19,9 @@ _FILES: Final = 5  # that a command may name
 
 def sampling_command(trained: Trained) -> str:
     """Samples from the run's model, at the temperature that was found to suit it."""
+    command = f"charlm sample {quoted(trained.run.folder)}"
     temperature = trained.result.temperature
-    at = f" --temperature {temperature:g}" if temperature else ""
-    return f"charlm sample {quoted(trained.run.folder)}{at}"
+    return f"{command} --temperature {temperature:g}" if temperature else command
 
 
 def training_command(trained: Trained, request: TrainingRequest, changes: Mapping[str, Value]) -> str | None:
