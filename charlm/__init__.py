@@ -4,6 +4,7 @@
     model = charlm.load("corpus")            load a trained model, by file or by the name of its run
     model.sample(length=200)                 write text
     model.score("Some text.")                loss, bits per character, perplexity
+    charlm.push("corpus", "owner/name")      upload a model to the Hugging Face Hub
 
 Errors are subclasses of CharlmError. The API is imported when it is first used: importing charlm does not import torch.
 """
@@ -14,7 +15,7 @@ from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError, 
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel, Trained, load, train
+    from charlm.api import LanguageModel, Trained, load, push, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Trained",
     "__version__",
     "load",
+    "push",
     "train",
 ]
 

@@ -23,7 +23,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack, cast
@@ -52,7 +52,9 @@ from charlm.generation.engine import open_decoder
 from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate
 from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, WordOptions, documented
 from charlm.report.watch import watched
+from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.storage.hub import Pushed as Pushed  # noqa: PLC0414 - part of the API
 from charlm.storage.provenance import own_corpus, training_records
 from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
@@ -127,7 +129,8 @@ def train(
         preset            a named set of options: josef-k
         resume            continue a run exactly where it stopped; its options
                           may be left out
-        init_from         a checkpoint or run whose weights to start from
+        init_from         a checkpoint, run or hf:OWNER/NAME whose weights to
+                          start from
         force             replace an existing run of the same name
         allow_data_change resume even if the text has changed
         progress          show progress on standard error
@@ -181,11 +184,12 @@ def load(
     The options set the device and the precision for scoring.
 
     Raises CheckpointError when there is no such checkpoint or it is damaged,
-    ConfigError for an option.
+    ConfigError for an option, StorageError when the Hub cannot be reached.
 
     Parameters:
-        checkpoint        a file, the folder of a run or its name
-                          (default: the newest run)
+        checkpoint        a file, the folder of a run, its name, or a model on
+                          the Hugging Face Hub: hf:OWNER/NAME, perhaps with
+                          @REVISION (default: the newest run)
         checkpoints       folder of all runs
     """
     return open_model(checkpoint, check_eval(options), checkpoints=checkpoints)
@@ -198,8 +202,59 @@ def open_model(
     checkpoints: PathLike = DEFAULT_FOLDER,
 ) -> LanguageModel:
     """`load`, for options that have been checked."""
-    path = find_checkpoint(os.fspath(checkpoint) if checkpoint is not None else None, os.fspath(checkpoints))
+    path = find_checkpoint(_named(checkpoint), os.fspath(checkpoints))
     return LanguageModel(path, load_checkpoint(path), config)
+
+
+def push(
+    checkpoint: PathLike | None,
+    repository: str,
+    *,
+    checkpoints: PathLike = DEFAULT_FOLDER,
+    private: bool = False,
+    branch: str = "",
+    message: str = "",
+    force: bool = False,
+) -> Pushed:
+    """Upload a model to the Hugging Face Hub, with a card that describes it.
+
+        charlm.push("novel", "ada/novel")
+        model = charlm.load("hf:ada/novel")
+
+    What is uploaded is `model.safetensors`, the model alone, in which paths
+    are shortened to file names, and `README.md`. Your token is that of the
+    library huggingface_hub: `hf auth login`, or HF_TOKEN.
+
+    Raises ConfigError where the repository may not be written to, or holds
+    something else, CheckpointError, and StorageError where the network fails.
+
+    Parameters:
+        checkpoint        a file, the folder of a run or its name
+                          (None: the newest run)
+        repository        OWNER/NAME; it is created if there is none
+        checkpoints       folder of all runs
+        private           create a private repository
+        branch            branch to push to, created if there is none
+                          (default: main)
+        message           commit message
+        force             push to a repository that holds something else
+    """
+    from charlm.report.hub_card import card
+
+    model = load_checkpoint(find_checkpoint(_named(checkpoint), os.fspath(checkpoints)))
+    return hub.push(
+        model,
+        repository,
+        card=partial(card, repository=repository),
+        private=private,
+        branch=branch,
+        message=message,
+        force=force,
+    )
+
+
+def _named(checkpoint: PathLike | None) -> str | None:
+    return None if checkpoint is None else os.fspath(checkpoint)
 
 
 class LanguageModel:

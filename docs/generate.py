@@ -20,6 +20,7 @@ COMMANDS = [
     "decompress",
     "info",
     "verify",
+    "push",
     "data",
     "data list",
     "data get",

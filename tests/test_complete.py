@@ -70,6 +70,11 @@ def test_every_option_with_choices_offers_them(command: str, name: str, tmp_path
         ("pairs a", ["alice"]),
         ("info b", ["bob"]),
         ("verify b", ["bob"]),
+        ("sample hf : a", []),  # as bash parts hf:a, which is on the Hub
+        ("sample hf:a", []),
+        ("eval alice hf : ada/novel @ b", []),
+        ("push a", ["alice"]),
+        ("push alice b", []),
         ("compress t.txt --model ", ["alice", "bob"]),
         ("compress --engine c", ["compiled"]),
         ("sample --engine ", list(ENGINES)),

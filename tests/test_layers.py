@@ -41,6 +41,7 @@ ONLY_IN = {
     "matplotlib": "report",
     "constriction": "compression",
     "filelock": "storage",
+    "huggingface_hub": "storage",
     "lm_eval": "harness",
 }
 MODULES = sorted(

@@ -74,7 +74,7 @@ def test_what_goes_where(capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(quiet=False, color=False)
     screen.json("test", loss=None)
     screen.note("one\nline")
-    screen.note_newest(Path("checkpoints/a/best.safetensors"))
+    screen.note_model(None, Path("checkpoints/a/best.safetensors"))
     out, err = capsys.readouterr()
     assert out == '{"schema": "charlm.test/1", "loss": null}\n'
     assert err == "one␊line\nusing the newest run: checkpoints/a/best.safetensors\n"

@@ -14,7 +14,7 @@ from charlm.errors import DataError
 from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
-from charlm.text.corpus import Corpus, load_corpus
+from charlm.text.corpus import Corpus, Source, load_corpus
 
 TEXT = "The text of a run, which is long enough to be cut.\r\n"
 
@@ -246,3 +246,10 @@ def test_without_standard_input_nothing_is_kept(tmp_path: Path, text: Path) -> N
     corpus = load_corpus([str(text)], "0.1")
     assert keep_stdin(corpus, Run(tmp_path / "run")) is corpus
     assert list(tmp_path.iterdir()) == [text]
+
+
+@pytest.mark.parametrize("path", ["", "/", "//", ".", "a\0b"])
+def test_a_strangers_checkpoint_may_name_no_file_at_all(tmp_path: Path, path: str) -> None:
+    source = Source(path=path, bytes=1, characters=1, sha256="00" * 32, held_out=False)
+    with pytest.raises(DataError, match="the run's own text is missing"):
+        find_corpus(CorpusRecord(fingerprint="00", sources=(source,)), "0", beside=tmp_path)

@@ -20,7 +20,7 @@ CheckpointArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="file, run folder or run name (default: the newest run)",
+        help="file, run folder, run name or hf:OWNER/NAME (default: the newest run)",
         autocompletion=complete.runs,
         rich_help_panel=WHICH,
     ),
@@ -69,6 +69,8 @@ def command(
         own = list(inspect.signature(function, eval_str=True).parameters.values())[leading:]
 
         def run(**values: Any) -> None:
+            if values["quiet"]:
+                os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of downloads from the Hub
             screen = Screen(values.pop("quiet"), not values.pop("no_color") and not os.environ.get("NO_COLOR"))
             del values["traceback"]
             texts = {option: values.pop(option) for option in specs}

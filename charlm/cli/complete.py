@@ -43,8 +43,27 @@ def join_assignments(environ: MutableMapping[str, str]) -> None:
     if not at.isdigit():
         return
     signs = [n for n in range(1, min(int(at), len(words))) if words[n] == "=" and words[n - 1].startswith("--")]
-    environ["COMP_WORDS"] = "\n".join(word for n, word in enumerate(words) if n not in signs)
-    environ["COMP_CWORD"] = str(int(at) - len(signs))
+    kept = [word for n, word in enumerate(words) if n not in signs]
+    kept, place = _joined_hub_names(kept, int(at) - len(signs))
+    environ["COMP_WORDS"] = "\n".join(kept)
+    environ["COMP_CWORD"] = str(place)
+
+
+def _joined_hub_names(words: list[str], at: int) -> tuple[list[str], int]:
+    """Join hf:OWNER/NAME@REVISION, which bash parts at : and @: its parts are no beginnings of run names.
+
+    >>> _joined_hub_names(["charlm", "sample", "hf", ":", "ada/no"], 4)
+    (['charlm', 'sample', 'hf:ada/no'], 2)
+    """
+    joined: list[str] = []
+    for n, word in enumerate(words):
+        last = joined[-1] if joined else ""
+        in_name = last.startswith("hf:") and (last.endswith((":", "@")) or word == "@")
+        if n <= at and ((last, word) == ("hf", ":") or in_name):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined, at - (len(words) - len(joined))
 
 
 def corpora() -> list[str]:

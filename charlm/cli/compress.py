@@ -23,7 +23,10 @@ _ENGINE: Final = {"engine": replace(SAMPLE_OPTIONS["engine"], offers=("auto", "c
 _Model = Annotated[
     str,
     typer.Option(
-        help="file, run folder or run name", metavar="CHECKPOINT", autocompletion=complete.runs, rich_help_panel=WHICH
+        help="file, run folder, run name or hf:OWNER/NAME",
+        metavar="CHECKPOINT",
+        autocompletion=complete.runs,
+        rich_help_panel=WHICH,
     ),
 ]
 _Output = Annotated[
@@ -66,7 +69,7 @@ def compress(
     from charlm.text.corpus import read_text
 
     text = read_text(file)
-    opened = _open(model, checkpoints, output)
+    opened = _open(screen, model, checkpoints, output)
     screen.note_engine(engine, opened.config.model)
     done = compression.compress(opened.checkpoint, text, engine=engine)
     screen.write_file(output, done.data)
@@ -110,7 +113,7 @@ def decompress(
     from charlm.text.corpus import read_bytes
 
     data = read_bytes(file)
-    opened = _open(model, checkpoints, output)
+    opened = _open(screen, model, checkpoints, output)
     text = compression.decompress(opened.checkpoint, data, engine=engine)
     raw = text.encode()
     screen.write_file(output, raw)
@@ -126,10 +129,11 @@ def decompress(
         )
 
 
-def _open(model: str, checkpoints: str, output: str) -> LanguageModel:
+def _open(screen: Screen, model: str, checkpoints: str, output: str) -> LanguageModel:
     """Open the model, whose file must not be the output."""
     from charlm import api
 
     opened = api.open_model(model, checkpoints=checkpoints)
+    screen.note_model(model, opened.path)
     check_outputs([output], [opened.path])
     return opened

@@ -32,7 +32,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="files, run folders or run names (default: the newest run)",
+            help="files, run folders, run names or hf:OWNER/NAME (default: the newest run)",
             autocompletion=complete.runs,
             rich_help_panel=WHICH,
         ),
@@ -104,8 +104,8 @@ def evaluate(
     for model in models:
         for option in [name for name, wanted in (("--dynamic", dynamic), ("--cold-windows", cold_windows)) if wanted]:
             model.check_one_text(option)
-    if not checkpoint:
-        screen.note_newest(models[0].path)
+    for what, model in zip(checkpoint or (None,), models, strict=True):
+        screen.note_model(what, model.path)
     if config.engine == "decoder":
         screen.note_engine("auto", models[0].config.model)
     wanted = ComparisonOptions(

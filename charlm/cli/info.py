@@ -81,13 +81,12 @@ def verify(
 
 
 def _opened(screen: Screen, what: str | None, folder: str) -> tuple[Path, Checkpoint]:
-    """Load the named checkpoint, or the newest run's, whose path is then printed."""
+    """Load the named checkpoint, or the newest run's; what the user has not named so is named."""
     from charlm.storage.checkpoint import load_checkpoint
     from charlm.storage.runs import find_checkpoint
 
     path = find_checkpoint(what, folder)
-    if what is None:
-        screen.note_newest(path)
+    screen.note_model(what, path)
     return path, load_checkpoint(path)
 
 

@@ -21,6 +21,7 @@ from charlm.cli import (
     info,
     novelty,
     pairs,
+    push,
     sample,
     score,
     signals,
@@ -62,7 +63,7 @@ def charlm(
     """A workbench for character-level language models: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, pairs, novelty, compress, info, data, doctor):
+for module in (train, sample, evaluate, score, pairs, novelty, compress, info, push, data, doctor):
     module.register(app)
 app.command("help", cls=Command)(show)
 

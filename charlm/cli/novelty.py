@@ -37,8 +37,7 @@ def novelty(
 
     content = read_text(text)
     model = api.open_model(checkpoint, checkpoints=checkpoints)
-    if checkpoint is None:
-        screen.note_newest(model.path)
+    screen.note_model(checkpoint, model.path)
     found = training_index(model.checkpoint, model.path, corpus or ()).novelty(content)
     if as_json:
         screen.json("novelty", checkpoint=str(model.path), text=text, **found.record())

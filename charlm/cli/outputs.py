@@ -64,9 +64,14 @@ class Screen:
         if not self.quiet:
             print(one_line(text), file=sys.stderr)  # noqa: T201
 
-    def note_newest(self, path: Path) -> None:
-        """Name the checkpoint that is used where the user named none."""
-        self.note(f"using the newest run: {path}")
+    def note_model(self, what: str | None, path: Path) -> None:
+        """Name the checkpoint that is used where the user did not: the newest run, or a commit on the Hub."""
+        from charlm.storage.hub import origin
+
+        if what is None:
+            self.note(f"using the newest run: {path}")
+        elif found := origin(path):
+            self.note(f"using {found}")
 
     def note_engine(self, engine: str, model: ModelConfig) -> None:
         """Say why a model is computed with NumPy where its engine is chosen automatically, and that this is slower."""

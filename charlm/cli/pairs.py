@@ -88,8 +88,7 @@ def pairs(
     from charlm import api
 
     model = api.open_model(checkpoint, config, checkpoints=checkpoints)
-    if checkpoint is None:
-        screen.note_newest(model.path)
+    screen.note_model(checkpoint, model.path)
     if config.engine == "decoder":
         screen.note_engine("auto", model.config.model)
     scores = model.pairs(found.pairs, per_character=per_character, end=frame_end)

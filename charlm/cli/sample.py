@@ -111,8 +111,7 @@ def sample(
     from charlm.generation.generate import in_order, together
 
     model = api.open_model(checkpoint, checkpoints=checkpoints)
-    if checkpoint is None:
-        screen.note_newest(model.path)
+    screen.note_model(checkpoint, model.path)
     choice = model.choice(unique=unique, novel=novel, rank=rank, stop=end, corpus=corpus or ())
     training = _training_text(model, corpus or ()) if novelty else None
     _note_unseen(screen, model, text or "")

@@ -91,7 +91,8 @@ def score(
         list[str] | None,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="file, run folder or run name; several with --csv or --words-tsv (default: the newest run)",
+            help="file, run folder, run name or hf:OWNER/NAME; several with --csv or --words-tsv "
+            "(default: the newest run)",
             autocompletion=complete.runs,
             rich_help_panel=WHICH,
         ),
@@ -149,8 +150,8 @@ def score(
     texts = [(name, read_text(name)) for name in text]
     models = [api.open_model(what, config.evaluation, checkpoints=checkpoints) for what in checkpoint or (None,)]
     _check_alike(models)
-    if not checkpoint:
-        screen.note_newest(models[0].path)
+    for what, model in zip(checkpoint or (None,), models, strict=True):
+        screen.note_model(what, model.path)
     if config.evaluation.engine == "decoder":
         screen.note_engine("auto", models[0].config.model)
     scored = [_scored(model, texts, files, as_json=as_json) for model in models]

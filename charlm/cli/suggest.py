@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "data get": "download fetch",
     "compress": "zip encode",
     "decompress": "unzip decode uncompress extract",
+    "push": "upload publish share release",
     "doctor": "diagnose env status devices",
     "--version": "version",
 }

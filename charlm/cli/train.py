@@ -74,7 +74,7 @@ def train(
     init_from: Annotated[
         str | None,
         typer.Option(
-            help="start from the weights of another model (fine-tuning)",
+            help="start from the weights of another model, perhaps hf:OWNER/NAME (fine-tuning)",
             metavar="CHECKPOINT",
             autocompletion=complete.runs,
             rich_help_panel=RUN,

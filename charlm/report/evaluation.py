@@ -14,6 +14,7 @@ from charlm.report.comparison import describe_comparison, describe_perplexity, d
 from charlm.report.console import Console, paragraphs, table
 from charlm.report.tables import cut_middle
 from charlm.report.words import figure
+from charlm.storage.hub import origin
 
 Names = dict[str, str]
 
@@ -143,12 +144,17 @@ def matrix_table(out: Console, networks: Sequence[Row], names: Names) -> None:
 def run_names(checkpoints: Iterable[str]) -> Names:
     """A short name for each checkpoint: its run, its run and file, or its path, whichever tells it apart.
 
+    A model on the Hub has its repository for a run, and its commit for a file.
+
     >>> run_names(["x/a/best.safetensors", "x/b/best.safetensors", "x/b/last.safetensors"]).values()
     dict_values(['a', 'b/best', 'b/last'])
     """
     paths = {name: Path(name) for name in checkpoints}
+    models = {name: origin(path) for name, path in paths.items()}
     runs = {name: path.parent.name if _in_run(path) else name for name, path in paths.items()}
+    runs |= {name: model.repository for name, model in models.items() if model}
     files = {name: f"{path.parent.name}/{path.stem}" if _in_run(path) else name for name, path in paths.items()}
+    files |= {name: f"{model.repository}@{model.revision[:7]}" for name, model in models.items() if model}
     often, parted = Counter(runs.values()), Counter(files.values())
     return {
         name: runs[name] if often[runs[name]] == 1 else files[name] if parted[files[name]] == 1 else name

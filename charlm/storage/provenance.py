@@ -168,6 +168,8 @@ def _places(path: str, beside: Path) -> Iterator[Path]:
     """
     folder = beside.absolute()
     parts = Path(path).parts[1:][-_DEEP:] if Path(path).is_absolute() else Path(path).parts[-_DEEP:]
+    if not parts:  # a stranger's checkpoint may name no file at all
+        return
     yield beside / parts[-1]
     for above in (folder, *folder.parents[:_DEEP]):
         for first in range(len(parts)):

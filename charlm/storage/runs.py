@@ -24,6 +24,7 @@ from typing import Final
 
 from charlm.config import DEFAULT_FOLDER, Config
 from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError, quoted
+from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
 from charlm.storage.lock import OPEN_FILES_STAY, Held, held
@@ -245,12 +246,15 @@ def open_run(name: str, folder: str = DEFAULT_FOLDER) -> Run:
 
 
 def find_checkpoint(what: str | None, folder: str = DEFAULT_FOLDER) -> Path:
-    """Resolve a CHECKPOINT: a file, a run's folder or name, or (None) the newest run's.
+    """Resolve a CHECKPOINT: a file, a run's folder or name, hf:OWNER/NAME on the Hub, or (None) the newest run's.
 
-    In a run `best` is preferred over `last`. Raises CheckpointError when there is none.
+    In a run `best` is preferred over `last`. What begins with hf: is always on the Hub, whatever files there are here.
+    Raises CheckpointError when there is none, StorageError when the Hub cannot be reached.
     """
     if what is None:
         return _of_run(newest_run(Path(folder)))
+    if hub.is_hub_name(what):
+        return hub.fetch(what)
     path, named = Path(what), Path(folder) / what
     if os.path.isfile(path):  # unlike Path.is_file, False for what cannot be a path
         return path

@@ -19,6 +19,7 @@ from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_th
 from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import is_crowded
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charlm.storage.hub import origin
 from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
@@ -140,7 +141,7 @@ def _options(run: Run, request: TrainingRequest, emit: Emit) -> tuple[dict[str, 
         return given, None
     path = find_checkpoint(request.init_from, str(run.folder.parent))
     donor = load_checkpoint(path)
-    emit(Remark(text=f"starting from the weights of {path}"))
+    emit(Remark(text=f"starting from the weights of {origin(path) or path}"))
     return adopted_options(donor, given), donor
 
 
