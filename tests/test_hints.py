@@ -52,7 +52,9 @@ def test_bytes_that_are_no_text_are_quoted_for_bash() -> None:
     assert done.stdout == b"a b\xe9\n"
 
 
-COMMAND: Final = r"\bcharlm (train|sample|eval|perplexity|score|pairs|novelty|(de)?compress|info|verify|data|doctor)\b"
+COMMAND: Final = (
+    r"\bcharlm (train|sample|eval|perplexity|score|pairs|novelty|(de)?compress|info|verify|push|data|doctor)\b"
+)
 
 
 def suggestions() -> Iterator[tuple[str, ast.JoinedStr]]:

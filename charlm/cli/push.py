@@ -44,11 +44,11 @@ def push(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload a model to the Hugging Face Hub, where others find it as hf:OWNER/NAME.
+    """Upload a model to the Hugging Face Hub.
 
-    The repository is created if there is none. One commit holds model.safetensors, the best model of the run without
-    its training state, and README.md, a card with its figures. The training text is not uploaded, and paths in the
-    model are shortened to file names.
+    Wherever a checkpoint is named, hf:OWNER/NAME is then this model. The repository is created if there is none. One
+    commit holds model.safetensors, the best model of the run without its training state, and README.md, a card with its
+    figures. The training text is not uploaded, and paths in the model are shortened to file names.
 
     Log in once with hf auth login, or set HF_TOKEN; the token needs write access. Needs pip install 'charlm-cli[hub]'.
     """
