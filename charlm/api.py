@@ -31,15 +31,18 @@ from typing import TYPE_CHECKING, Final, Unpack, cast
 from charlm.config import (
     DEFAULT_FOLDER,
     EVAL_OPTIONS,
+    EXPORT_OPTIONS,
     SAMPLE_OPTIONS,
     TRAIN_OPTIONS,
     WORD_OPTIONS,
     Config,
     EvalConfig,
+    ExportConfig,
     ModelConfig,
     SampleConfig,
     WordConfig,
     check_eval,
+    check_export,
     check_sample,
     check_train,
     check_words,
@@ -50,7 +53,7 @@ from charlm.generation.conversation import Conversation
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate
-from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, WordOptions, documented
+from charlm.keywords import EvalOptions, ExportOptions, SampleOptions, TrainOptions, WordOptions, documented
 from charlm.report.watch import watched
 from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from charlm.evaluation.pairs import PairScores
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
+    from charlm.export.formats import Exported
     from charlm.runtime.device import Runtime
     from charlm.training.events import Emit, Event
 
@@ -608,6 +612,34 @@ class LanguageModel:
 
         with self._scoring() as (model, device):
             return position_losses(model, self.tokenizer, self.as_read(text), records=self.records, device=device)
+
+    @documented(ExportOptions, EXPORT_OPTIONS, asdict(ExportConfig()))
+    def export(self, path: PathLike, **options: Unpack[ExportOptions]) -> Exported:
+        """Write the model in a format for other programs, or its model card; returns what was written.
+
+            model.export("model.onnx").parity.difference
+            model.export("README.md", licence="mit")
+
+        A file is written whole or not at all; an existing one is replaced. An
+        ONNX file is compared with charlm in onnxruntime first. Raises
+        ConfigError for an option, CharlmError where a library is missing or
+        the file computes something else, StorageError if it cannot be written.
+        """
+        from charlm.export.formats import format_of
+        from charlm.storage.durable import write_durably
+
+        config = check_export(options)
+        if os.path.realpath(path) == os.path.realpath(self.path):
+            raise ConfigError(f"{os.fspath(path)} is the checkpoint itself", kept="nothing was written")
+        exported = self.exported(format_of(os.fspath(path), config), config)
+        write_durably(Path(path), exported.data)
+        return exported
+
+    def exported(self, name: str, config: ExportConfig) -> Exported:
+        """`export` in the format of this name, for options that have been checked; writes nothing."""
+        from charlm.export.formats import export
+
+        return export(self.checkpoint, self.path, name, config)
 
     @contextmanager
     def _scoring(self) -> Iterator[tuple[Scorable, torch.device]]:

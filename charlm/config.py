@@ -38,6 +38,10 @@ ENGINES: Final = Registry(
     numpy="charlm.generation.decoder:open_numpy",
     cuda="charlm.generation.cuda:open_cuda",
 )
+EXPORTS: Final = Registry(
+    onnx="charlm.export.model:ONNX",
+    card="charlm.report.card:CARD",
+)
 
 RECORDS: Final = ("none", "line", "paragraph", "file")  # what they are, `charlm.text.records` says
 
@@ -53,6 +57,7 @@ RUN: Final = "The run"
 MACHINE: Final = "The machine"
 SAMPLING: Final = "Sampling"
 SCORING: Final = "Scoring"
+EXPORT: Final = "Output"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,7 +267,27 @@ class WordConfig:
     )
 
 
-Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig | WordConfig
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """What a checkpoint is written as, for other programs and readers."""
+
+    format: str = option(
+        "",
+        Option(
+            str,
+            "onnx: the network; card: a model card (default: by the name of the output, .onnx or .md)",
+            offers=EXPORTS,
+            group=EXPORT,
+        ),
+    )
+    licence: str = option(
+        "", Option(str, "licence of the model, such as mit (card only; default: none)", form="licence", group=EXPORT)
+    )
+
+
+Section = (
+    ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig | WordConfig | ExportConfig
+)
 SectionType = TypeVar("SectionType", bound=Section)
 TRAIN_SECTIONS: Final = (ModelConfig, DataConfig, OptimConfig, TrainConfig)
 DROPOUTS: Final = ("dropout_input", "dropout_between", "dropout_output")
@@ -288,6 +313,7 @@ TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS)}
 SAMPLE_OPTIONS: Final = options_of(SampleConfig)
 EVAL_OPTIONS: Final = options_of(EvalConfig)
 WORD_OPTIONS: Final = options_of(WordConfig)
+EXPORT_OPTIONS: Final = options_of(ExportConfig)
 
 
 class Need(NamedTuple):
@@ -373,6 +399,11 @@ def check_eval(given: Mapping[str, object]) -> EvalConfig:
 def check_words(given: Mapping[str, object]) -> WordConfig:
     """The options of words that a user gave, checked, and defaults for the others."""
     return WordConfig(**check_all(given, WORD_OPTIONS))  # type: ignore[arg-type]
+
+
+def check_export(given: Mapping[str, object]) -> ExportConfig:
+    """The options of an export that a user gave, checked, and defaults for the others."""
+    return ExportConfig(**check_all(given, EXPORT_OPTIONS))  # type: ignore[arg-type]
 
 
 HELD: Final = ("val", "test")  # the options that hold a part of the text out

@@ -96,6 +96,13 @@ class WordOptions(TypedDict, total=False):
     blank: Literal["before", "after", "none"]
 
 
+class ExportOptions(TypedDict, total=False):
+    """The options of `charlm export`."""
+
+    format: str
+    licence: str
+
+
 class _Automatic:
     """The default of an option that is chosen by the text and the machine."""
 

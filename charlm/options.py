@@ -94,6 +94,11 @@ FORMS: Final = {
         "the name of a text encoding such as utf-8, cp1252 or koi8-r",
         "NAME",
     ),
+    "licence": Form(
+        re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}"),
+        "the identifier of a licence such as mit, apache-2.0 or cc-by-4.0",
+        "ID",
+    ),
 }
 # What other programs call an encoding that Python calls otherwise.
 _OTHER_NAMES: Final = {"ansi": "cp1252", "unicode": "utf-16", "dos": "cp850", "oem": "cp850", "binary": "latin-1"}
@@ -260,7 +265,7 @@ def _allowed(value: int | float | str, what: Option) -> bool:
 
 def _meaningful(value: str, form: str) -> bool:
     """Whether what has this syntax can be meant: a duration above 0, an encoding that there is."""
-    if form == "device":
+    if form in ("device", "licence"):
         return True
     if form == "encoding":
         return _is_codec(value)

@@ -18,6 +18,7 @@ COMMANDS = [
     "novelty",
     "compress",
     "decompress",
+    "export",
     "info",
     "verify",
     "push",

@@ -25,17 +25,19 @@ import charlm
 from charlm.api import TrainingRequest, open_model, run
 from charlm.config import (
     EVAL_OPTIONS,
+    EXPORT_OPTIONS,
     SAMPLE_OPTIONS,
     TRAIN_OPTIONS,
     WORD_OPTIONS,
     Config,
     EvalConfig,
+    ExportConfig,
     SampleConfig,
     WordConfig,
     check_train,
 )
 from charlm.errors import ConfigError
-from charlm.keywords import EvalOptions, SampleOptions, TrainOptions, WordOptions
+from charlm.keywords import EvalOptions, ExportOptions, SampleOptions, TrainOptions, WordOptions
 from charlm.options import Option, Registry
 from charlm.runtime.settings import computing
 from charlm.training.events import Event, Finished, Validated, ignore
@@ -82,6 +84,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (SampleOptions, SAMPLE_OPTIONS),
         (EvalOptions, EVAL_OPTIONS),
         (WordOptions, WORD_OPTIONS),
+        (ExportOptions, EXPORT_OPTIONS),
     ],
 )
 def test_type_checkers_know_every_option_with_its_type(table: type, options: Mapping[str, Option]) -> None:
@@ -105,6 +108,7 @@ def test_type_checkers_know_every_option_with_its_type(table: type, options: Map
         (charlm.LanguageModel.samples, SAMPLE_OPTIONS, asdict(SampleConfig())),
         (charlm.load, EVAL_OPTIONS, asdict(EvalConfig())),
         (charlm.LanguageModel.words, WORD_OPTIONS, asdict(WordConfig())),
+        (charlm.LanguageModel.export, EXPORT_OPTIONS, asdict(ExportConfig())),
     ],
 )
 def test_help_shows_every_option_with_its_default_and_meaning(

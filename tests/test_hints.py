@@ -53,7 +53,8 @@ def test_bytes_that_are_no_text_are_quoted_for_bash() -> None:
 
 
 COMMAND: Final = (
-    r"\bcharlm (train|sample|eval|perplexity|score|pairs|novelty|(de)?compress|info|verify|push|data|doctor)\b"
+    r"\bcharlm "
+    r"(train|sample|eval|perplexity|score|pairs|novelty|(de)?compress|info|verify|export|push|data|doctor)\b"
 )
 
 

@@ -40,6 +40,8 @@ SCRIPT: Final = (
     ("compress", "odd.txt", "--model", "sums", "--output", "odd.charlm"),
     ("compress", "empty.txt", "--model", "sums", "--output", "empty.charlm"),
     ("decompress", "odd.charlm", "--model", "sums", "--output", "odd2.txt"),
+    ("export", "sums", "--output", "sums.onnx"),
+    ("export", "sums", "--output", "sums.md"),
     ("info", "sums"),
     ("info", "checkpoints/sums/last.safetensors"),
     ("info", "other"),

@@ -25,6 +25,7 @@ LAYERS = [
     "generation",
     "evaluation",
     "compression",
+    "export",
     "training",
     "doctor",
     "report",
@@ -43,6 +44,8 @@ ONLY_IN = {
     "filelock": "storage",
     "huggingface_hub": "storage",
     "lm_eval": "harness",
+    "onnx": "export",
+    "onnxruntime": "export",
 }
 MODULES = sorted(
     path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")

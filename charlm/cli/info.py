@@ -105,6 +105,7 @@ def _record(checkpoint: Checkpoint) -> dict[str, object]:
         "history": [asdict(row) for row in checkpoint.history],
         "environment": asdict(checkpoint.environment),
         "inexact": list(checkpoint.bookkeeping.inexact),
+        "init_from": checkpoint.bookkeeping.init_from,
         "result": checkpoint.result.figures() if checkpoint.result else {},
     }
 
@@ -192,5 +193,6 @@ def _origin(checkpoint: Checkpoint) -> list[Fact]:
     return [
         ("written with", f"format 1, torch {made.torch}, Python {made.python}, {made.device}, {made.precision}"),
         ("state SHA-256", f"{checkpoint.state_sha256} ({use})"),
+        *([("began with", f"the weights of state SHA-256 {began}")] if (began := checkpoint.bookkeeping.init_from) else []),
         *(("not exact", reason) for reason in checkpoint.bookkeeping.inexact),
     ]

@@ -18,6 +18,7 @@ from charlm.cli import (
     data,
     doctor,
     evaluate,
+    export,
     info,
     novelty,
     pairs,
@@ -63,7 +64,7 @@ def charlm(
     """A workbench for character-level language models: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, pairs, novelty, compress, info, push, data, doctor):
+for module in (train, sample, evaluate, score, pairs, novelty, compress, info, export, push, data, doctor):
     module.register(app)
 app.command("help", cls=Command)(show)
 

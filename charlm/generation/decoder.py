@@ -136,13 +136,17 @@ def merge_biases(config: ModelConfig, weights: Weights, layer: int) -> tuple[Flo
     return cell_of(config).merge_biases(weights[f"rnn.{layer}.bias_ih"], weights[f"rnn.{layer}.bias_hh"])
 
 
+def embedding_rows(weights: Weights) -> Floats:
+    """The embedding of each id [V + 2, E]: every token, the start and an unseen character, which has the mean."""
+    known = weights["embedding.weight"]
+    return np.concatenate([known, known[:-1].mean(axis=0, keepdims=True)])
+
+
 def input_table(config: ModelConfig, weights: Weights) -> Floats:
     """The first layer's W_ih x for each id [V + 2, G H]: every token, the start and an unseen character."""
     weight = weights["rnn.0.weight_ih"].T
     if config.embedding:
-        known = weights["embedding.weight"]
-        rows = np.concatenate([known, known[:-1].mean(axis=0, keepdims=True)])
-        return np.ascontiguousarray(rows @ weight, dtype=np.float32)
+        return np.ascontiguousarray(embedding_rows(weights) @ weight, dtype=np.float32)
     start, unseen = np.zeros_like(weight[:1]), weight.mean(axis=0, keepdims=True)
     return np.concatenate([weight, start, unseen]).astype(np.float32)
 

@@ -146,6 +146,7 @@ class Bookkeeping:
     seconds: float = 0.0
     metrics_length: int = 0  # of metrics.jsonl, in bytes
     inexact: tuple[str, ...] = ()  # why the run is not what it would be without an interruption
+    init_from: str = ""  # state_sha256 of the model whose weights it began with (--init-from)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

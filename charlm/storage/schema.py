@@ -200,7 +200,7 @@ _RESULT: Final = {
 _REQUIRED: Final[Table] = {
     "config": {"model": {}, "data": {}, "optim": {}, "train": {}},
     "tokenizer": {"kind": _text},
-    "bookkeeping": {"seconds": _seconds, "metrics_length": _count, "inexact?": [_text]},
+    "bookkeeping": {"seconds": _seconds, "metrics_length": _count, "inexact?": [_text], "init_from?": _text},
     "history": [
         {
             **dict.fromkeys(("step", "characters_seen?", "characters_per_second?"), _count),

@@ -1,4 +1,4 @@
-"""A command that trains another run like one that there is, which can be pasted into a shell."""
+"""Commands that train a run again, or another like it, and can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
-from charlm.config import DEFAULT_FOLDER, DROPOUTS
+from charlm.config import DEFAULT_FOLDER, DROPOUTS, LENGTHS, applies
 from charlm.errors import CharlmError, quoted
 from charlm.options import flag
+from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.runs import Run, open_run
 
 
@@ -21,6 +22,26 @@ def train_again(
     words = ["charlm", "train", *map(quoted, corpus), *_new_name(run)]
     words += ["--checkpoints", quoted(folder)] * (folder != DEFAULT_FOLDER)
     words += ["--preset", str(preset)] * bool(preset)
+    words += ["--init-from", quoted(init_from)] * bool(init_from)
+    return " ".join([*words, *_options(options)])
+
+
+def repeat_run(
+    checkpoint: Checkpoint, name: str, corpus: Sequence[str], held: Mapping[str, str], init_from: str = ""
+) -> str:
+    """`charlm train` as it made this checkpoint: every option that it had, and where it computed.
+
+    `corpus` are the files, and `held` those that `--val` and `--test` name instead of a share. The run is repeated
+    exactly by the same versions of PyTorch and charlm on the same kind of machine, unless it had a time budget.
+    """
+    environment, flat = checkpoint.environment, checkpoint.config.flat()
+    flat |= {"device": environment.device, "threads": environment.threads, "precision": environment.precision, **held}
+    options = {
+        name: value
+        for name, value in flat.items()
+        if applies(name, flat) and (value or name not in (*LENGTHS, "vocab_size"))
+    }
+    words = ["charlm", "train", *map(quoted, corpus), "--name", quoted(name)]
     words += ["--init-from", quoted(init_from)] * bool(init_from)
     return " ".join([*words, *_options(options)])
 
@@ -41,5 +62,15 @@ def _options(values: Mapping[str, object]) -> Iterator[str]:
     together = len(dropouts) == 1 and None not in dropouts
     for name, value in {**values, **({"dropout": dropouts.pop()} if together else {})}.items():
         if not (together and name in DROPOUTS):
-            text = f"{value:.12g}" if isinstance(value, float) else str(value)
+            text = _shortest(value) if isinstance(value, float) else str(value)
             yield f"{flag(name)} {quoted(text)}" if not text.startswith("-") else f"{flag(name)}={shlex.quote(text)}"
+
+
+def _shortest(value: float) -> str:
+    """A number that is read as exactly this one.
+
+    >>> _shortest(1.0), _shortest(0.1 + 0.2)
+    ('1', '0.30000000000000004')
+    """
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)

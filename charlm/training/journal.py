@@ -19,6 +19,7 @@ class Journal:
     seconds         of the run, at its last step or save
     metrics_length  of metrics.jsonl, in bytes
     inexact         why the run is not what it would be without an interruption
+    init_from       hash of the model whose weights it began with, or nothing
     """
 
     def __init__(self, tokens_per_character: float) -> None:
@@ -26,15 +27,21 @@ class Journal:
         self.history: list[Validation] = []
         self.seconds, self.metrics_length = 0.0, 0
         self.inexact: list[str] = []
+        self.init_from = ""
 
     def restore(self, kept: Bookkeeping, history: tuple[Validation, ...]) -> None:
         """Go on from what a checkpoint holds."""
         self.seconds, self.metrics_length, self.inexact = kept.seconds, kept.metrics_length, list(kept.inexact)
-        self.history = list(history)
+        self.init_from, self.history = kept.init_from, list(history)
 
     @property
     def bookkeeping(self) -> Bookkeeping:
-        return Bookkeeping(seconds=self.seconds, metrics_length=self.metrics_length, inexact=tuple(self.inexact))
+        return Bookkeeping(
+            seconds=self.seconds,
+            metrics_length=self.metrics_length,
+            inexact=tuple(self.inexact),
+            init_from=self.init_from,
+        )
 
     def characters_seen(self, state: TrainState) -> int:
         return round(state.tokens_seen / self._tokens_per_character)

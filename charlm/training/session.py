@@ -77,7 +77,9 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tra
             corpus = keep_stdin(corpus, run, data.encoding)
             task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus), corpus.test)
             _announce(run, task, corpus, network, runtime, emit, reasons, request.departures)
-            return _trained(run, Trainer(task, network, runtime, run, emit=emit, stop=stop))
+            trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
+            trainer.journal.init_from = donor.state_sha256 if donor else ""
+            return _trained(run, trainer)
         finally:
             remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
 
