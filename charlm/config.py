@@ -285,9 +285,7 @@ class ExportConfig:
     )
 
 
-Section = (
-    ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig | WordConfig | ExportConfig
-)
+Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig | WordConfig | ExportConfig
 SectionType = TypeVar("SectionType", bound=Section)
 TRAIN_SECTIONS: Final = (ModelConfig, DataConfig, OptimConfig, TrainConfig)
 DROPOUTS: Final = ("dropout_input", "dropout_between", "dropout_output")

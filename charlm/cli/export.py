@@ -41,8 +41,9 @@ def export(
     """Export a model to ONNX, or write its model card.
 
     An ONNX file is one step of the network with explicit states, and has the vocabulary in its metadata, so that a
-    program needs nothing else. It is run in onnxruntime over 1,000 characters first, and written only if its
-    log-probabilities are within 1e-5 of charlm's. docs/export.md has a program that samples from it.
+    program needs nothing else. It is run in onnxruntime over 1,000 characters first, and written only if the logarithms
+    of its probabilities are within 1e-5 of those that charlm computes. docs/export.md has a program that samples from
+    it.
 
     A card describes the model, its training text and its scores in Markdown for the Hugging Face Hub, with the command
     that repeats the run.
@@ -60,8 +61,7 @@ def export(
 
     model = api.open_model(checkpoint, checkpoints=checkpoints)
     check_outputs([output], [model.path])
-    if checkpoint is None:
-        screen.note_newest(model.path)
+    screen.note_model(checkpoint, model.path)
     exported = model.exported(name, config)
     screen.write_file(output, exported.data)
     parity = exported.parity

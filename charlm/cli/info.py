@@ -193,6 +193,10 @@ def _origin(checkpoint: Checkpoint) -> list[Fact]:
     return [
         ("written with", f"format 1, torch {made.torch}, Python {made.python}, {made.device}, {made.precision}"),
         ("state SHA-256", f"{checkpoint.state_sha256} ({use})"),
-        *([("began with", f"the weights of state SHA-256 {began}")] if (began := checkpoint.bookkeeping.init_from) else []),
+        *(
+            [("began with", f"the weights of state SHA-256 {began}")]
+            if (began := checkpoint.bookkeeping.init_from)
+            else []
+        ),
         *(("not exact", reason) for reason in checkpoint.bookkeeping.inexact),
     ]

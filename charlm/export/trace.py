@@ -64,7 +64,7 @@ class Graph:
 
     def number(self, value: float) -> str:
         """A float32 scalar, which is there once."""
-        return self.constant(repr(float(np.float32(value))), np.float32(value).reshape(()))
+        return self.constant(repr(float(np.float32(value))), np.array(value, dtype=np.float32))
 
     def integer(self, value: int) -> str:
         """An int64 vector of one element, which is there once."""
