@@ -243,13 +243,13 @@ def push(
         message           commit message
         force             push to a repository that holds something else
     """
-    from charlm.report.hub_card import card
+    from charlm.report.card import repository_card
 
     model = load_checkpoint(find_checkpoint(_named(checkpoint), os.fspath(checkpoints)))
     return hub.push(
         model,
         repository,
-        card=partial(card, repository=repository),
+        card=partial(repository_card, repository=repository),
         private=private,
         branch=branch,
         message=message,

@@ -229,7 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = repository.commits[commit]
         card = files.get("README.md", b"").decode()
         library = re.search(r"\A---\n.*?^library_name: (\S+)$.*?^---$", card, re.MULTILINE | re.DOTALL)
-        data = {"library_name": library[1]} if library else {}
+        data = {"library_name": library[1].strip('"')} if library else {}
         siblings = [{"rfilename": file} for file in [".gitattributes", *files]]
         base = {
             "_id": "1",

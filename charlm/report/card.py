@@ -47,18 +47,25 @@ CARD: Final = ExportFormat(suffix=".md", text=True, licence=True, export=export_
 
 def model_card(checkpoint: Checkpoint, path: Path, licence: str = "") -> str:
     """The model card of a checkpoint that was read from `path`."""
-    return _Card(checkpoint, path, licence).text()
+    in_run = path.stem in ("best", "last", "previous") and path.parent.name
+    return _Card(checkpoint, path.parent.name if in_run else path.stem, path.name, licence).text()
+
+
+def repository_card(checkpoint: Checkpoint, repository: str) -> str:
+    """The model card of OWNER/NAME on the Hub, whose model this is."""
+    return _Card(checkpoint, repository.rpartition("/")[2], f"hf:{repository}").text()
 
 
 class _Card:
-    """The facts of a checkpoint, and the sections that are made of them."""
+    """The facts of a checkpoint, and the sections that are made of them.
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, licence: str) -> None:
-        self.checkpoint, self.path, self.licence = checkpoint, path, licence
+    `name` is the model's, and `where` names it to charlm.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name: str, where: str, licence: str = "") -> None:
+        self.checkpoint, self.name, self.where, self.licence = checkpoint, name, where, licence
         self.config, self.corpus, self.result = checkpoint.config, checkpoint.corpus, checkpoint.result
         self.tokenizer = checkpoint.open_tokenizer()
-        in_run = path.stem in ("best", "last", "previous") and path.parent.name
-        self.name = path.parent.name if in_run else path.stem
         self.files = _from_common_folder([source.path for source in self.corpus.sources])
 
     def text(self) -> str:
@@ -87,7 +94,7 @@ class _Card:
                 **({"license": self.licence} if self.licence else {}),
                 "library_name": "charlm",
                 "pipeline_tag": "text-generation",
-                "tags": ["charlm", "language-model", "recurrent-neural-network", self.config.model.cell, kind],
+                "tags": ["charlm", "safetensors", "language-model", "recurrent-neural-network", self.config.model.cell, kind],
                 **({"model-index": [{"name": self.name, "results": results}]} if results else {}),
             }
         )
@@ -150,12 +157,13 @@ class _Card:
         temperature = self.result.temperature if self.result else None
         where = f" --temperature {temperature:g}" if temperature else ""
         also = f", temperature={temperature:g}" if temperature else ""
-        sample = f"charlm sample {quoted(self.path.name)}{where}"
-        evaluate = f"charlm eval {quoted(self.path.name)} --text FILE"
+        install = "pip install 'charlm-cli[hub]'\n" if self.where.startswith("hf:") else ""
+        sample = f"charlm sample {quoted(self.where)}{where}"
+        evaluate = f"charlm eval {quoted(self.where)} --text FILE"
         return [
-            f"```sh\n{sample}\n{evaluate}\n```",
+            f"```sh\n{install}{sample}\n{evaluate}\n```",
             "In Python:",
-            f"```python\nimport charlm\n\nmodel = charlm.load({self.path.name!r})\n"
+            f"```python\nimport charlm\n\nmodel = charlm.load({self.where!r})\n"
             f"print(model.sample(length=300{also}))\n```",
         ]
 
