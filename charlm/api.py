@@ -33,6 +33,7 @@ from charlm.config import (
     EVAL_OPTIONS,
     EXPORT_OPTIONS,
     SAMPLE_OPTIONS,
+    TRAIN_DEFAULTS,
     TRAIN_OPTIONS,
     WORD_OPTIONS,
     Config,
@@ -54,6 +55,7 @@ from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate
 from charlm.keywords import EvalOptions, ExportOptions, SampleOptions, TrainOptions, WordOptions, documented
+from charlm.report.tensorboard import logged
 from charlm.report.watch import watched
 from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
@@ -88,7 +90,7 @@ def _never() -> None:
     """For `stop`: train to the end."""
 
 
-@documented(TrainOptions, TRAIN_OPTIONS, Config().flat())
+@documented(TrainOptions, TRAIN_OPTIONS, TRAIN_DEFAULTS)
 def train(
     *corpus: PathLike,
     name: str | None = None,
@@ -165,12 +167,12 @@ def run(request: TrainingRequest, *, on_event: Emit, stop: Stop = _never) -> Tra
     from charlm.training.session import resume_run, start_run
 
     run = request.run
-    with computing():
+    with logged(request.log, run, on_event) as emit, computing():
         if request.resume and run.saved:
-            return resume_run(run, request, on_event, stop)
+            return resume_run(run, request, emit, stop)
         if not request.corpus:
             raise ConfigError("no corpus was given", kept="nothing was changed", hint="charlm train FILE")
-        return start_run(run, request, on_event, stop)
+        return start_run(run, request, emit, stop)
 
 
 @documented(EvalOptions, EVAL_OPTIONS, asdict(EvalConfig()))

@@ -173,6 +173,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig:
+    """What is written of a run besides its own files: no part of what defines it, so that a resume may change it."""
+
+    log: str = option(
+        "none",
+        Option(
+            str,
+            "also log metrics and samples in the run's folder, for TensorBoard",
+            offers=("none", "tensorboard"),
+            group=RUN,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
     """How the next character is sampled."""
 
@@ -285,7 +300,17 @@ class ExportConfig:
     )
 
 
-Section = ModelConfig | DataConfig | OptimConfig | TrainConfig | SampleConfig | EvalConfig | WordConfig | ExportConfig
+Section = (
+    ModelConfig
+    | DataConfig
+    | OptimConfig
+    | TrainConfig
+    | LogConfig
+    | SampleConfig
+    | EvalConfig
+    | WordConfig
+    | ExportConfig
+)
 SectionType = TypeVar("SectionType", bound=Section)
 TRAIN_SECTIONS: Final = (ModelConfig, DataConfig, OptimConfig, TrainConfig)
 DROPOUTS: Final = ("dropout_input", "dropout_between", "dropout_output")
@@ -307,7 +332,7 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 AUTOMATIC: Final = frozenset(
     ["hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "average", "warmup"]
 ) | {"batch", "bptt", "drop_state", *LENGTHS, "patience", "threads"}
-TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS)}
+TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS, LogConfig)}
 SAMPLE_OPTIONS: Final = options_of(SampleConfig)
 EVAL_OPTIONS: Final = options_of(EvalConfig)
 WORD_OPTIONS: Final = options_of(WordConfig)
@@ -511,6 +536,10 @@ class Config:
                 for name, value in known.items()
             }
         )
+
+
+# What each option of a training run is where nothing else is given or chosen.
+TRAIN_DEFAULTS: Final[Mapping[str, Value]] = {**Config().flat(), **asdict(LogConfig())}
 
 
 def same(value: object, default: Value) -> bool:

@@ -62,6 +62,7 @@ class TrainOptions(TypedDict, total=False):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
     threads: int
     seed: int
+    log: Literal["none", "tensorboard"]
 
 
 class SampleOptions(TypedDict, total=False):

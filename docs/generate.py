@@ -22,6 +22,8 @@ COMMANDS = [
     "info",
     "verify",
     "push",
+    "runs",
+    "plot",
     "data",
     "data list",
     "data get",

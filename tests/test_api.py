@@ -27,9 +27,9 @@ from charlm.config import (
     EVAL_OPTIONS,
     EXPORT_OPTIONS,
     SAMPLE_OPTIONS,
+    TRAIN_DEFAULTS,
     TRAIN_OPTIONS,
     WORD_OPTIONS,
-    Config,
     EvalConfig,
     ExportConfig,
     SampleConfig,
@@ -103,7 +103,7 @@ def test_type_checkers_know_every_option_with_its_type(table: type, options: Map
 @pytest.mark.parametrize(
     ("function", "options", "defaults"),
     [
-        (charlm.train, TRAIN_OPTIONS, Config().flat()),
+        (charlm.train, TRAIN_OPTIONS, TRAIN_DEFAULTS),
         (charlm.LanguageModel.sample, SAMPLE_OPTIONS, asdict(SampleConfig())),
         (charlm.LanguageModel.samples, SAMPLE_OPTIONS, asdict(SampleConfig())),
         (charlm.load, EVAL_OPTIONS, asdict(EvalConfig())),
@@ -131,7 +131,7 @@ def test_signatures_read_like_source() -> None:
     assert text.startswith("(*corpus: PathLike, name: str | None = None, checkpoints: PathLike = 'checkpoints', ")
     assert "dropout: float = automatic, cell: str = 'lstm', layers: int = 2, hidden: int = automatic, " in text
     assert "decay: Literal['linear', 'cosine', 'none'] = 'linear'" in text
-    assert text.endswith("seed: int = 0) -> Trained")
+    assert text.endswith("seed: int = 0, log: Literal['none', 'tensorboard'] = 'none') -> Trained")
 
 
 GOOD = """\

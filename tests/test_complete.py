@@ -69,6 +69,8 @@ def test_every_option_with_choices_offers_them(command: str, name: str, tmp_path
         ("novelty a", ["alice"]),
         ("pairs a", ["alice"]),
         ("info b", ["bob"]),
+        ("plot a", ["alice"]),
+        ("plot --x s", ["seconds", "steps"]),
         ("verify b", ["bob"]),
         ("sample hf : a", []),  # as bash parts hf:a, which is on the Hub
         ("sample hf:a", []),

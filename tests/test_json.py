@@ -48,6 +48,8 @@ SCRIPT: Final = (
     ("info", "tested"),
     ("verify", "sums"),
     ("push", "sums", "ada/sums"),
+    ("runs",),
+    ("plot", "sums", "other", "--output", "losses.svg"),
     ("data", "list"),
     ("data", "get", "python-docs"),
     ("doctor",),
@@ -82,6 +84,7 @@ def outputs(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     (folder / "names.txt").write_text("ada\nemma\nann\n" * 40)
     (folder / "odd.txt").write_text("€uro, 7 times 3 is 21.\n3 times 3 is 9.")
     (folder / "empty.txt").write_text("")
+    (folder / "checkpoints/notes").mkdir(parents=True)
     (folder / "pairs.tsv").write_text("2 times 2 is 4.\t2 times 2 is 5.\n€\t£\n")
     patch.chdir(folder)
     found = defaultdict(list)

@@ -46,6 +46,7 @@ ONLY_IN = {
     "lm_eval": "harness",
     "onnx": "export",
     "onnxruntime": "export",
+    "tensorboardX": "report",
 }
 MODULES = sorted(
     path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from charlm.errors import StorageError
 from charlm.storage import runs
-from charlm.storage.lock import Held, held
+from charlm.storage.lock import Held, held, is_held
 from charlm.storage.runs import open_run, remove_empty
 
 HOLDER = """
@@ -112,6 +113,47 @@ def test_a_lock_whose_file_was_removed_is_not_taken(tmp_path: Path, monkeypatch:
     for patch in (removed, replaced):
         monkeypatch.setattr(filelock, "lock_descriptor", patch)
         assert not free(path)
+
+
+def test_looking_at_a_lock_neither_takes_it_nor_makes_it(
+    tmp_path: Path, system: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    assert not is_held(path)
+    assert not list(tmp_path.iterdir())
+    with another_process(path, *system) as process:
+        for number in system:
+            monkeypatch.setattr("fcntl.flock", refusing(number))
+        assert is_held(path)
+        assert is_held(path)
+        process.kill()
+        process.wait()
+        assert not is_held(path)
+        assert free(path)
+
+
+def test_who_looks_at_the_moment_of_the_start_keeps_nobody_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is shared while another process looks: it is tried again."""
+    answers, real = iter([False]), filelock.lock_descriptor
+    monkeypatch.setattr(
+        filelock, "lock_descriptor", lambda *a, **more: next(answers, None) is None and real(*a, **more)
+    )
+    assert free(tmp_path / ".lock")
+
+
+def test_a_mark_that_cannot_be_judged_is_a_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no locks: of another machine, or half written."""
+    path, mark = tmp_path / ".lock", tmp_path / ".lock.held"
+    path.touch()
+    monkeypatch.setattr("fcntl.flock", refusing(errno.ENOLCK))
+    assert not is_held(path)
+    for content in ("", "12", f"{os.getpid()}\n{socket.gethostname()}\n", "999999999\nanother machine\n"):
+        mark.write_text(content)
+        assert is_held(path), content
+    mark.write_text(f"99999999999999999999999\n{socket.gethostname()}\n")
+    assert not is_held(path)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])

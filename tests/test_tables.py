@@ -67,6 +67,16 @@ def test_a_table_that_fits_is_one_block_as_wide_as_its_cells() -> None:
     assert layout(["", "a" * 300], [["x", "1"]], None) == [(["   " + "a" * 300], ["x" + " " * 301 + "1"])]
 
 
+def test_several_columns_may_stand_to_the_left() -> None:
+    (block,) = layout(["run", "n", "state"], [["a", "1", "done"], ["bcd", "10", "x"]], 80, left=(0, 2))
+    assert block == (["run   n  state"], ["a     1  done", "bcd  10  x"])
+    names = [["a" * 40, "1", "b" * 40]]
+    (block,) = layout(["run", "n", "text"], names, 53, left=(0, 2))
+    (line,) = block.body
+    assert cell_len(line) == 53
+    assert line.count("…") == 2
+
+
 def test_headers_wrap_between_words_before_columns_move_below() -> None:
     (block,) = layout(["word", "bits per character", "bits each time"], [["w" * 60, "1.00", "2.00"]], 44)
     assert [line.split() for line in block.header] == [["bits"], ["bits", "per", "each"], ["word", "character", "time"]]

@@ -22,7 +22,9 @@ from charlm.cli import (
     info,
     novelty,
     pairs,
+    plot,
     push,
+    runs,
     sample,
     score,
     signals,
@@ -64,7 +66,7 @@ def charlm(
     """A workbench for character-level language models: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, pairs, novelty, compress, info, export, push, data, doctor):
+for module in (train, sample, evaluate, score, pairs, novelty, compress, info, runs, plot, export, push, data, doctor):
     module.register(app)
 app.command("help", cls=Command)(show)
 

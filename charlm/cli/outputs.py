@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 STDOUT: Final = "-"
 _KEPT: Final = "nothing was written"
 _PICTURES: Final = (".png", ".svg")
+_SIGNATURES: Final = (b"\x89PNG\r\n", b"%PDF-")
+_BEGINNING: Final = 1024  # bytes in which an SVG says what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +194,33 @@ def picture_kind(path: str) -> str:
     return Path(path).suffix.lower().removeprefix(".") or "png"
 
 
-def check_picture(option: str, path: str) -> None:
+def check_picture(option: str, path: str, kinds: Sequence[str] = _PICTURES) -> None:
     """Refuse a picture that could not be drawn: another format, or no matplotlib."""
-    if Path(path).suffix.lower() not in _PICTURES and not (is_stdout(path) and not Path(path).suffix):
-        raise ConfigError(f"{option} must end in {' or '.join(_PICTURES)}, not {path}", kept=_KEPT)
+    if Path(path).suffix.lower() not in kinds and not (is_stdout(path) and not Path(path).suffix):
+        raise ConfigError(f"{option} must end in {_either(kinds)}, not {path}", kept=_KEPT)
     check_terminal(path, "a picture")
     from charlm.report import picture
 
     if not picture.available():
         raise CharlmError(f"cannot draw {path}: matplotlib is not installed", kept=_KEPT, hint="pip install matplotlib")
+
+
+def _either(words: Sequence[str]) -> str:
+    """
+    >>> _either((".png", ".svg")), _either((".png", ".svg", ".pdf"))
+    ('.png or .svg', '.png, .svg or .pdf')
+    """
+    return " or ".join([", ".join(words[:-1]), words[-1]])
+
+
+def check_replaced_picture(path: str) -> None:
+    """Refuse to replace a file that is no picture, whatever its name says; an empty one may be replaced."""
+    if is_stdout(path) or not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(_BEGINNING)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", kept=_KEPT, hint="choose another name") from error
+    if begin and not begin.startswith(_SIGNATURES) and b"<svg" not in begin:
+        raise ConfigError(f"{path} exists and is not a picture", kept=_KEPT, hint="choose another name, or remove it")

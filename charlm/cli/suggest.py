@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from charlm.cli.help import GENERAL, term
-from charlm.config import DEFAULT_FOLDER
 from charlm.errors import quoted
 
 # Words that people try, and the command that does it.
@@ -30,15 +29,16 @@ COMMANDS: Final = {
     "compress": "zip encode",
     "decompress": "unzip decode uncompress extract",
     "push": "upload publish share release",
+    "runs": "ls list experiments history",
+    "plot": "curves chart graph",
     "doctor": "diagnose env status devices",
     "--version": "version",
 }
 # The same where no one command does it.
 WAYS: Final = {
-    f"ls {DEFAULT_FOLDER} lists the runs, and charlm info RUN describes one": "ls list runs",
     "charlm eval RUN RUN compares models": "compare",
-    f"{DEFAULT_FOLDER}/RUN/curves.png shows the loss; charlm score --plot FILE plots surprisal": "plot curves",
 }
+_LETTER: Final = 3  # characters of an option of one letter, which any other is like
 # The same for options, by the names that other programs give them.
 OPTIONS: Final = {
     "hidden": "hidden-size hidden-dim rnn-size units width n-embd num-hidden",
@@ -66,6 +66,7 @@ OPTIONS: Final = {
     "text": "input file data dataset",
     "output": "out outfile output-file",
     "quiet": "silent",
+    "log": "tensorboard logger report-to log-dir",
 }
 
 
@@ -121,7 +122,11 @@ def unknown_option(name: str, ctx: Any) -> str:
     elsewhere = {option: f"{path} {option}" for path, options in reversed(others) for option in options}
     meant = {**elsewhere, **{option: option for option in own}}
     tried = f"--{_tried(OPTIONS, name.lstrip('-').replace('_', '-'))}"
-    found = tried if tried in meant else _alike(name, list(own)) or _alike(name, list(elsewhere))
+    found = (
+        tried
+        if tried in meant
+        else _alike(name, list(own)) or _alike(name, [option for option in elsewhere if len(option) > _LETTER])
+    )
     return f"{what}; did you mean {meant[found]}?" if found else what
 
 

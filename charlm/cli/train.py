@@ -11,17 +11,28 @@ import typer
 from charlm.cli import complete, signals
 from charlm.cli.command import JsonOption, Settings, command
 from charlm.cli.outputs import Screen
-from charlm.config import AUTOMATIC, DEFAULT_FOLDER, RUN, TEXT, TRAIN_OPTIONS, Config, check_train, merge, read_toml
-from charlm.errors import ConfigError, StorageError, quoted
+from charlm.config import (
+    AUTOMATIC,
+    DEFAULT_FOLDER,
+    RUN,
+    TEXT,
+    TRAIN_DEFAULTS,
+    TRAIN_OPTIONS,
+    check_train,
+    merge,
+    read_toml,
+)
+from charlm.errors import CharlmError, ConfigError
 from charlm.report.words import one_line
 
 if TYPE_CHECKING:
     from charlm.api import Trained, TrainingRequest
+    from charlm.storage.runs import Run
 
 _SETTINGS = Settings(
     TRAIN_OPTIONS,
     dict,  # checked when the options of --config are beside them
-    {name: value for name, value in Config().flat().items() if name not in AUTOMATIC},
+    {name: value for name, value in TRAIN_DEFAULTS.items() if name not in AUTOMATIC},
 )
 
 
@@ -138,6 +149,7 @@ def _run(screen: Screen, request: TrainingRequest) -> Trained:
     """Train and show progress. A signal ends training after the current step, with a checkpoint."""
     from charlm import api
     from charlm.report.progress import Progress
+    from charlm.storage.runs import Run
     from charlm.training.events import Event, Saved, Writing
 
     progress = Progress(screen.err, quiet=screen.quiet)
@@ -148,10 +160,10 @@ def _run(screen: Screen, request: TrainingRequest) -> Trained:
             if isinstance(event, Writing):
                 stop.writing()
             if isinstance(event, Saved):
-                stop.saved(*_going_on(event.step, event.path))
+                stop.saved(*_going_on(Run(event.path.parent), event.step, request.log))
 
         trained = api.run(request, on_event=follow, stop=stop)
-        stop.finish(*_going_on(trained.result.steps, trained.run.last))
+        stop.finish(*_going_on(trained.run, trained.result.steps, request.log))
     return trained
 
 
@@ -181,25 +193,23 @@ def _report(screen: Screen, trained: Trained, request: TrainingRequest, as_json:
 def _draw_curves(screen: Screen, trained: Trained) -> bool:
     """Draw the run's curves into its folder; returns whether that could be done."""
     from charlm.report import plots
-    from charlm.report.picture import PictureError
     from charlm.storage.durable import write_durably
 
     try:
         picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
         with signals.held():
             write_durably(trained.run.curves, picture)
-    except (PictureError, OSError, StorageError, TypeError, ValueError) as error:  # the run is worth more than that
+    except (CharlmError, OSError) as error:  # the run is worth more than that
         screen.note(f"curves.png was not drawn: {error}")
         return False
     return True
 
 
-def _going_on(step: int, path: Path) -> tuple[str, str]:
+def _going_on(run: Run, step: int, log: str) -> tuple[str, str]:
     """What has been saved, and the command that continues from there."""
-    folder = path.parent
-    where = "" if str(folder.parent) == DEFAULT_FOLDER else f" --checkpoints {quoted(str(folder.parent))}"
-    command = f"charlm train --resume --name {quoted(folder.name)}{where}"
-    return one_line(f"step {step:,} is saved in {path}"), one_line(f"resume with {command}")
+    from charlm.training.again import go_on
+
+    return one_line(f"step {step:,} is saved in {run.last}"), one_line(f"resume with {go_on(run, log)}")
 
 
 _T = TypeVar("_T")

@@ -43,9 +43,15 @@ def heading(out: Console, title: str) -> None:
 
 
 def table(
-    out: Console, columns: Sequence[str], rows: Sequence[Row], *, title: str = "", left: int = 0, cut: Cut = cut_middle
+    out: Console,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    title: str = "",
+    left: int | Sequence[int] = 0,
+    cut: Cut = cut_middle,
 ) -> None:
-    """A table whose column `left` stands to the left and whose figures stand to the right; see `tables.layout`.
+    """A table whose column `left` (or several) stands to the left, and figures to the right; see `tables.layout`.
 
     On a terminal it is as wide as that at most. In a pipe every row is one line.
     """

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
-from charlm.config import AUTOMATIC, LENGTHS, Config, applies, merge
+from charlm.config import merge
 from charlm.errors import CharlmError, quoted
 from charlm.options import Value
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.storage.runs import Trained
 from charlm.text.corpus import STDIN
-from charlm.training.again import train_again
+from charlm.training.again import FILES, own_options, train_again
 from charlm.training.request import TrainingRequest
-
-_FILES: Final = 5  # that a command may name
 
 
 def sampling_command(trained: Trained) -> str:
@@ -45,10 +42,7 @@ def _given(trained: Trained, request: TrainingRequest) -> dict[str, object]:
     """The options that made this run what it is: those of the request, or of a resumed run all that it has."""
     if not request.resume:
         return dict(request.options)
-    flat, usual = trained.config.flat(), Config().flat()
-    known = {name: value for name, value in flat.items() if value != usual[name] or name in AUTOMATIC}
-    unset = [name for name in (*LENGTHS, "threads", "vocab_size") if not flat[name]]
-    return {name: value for name, value in known.items() if name not in unset and applies(name, flat)}
+    return own_options(trained.config)
 
 
 def _corpus(trained: Trained, request: TrainingRequest) -> tuple[str, ...]:
@@ -61,4 +55,4 @@ def _corpus(trained: Trained, request: TrainingRequest) -> tuple[str, ...]:
         sources = load_checkpoint(trained.checkpoint).corpus.training_sources
     except CharlmError:
         return ()
-    return tuple(source.path for source in sources) if len(sources) <= _FILES else ()
+    return tuple(source.path for source in sources) if len(sources) <= FILES else ()

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from charlm.report.console import Console
 from charlm.report.progress import Progress
-from charlm.training.events import Event, Stepped
+from charlm.training.events import Event, Recorded, Stepped
 
 _WIDTH: Final = 100
 _HTML: Final = '<pre style="line-height: 1.3; white-space: pre; overflow-x: auto">{}</pre>'
@@ -34,7 +34,7 @@ class NotebookProgress(Progress):
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if not isinstance(event, Stepped):  # whose display `Progress` draws, as often as is good
+        if not isinstance(event, (Stepped, Recorded)):  # whose display `Progress` draws, as often as is good
             self._output.draw()
 
 

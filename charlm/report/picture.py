@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -32,6 +32,7 @@ GREY: Final = "0.6"
 COLORS: Final = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9", "0.25")
 _DPI: Final = 200
 _NAME: Final = 60  # characters of a name in a title
+_NO_DATE: Final[Mapping[str, dict[str, Any]]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _STYLE: Final = {
     "font.size": 9.5,
     "axes.titlesize": 11,
@@ -66,7 +67,7 @@ def available() -> bool:
 
 
 def render(draw: Callable[[Figure], None], size: Size, kind: str = "png") -> bytes:
-    """What `draw` puts on an empty figure, as png or svg. Raises PictureError, whatever goes wrong."""
+    """What `draw` puts on an empty figure, as png, svg or pdf. Raises PictureError, whatever goes wrong."""
     if not available():
         raise PictureError("matplotlib is not installed", hint="pip install matplotlib")
     try:
@@ -75,8 +76,7 @@ def render(draw: Callable[[Figure], None], size: Size, kind: str = "png") -> byt
             draw(figure)
             _settle(figure)
             written = io.BytesIO()
-            date = {"Date": None} if kind == "svg" else {}
-            figure.savefig(written, format=kind, dpi=_DPI, metadata=date)
+            figure.savefig(written, format=kind, dpi=_DPI, metadata=_NO_DATE.get(kind, {}))
             return written.getvalue()
     except Exception as error:
         raise PictureError(f"matplotlib failed: {type(error).__name__}: {one_line(str(error))}") from error

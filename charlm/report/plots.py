@@ -43,10 +43,10 @@ def _draw_losses(axes: Axes, rows: Rows) -> None:
     """Training loss, raw and smoothed, and the validation losses with the best of them marked."""
     seen = [row.characters_seen for row in rows]
     train = [bits(row.train_loss) for row in rows]
-    smoothed = _smoothed(train)
+    means = smoothed(train)
     mark = "." if len(rows) <= _FEW else ""
     axes.plot(seen, train, color=BLUE, alpha=0.3, linewidth=0.8)
-    axes.plot(seen, smoothed, marker=mark, color=BLUE, label="training" if smoothed == train else "training (smoothed)")
+    axes.plot(seen, means, marker=mark, color=BLUE, label="training" if means == train else "training (smoothed)")
     validations = [
         (row.characters_seen, bits(row.val_loss), row.step)
         for row in rows
@@ -57,11 +57,16 @@ def _draw_losses(axes: Axes, rows: Rows) -> None:
         mark = "o" if len(validations) <= _FEW else ""
         axes.plot([at for at, *_ in validations], values, marker=mark, markersize=3.5, color=ORANGE, label="validation")
         _mark_best(axes, *min(validations, key=lambda validation: validation[1]))
-    axes.set(ylabel="loss (bits per character)", ylim=loss_limits(smoothed, values))
+    axes.set(ylabel="loss (bits per character)", ylim=loss_limits(means, values))
+    nats_beside(axes)
+    legend_above(axes)
+
+
+def nats_beside(axes: Axes) -> None:
+    """A second scale to the right of an axis in bits: the same in nats."""
     nats = axes.secondary_yaxis("right", functions=(_nats, _bits))
     nats.set_ylabel("nats per character")
     nats.spines["right"].set_visible(True)
-    legend_above(axes)
 
 
 def _nats(values: Any) -> Any:
@@ -98,7 +103,7 @@ def _draw_norms(axes: Axes, rows: Rows) -> None:
     norms = [norm for _, norm in points if 0 < norm < math.inf]
     seen, values = _columns(points)
     axes.plot(seen, values, color=GREEN, alpha=0.3, linewidth=0.8)
-    axes.plot(seen, _smoothed(values), color=GREEN, marker="." if len(points) <= _FEW else "")
+    axes.plot(seen, smoothed(values), color=GREEN, marker="." if len(points) <= _FEW else "")
     axes.set_ylabel("gradient\nnorm")
     if norms and max(norms) > 20 * min(norms):
         axes.set_yscale("log")
@@ -131,10 +136,10 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [at for at, _ in points], [value for _, value in points]
 
 
-def _smoothed(values: Sequence[float], width: float = _SMOOTHED) -> list[float]:
+def smoothed(values: Sequence[float], width: float = _SMOOTHED) -> list[float]:
     """The mean over neighbours on both sides, fewer towards the ends, so that no curve lags behind its values.
 
-    >>> _smoothed([4.0, 1.0, 1.0, 1.0, 4.0], width=0.4)
+    >>> smoothed([4.0, 1.0, 1.0, 1.0, 4.0], width=0.4)
     [4.0, 2.0, 1.0, 2.0, 4.0]
     """
     half = round(len(values) * width / 2)

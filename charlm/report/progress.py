@@ -20,8 +20,10 @@ from charlm.report.words import bits, duration, one_line, visible
 from charlm.training.events import (
     Event,
     Finished,
+    Recorded,
     Remark,
     Resumed,
+    RolledBack,
     Sampled,
     Saved,
     Started,
@@ -80,7 +82,7 @@ class Progress:
                 self._sample = event.text
             case Finished():
                 self._show_end(event)
-            case Writing() | Saved():
+            case Writing() | Saved() | Recorded() | RolledBack():
                 pass
 
     def _say(self, line: Text) -> None:

@@ -78,20 +78,21 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def layout(
-    columns: Cells, rows: Sequence[Cells], width: int | None, *, left: int = 0, cut: Cut = cut_middle
+    columns: Cells, rows: Sequence[Cells], width: int | None, *, left: int | Sequence[int] = 0, cut: Cut = cut_middle
 ) -> list[Block]:
     """The table's blocks for a width in cells; None: as wide as it is, with no cell cut and none padded to a long one.
 
-    Column `left` stands to the left and is cut by `cut` where there is no room; all others stand to the right. The
-    first column is in every block. Cells are foreign text: what would command a terminal is shown.
+    Column `left`, or each of several, stands to the left and is cut by `cut` where there is no room; all others stand
+    to the right. The first column is in every block. Cells are foreign text: what would command a terminal is shown.
     """
+    lefts = [left] if isinstance(left, int) else left
     header, body = [one_line(column) for column in columns], [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(header, *body, strict=True)]
     if width is None:
         widths = [min(cells, max(_ALIGNED, cell_len(name))) for cells, name in zip(widths, header, strict=True)]
-        return [_block(header, body, widths, range(len(widths)), left, _whole)]
-    widths = _shrunk(header, body, widths, width, left)
-    return [_block(header, body, widths, block, left, cut) for block in _blocks(widths, width)]
+        return [_block(header, body, widths, range(len(widths)), lefts, _whole)]
+    widths = _shrunk(header, body, widths, width, lefts)
+    return [_block(header, body, widths, block, lefts, cut) for block in _blocks(widths, width)]
 
 
 def _whole(text: str, width: int) -> str:  # noqa: ARG001 - a `Cut`
@@ -99,11 +100,12 @@ def _whole(text: str, width: int) -> str:  # noqa: ARG001 - a `Cut`
     return text
 
 
-def _shrunk(header: Cells, body: Sequence[Cells], widths: list[int], width: int, left: int) -> list[int]:
+def _shrunk(header: Cells, body: Sequence[Cells], widths: list[int], width: int, lefts: Sequence[int]) -> list[int]:
     """Widths after the widest columns have given up cells one by one, as many as are needed and no more than can be."""
     least = [max([0, *(cell_len(row[number]) for row in body)]) for number in range(len(header))]
     least = [max(cells, min(_HEADER, _longest(words))) for cells, words in zip(least, header, strict=True)]
-    least[left] = min(widths[left], _LEFT)
+    for left in lefts:
+        least[left] = min(widths[left], _LEFT)
     widths = list(widths)
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         wide = [number for number in range(len(widths)) if widths[number] > least[number]]
@@ -126,7 +128,7 @@ def _blocks(widths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def _block(
-    header: Cells, body: Sequence[Cells], widths: Sequence[int], block: Sequence[int], left: int, cut: Cut
+    header: Cells, body: Sequence[Cells], widths: Sequence[int], block: Sequence[int], lefts: Sequence[int], cut: Cut
 ) -> Block:
     wrapped = [wrap(header[number], widths[number]) for number in block]
     height = max(map(len, wrapped))
@@ -136,9 +138,9 @@ def _block(
     for row in cells:
         parts = []
         for cell, number in zip(row, block, strict=True):
-            fitted = (cut if number == left or cut is _whole else cut_middle)(cell, widths[number])
+            fitted = (cut if number in lefts or cut is _whole else cut_middle)(cell, widths[number])
             space = " " * (widths[number] - cell_len(fitted))
-            parts.append(fitted + space if number == left else space + fitted)
+            parts.append(fitted + space if number in lefts else space + fitted)
         lines.append(_GAP.join(parts).rstrip())
     return Block(lines[:height], lines[height:])
 

@@ -92,6 +92,45 @@ def duration(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
+def short(count: int) -> str:
+    """A count in few characters, for tables.
+
+    >>> short(950), short(12_400), short(1_115_394), short(999_960)
+    ('950', '12.4k', '1.1M', '1M')
+    """
+    return _scaled(count, ("", "k", "M", "G", "T"))
+
+
+def file_size(count: int) -> str:
+    """Bytes in few characters, in units of 1000.
+
+    >>> file_size(950), file_size(5_800_000), file_size(12_345_678_901)
+    ('950 B', '5.8 MB', '12.3 GB')
+    """
+    return _scaled(count, (" B", " kB", " MB", " GB", " TB"))
+
+
+def _scaled(count: int, units: tuple[str, ...]) -> str:
+    value, number = float(count), 0
+    while round(value, 1) >= 1000 and number < len(units) - 1:
+        value, number = value / 1000, number + 1
+    return f"{value:.1f}".removesuffix(".0") + units[number]
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, in its largest unit; a time to come is now.
+
+    >>> age(5), age(150), age(7200), age(200_000), age(-3)
+    ('5 s', '2 min', '2 h', '2 days', '0 s')
+    """
+    passed = max(0.0, seconds)
+    units = ((86400, "days" if passed >= 2 * 86400 else "day"), (3600, "h"), (60, "min"))
+    for length, unit in units:
+        if passed >= length:
+            return f"{passed // length:.0f} {unit}"
+    return f"{int(passed)} s"
+
+
 def figure(value: float | None, digits: int = 4) -> str:
     """A number for a table; a dash where there is none.
 

@@ -14,7 +14,8 @@ import json
 import math
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -149,6 +150,25 @@ class Checkpoint:
         }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What a checkpoint says of itself: as in `Checkpoint`, but without its tensors, and its hash is not checked."""
+
+    config: Config
+    training: ModelState | TrainState
+    bookkeeping: Bookkeeping
+    history: tuple[Validation, ...]
+    corpus: CorpusRecord
+    environment: Environment
+    result: Result | None
+    parameters: int
+
+    @property
+    def resumable(self) -> bool:
+        """Whether training can go on from here: not from a model alone."""
+        return isinstance(self.training, TrainState)
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, keep: Path | None = None) -> bool:
     """Write the checkpoint durably (`write_durably`); with `keep`, the file that was at `path` is kept there."""
     return write_durably(path, checkpoint.to_bytes(), keep=keep)
@@ -160,12 +180,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Memory taken stays below the file's size + 256 MB, whatever the file says. Raises CheckpointError (exit 4) for
     whatever is not a whole charlm checkpoint, StorageError when it cannot be read.
     """
+    with _checked(path) as (file, size):
+        return _parse(file, size)
+
+
+def read_outline(path: Path) -> Outline:
+    """Read and check what a checkpoint says of itself, which takes its header alone; raises as `load_checkpoint`."""
+    with _checked(path) as (file, size):
+        header = _read_header(file, size)
+        weights = [place for name, place in header.places.items() if name.startswith(_WEIGHTS)]
+        return Outline(
+            **_records(from_json(header.metadata)), parameters=sum(math.prod(place.shape) for place in weights)
+        )
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A checkpoint, opened, and its size in bytes; whatever is wrong with it is raised with its name."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):  # a link may lead to an endless device, or to a pipe without a writer
             raise StorageError(f"cannot read {path}: it is not a file", kept="nothing was changed")
         with path.open("rb") as file:
-            return _parse(file, about.st_size)
+            yield file, about.st_size
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}", hint="charlm train CORPUS makes one") from error
     except OSError as error:
@@ -211,23 +248,38 @@ class _Place(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _parse(file: BinaryIO, size: int) -> Checkpoint:
-    """Read the checkpoint in a file of this size; errors are found before more than needed is read."""
+class _Header(NamedTuple):
+    """All of a file but its tensors."""
+
+    first: bytes  # the eight bytes of its length
+    text: bytes
+    metadata: str
+    digits: int  # where in the text the 64 digits of the file's own hash are
+    places: dict[str, _Place]
+
+
+def _read_header(file: BinaryIO, size: int) -> _Header:
+    """Read the header of a file of this size; errors are found before more than needed is read."""
     first = file.read(9)
     length = int.from_bytes(first[:8], "little")
     if first[8:] != b"{" or not 0 < length <= min(size - 8, _LARGEST_HEADER):
         raise CheckpointError("it is not a charlm checkpoint, or it is truncated")
-    header = first[8:] + file.read(length - 1)
-    table, metadata, digits = _opened(header)
+    text = first[8:] + file.read(length - 1)
+    table, metadata, digits = _opened(text)
     places = _places(table)
-    end = max((place.end for place in places.values()), default=0)
-    if size != 8 + length + end:
+    if size != 8 + length + max((place.end for place in places.values()), default=0):
         raise CheckpointError("it is truncated, or has bytes after its end")
-    body = file.read(end)
-    digest = hashlib.sha256(first[:8])
-    for part in (header[:digits], _ZEROS.encode(), memoryview(header)[digits + 64 :], body):
+    return _Header(first[:8], text, metadata, digits, places)
+
+
+def _parse(file: BinaryIO, size: int) -> Checkpoint:
+    """Read the checkpoint in a file of this size."""
+    first, text, metadata, digits, places = _read_header(file, size)
+    body = file.read(size - 8 - len(text))
+    digest = hashlib.sha256(first)
+    for part in (text[:digits], _ZEROS.encode(), memoryview(text)[digits + 64 :], body):
         digest.update(part)
-    if digest.hexdigest().encode() != header[digits : digits + 64]:
+    if digest.hexdigest().encode() != text[digits : digits + 64]:
         raise CheckpointError("it is damaged: its SHA-256 does not match")
     arrays = {name: _view(name, place, body) for name, place in places.items()}
     return _built(from_json(metadata), arrays)
@@ -305,24 +357,16 @@ def _view(name: str, place: _Place, body: bytes) -> Array:
 
 def _built(table: Table, arrays: dict[str, Array]) -> Checkpoint:
     """Build the checkpoint from its metadata and tensors, which must be the ones that the metadata implies."""
-    parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
-    config = Config.checked({name: value for part in parts for name, value in part.items()})
-    check_shares(config.data.val, config.data.test)
+    records = _records(table)
     model = arrays.pop(_TOKENIZER_MODEL, np.zeros(0, np.uint8))
     if model.size > LARGEST_MODEL:
         raise CheckpointError("its SentencePiece model is too large")
     weights = {name: array for name, array in arrays.items() if name.startswith(_WEIGHTS)}
     checkpoint = Checkpoint(
-        config=config,
+        **records,
         tokenizer=TokenizerState(table["tokenizer"], model.tobytes()),
         weights=weights,
-        training=_training(table["training"]),
         tensors={name: array for name, array in arrays.items() if name not in weights},
-        bookkeeping=_bookkeeping(table["bookkeeping"]),
-        history=tuple(picked(Validation, row) for row in table["history"]),
-        corpus=CorpusRecord.from_json(table["corpus"]),
-        environment=picked(Environment, table["environment"]),
-        result=picked(Result, table["result"]) if table["result"] else None,
     )
     expected = _shapes(checkpoint)
     for name in sorted(expected.keys() | arrays.keys()):
@@ -330,6 +374,22 @@ def _built(table: Table, arrays: dict[str, Array]) -> Checkpoint:
         if shape != expected.get(name):
             raise CheckpointError(f"tensor {name} has shape {shape}, its configuration implies {expected.get(name)}")
     return checkpoint
+
+
+def _records(table: Table) -> dict[str, Any]:
+    """The records in the metadata of a checkpoint, by their names in `Checkpoint` and `Outline`."""
+    parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
+    config = Config.checked({name: value for part in parts for name, value in part.items()})
+    check_shares(config.data.val, config.data.test)
+    return {
+        "config": config,
+        "training": _training(table["training"]),
+        "bookkeeping": _bookkeeping(table["bookkeeping"]),
+        "history": tuple(picked(Validation, row) for row in table["history"]),
+        "corpus": CorpusRecord.from_json(table["corpus"]),
+        "environment": picked(Environment, table["environment"]),
+        "result": picked(Result, table["result"]) if table["result"] else None,
+    }
 
 
 def _training(table: Table) -> ModelState:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Final
 
 OPEN_FILES_STAY: Final = os.name == "nt"  # Windows does not remove a file that a process has open
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+_REFUSED: Final = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
+_PAUSES: Final = (0.01, 0.05)  # seconds before another try: `is_held` has the lock for an instant
 
 
 class Held(Exception):
@@ -24,7 +28,7 @@ class Held(Exception):
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock of this file, which is made if it is missing; raises Held, without waiting, or OSError."""
+    """Hold the lock of this file, which is made if it is missing; raises Held, practically at once, or OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -36,18 +40,60 @@ def held(path: Path) -> Iterator[None]:
         if by_system:
             yield
         else:
-            with _marked(path.with_name(f"{path.name}.held")):
+            with _marked(_marker(path)):
                 yield
     finally:
         os.close(descriptor)  # which releases it
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of this file, which is not made; raises OSError where none can see that.
+
+    Nobody is kept from the lock: it is shared while this looks, for an instant, and `held` tries again after one.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return False
+    try:
+        return not _can_share(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return _is_marked(_marker(path))
+    finally:
+        os.close(descriptor)
+
+
+def _can_share(descriptor: int) -> bool:
+    """Whether nobody else has the system's lock on an open file; OSError where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # a system without shared locks: for the same instant it is not shared
+        from filelock import lock_descriptor
+
+        return lock_descriptor(descriptor, blocking=False)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _REFUSED:
+            return False
+        raise
+    return True
 
 
 def _take(descriptor: int, path: Path) -> bool:
     """Take the system's lock on an open file: True, or raises Held; OSError where there are no locks."""
     from filelock import lock_descriptor
 
-    if not lock_descriptor(descriptor, blocking=False) or not _is_file(descriptor, path):
-        raise Held  # or its holder has just removed the folder: another process may hold the new lock
+    for pause in (0.0, *_PAUSES):
+        time.sleep(pause)
+        if lock_descriptor(descriptor, blocking=False):
+            break
+    else:
+        raise Held
+    if not _is_file(descriptor, path):
+        raise Held  # its holder has just removed the folder: another process may hold the new lock
     return True
 
 
@@ -56,6 +102,11 @@ def _is_file(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def _marker(path: Path) -> Path:
+    """The file that stands for the lock where there are no locks."""
+    return path.with_name(f"{path.name}.held")
 
 
 @contextmanager
@@ -76,3 +127,23 @@ def _marked(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             lock.release()
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether the file that stands for the lock is there, unless its holder is known to be gone."""
+    try:
+        holder, host = path.read_text(errors="replace").split("\n")[:2]
+        number = int(holder)
+    except FileNotFoundError:
+        return False
+    except ValueError:  # it is being written
+        return True
+    if OPEN_FILES_STAY or not host.startswith(socket.gethostname()):  # where processes cannot be asked about
+        return True
+    try:
+        os.kill(number, 0)  # which sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

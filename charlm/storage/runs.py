@@ -7,6 +7,7 @@ checkpoints/<name>/
     metrics.jsonl         one row every few steps
     corpus.txt            the text, if it came from standard input
     curves.png            drawn at the end
+    events.out.tfevents.* the same rows for TensorBoard (--log tensorboard)
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ from pathlib import Path
 from typing import Final
 
 from charlm.config import DEFAULT_FOLDER, Config
-from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError, quoted
+from charlm.errors import CharlmError, CheckpointError, ConfigError, DataError, StorageError, quoted
 from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
-from charlm.storage.lock import OPEN_FILES_STAY, Held, held
+from charlm.storage.lock import OPEN_FILES_STAY, Held, held, is_held
 from charlm.storage.records import Metrics, Result, Validation, loss_in_words, picked
+from charlm.storage.schema import row_from_json
 
 _LISTED: Final = 5  # runs that an error lists
 _LONGEST: Final = 200
 _LONGEST_BYTES: Final = 255  # what file systems take
+_TAIL: Final = 4096  # bytes at the end of metrics.jsonl that hold its last row
+EVENTS: Final = "events.out.tfevents"  # what TensorBoard looks for at the beginning of a name
 _NAME: Final = re.compile(rf"[^-\0/\\][^\0/\\]{{0,{_LONGEST - 1}}}")
 
 
@@ -65,6 +69,15 @@ class Run:
         return self.folder / "curves.png"
 
     @property
+    def lock(self) -> Path:
+        return self.folder / ".lock"
+
+    @property
+    def event_files(self) -> list[Path]:
+        """The files for TensorBoard, in the order in which they were written."""
+        return sorted(self.folder.glob(f"{EVENTS}.*"))
+
+    @property
     def saved(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return self.last.exists() or self.previous.exists()
@@ -73,6 +86,13 @@ class Run:
     def exists(self) -> bool:
         """Whether there is anything that training would overwrite."""
         return any(path.exists() for path in (self.last, self.previous, self.best))
+
+    @property
+    def running(self) -> bool:
+        """Whether a living process trains it, as far as can be seen from here."""
+        with suppress(OSError):  # somebody else's lock, which is not ours to read
+            return is_held(self.lock)
+        return False
 
     def save_last(self, checkpoint: Checkpoint, *, keep: bool = True) -> bool:
         """Save the whole training state, after flushing the metrics that it counts on; returns as `write_durably`.
@@ -95,7 +115,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove what an earlier run of this name left; its lock stays, and its text, which may be the only copy."""
-        for path in (self.last, self.previous, self.best, self.metrics, self.curves):
+        for path in (self.last, self.previous, self.best, self.metrics, self.curves, *self.event_files):
             path.unlink(missing_ok=True)
 
     def restore(self) -> tuple[Checkpoint, Path] | None:
@@ -128,7 +148,7 @@ class Run:
             make_folder(self.folder)
             if not os.access(self.folder, os.W_OK):  # an existing lock file could be opened all the same
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            until_the_end.enter_context(held(self.folder / ".lock"))
+            until_the_end.enter_context(held(self.lock))
         except OSError as error:
             raise StorageError(
                 f"cannot write in {self.folder}: {error.strerror}",
@@ -154,10 +174,26 @@ class Run:
             os.truncate(self.metrics, kept.rfind(b"\n") + 1)
 
     def read_metrics(self) -> list[Metrics]:
-        """All rows so far."""
-        if not self.metrics.exists():
-            return []
-        return [picked(Metrics, json.loads(line)) for line in self.metrics.read_text().splitlines()]
+        """All rows so far, without one that is just being written; raises DataError, or StorageError."""
+        try:
+            whole = self.metrics.read_bytes().split(b"\n")[:-1] if self.metrics.is_file() else []
+        except OSError as error:
+            raise StorageError(f"cannot read {self.metrics}: {error.strerror}") from error
+        return [self._row(line, number) for number, line in enumerate(whole, 1)]
+
+    def last_metrics(self) -> Metrics | None:
+        """The last of these rows, for which the file is not read as a whole; None where there is none."""
+        if self.metrics.is_file():
+            with suppress(OSError, DataError, IndexError), self.metrics.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                return self._row(file.read().split(b"\n")[-2], 0)
+        return None
+
+    def _row(self, line: bytes, number: int) -> Metrics:
+        try:
+            return picked(Metrics, row_from_json(line))
+        except ValueError as error:
+            raise DataError(f"{self.metrics}, line {number:,}: it is no row of metrics") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +327,21 @@ def runs_in(folder: Path) -> list[Run]:
     return sorted(times, key=lambda run: -times[run])
 
 
+def find_run(what: str | None, folder: str = DEFAULT_FOLDER) -> Run:
+    """Resolve a RUN: its folder, its name, a checkpoint in it, or (None) the newest; it need not have one yet.
+
+    Raises CheckpointError when there is none.
+    """
+    if what is None:
+        return newest_run(Path(folder))
+    path = Path(what)
+    beside = [Run(path.parent)] if path.suffix == ".safetensors" else []
+    for run in (Run(path), Run(Path(folder) / what), *beside):
+        if os.path.isdir(run.folder) and (run.exists or run.metrics.exists()):
+            return run
+    raise CheckpointError(f"there is no run {what!r}", hint=f"charlm runs lists those in {quoted(folder)}")
+
+
 def newest_run(folder: Path) -> Run:
     """The run whose checkpoints were written last."""
     runs = runs_in(folder)
@@ -303,6 +354,6 @@ def remove_empty(run: Run) -> None:
     """Remove the folder of a run that failed before it wrote anything, unless other files are in it."""
     if not run.exists:
         with suppress(OSError):
-            for path in (run.metrics, run.corpus, run.folder / ".lock"):
+            for path in (run.metrics, run.corpus, run.lock):
                 path.unlink(missing_ok=True)
             run.folder.rmdir()

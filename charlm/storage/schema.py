@@ -61,6 +61,17 @@ def from_json(text: str) -> Table:
     return table
 
 
+def row_from_json(line: bytes) -> Table:
+    """A row of metrics.jsonl, in which every field is present and of the right type; raises ValueError otherwise."""
+    try:
+        row: Any = json.loads(line, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if (fault := _fault(row, _ROW)) is not None:
+        raise ValueError(f"{fault[1:]} is missing or of the wrong type")
+    return {name: row[name] for name in _ROW}
+
+
 def _finite(digits: str) -> float:
     if not math.isfinite(number := float(digits)):
         raise ValueError(digits)
@@ -233,6 +244,12 @@ _REQUIRED: Final[Table] = {
         {**_RESULT, "val_loss": _none},
         {**_RESULT, "val_loss": _number, "val_bits_per_character": _number, "val_perplexity": _LOSS},
     ),
+}
+_ROW: Final[Table] = {
+    **dict.fromkeys(("step", "characters_seen", "characters_per_second"), _count),
+    **dict.fromkeys(("train_loss", "lr"), _number),
+    **dict.fromkeys(("val_loss", "grad_norm"), _LOSS),
+    "seconds": _seconds,
 }
 _MODEL_ALONE: Final = {"step": _count, "best": _LOSS}
 _STATE: Final = {

@@ -1,4 +1,4 @@
-"""Commands that train a run again, or another like it, and can be pasted into a shell."""
+"""Commands that can be pasted into a shell: they go on with a run, repeat it, or train another like it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,58 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from pathlib import Path
+from typing import Final
 
-from charlm.config import DEFAULT_FOLDER, DROPOUTS, LENGTHS, applies
+from charlm.config import AUTOMATIC, DEFAULT_FOLDER, DROPOUTS, HELD, LENGTHS, Config, applies
 from charlm.errors import CharlmError, quoted
 from charlm.options import flag
 from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run, open_run
+
+FILES: Final = 5  # of a text that a command may name
+
+
+def go_on(run: Run, log: str = "none") -> str:
+    """`charlm train` that resumes this run; what it logs beside its metrics is no option of the run."""
+    words = ["charlm", "train", "--resume", "--name", quoted(run.folder.name), *_folder(run)]
+    return " ".join([*words, *(["--log", log] if log != "none" else [])])
+
+
+def train_like(run: Run, config: Config, corpus: CorpusRecord) -> str | None:
+    """`charlm train` with the options and the text of this run; None where its text is in more than five files."""
+    sources = corpus.training_sources
+    if not 0 < len(sources) <= FILES:
+        return None
+    options = {**own_options(config), **held_out(config, corpus)}
+    return train_again(run, [source.path for source in sources], options)
+
+
+def own_options(config: Config) -> dict[str, object]:
+    """The options that make a run what it is: those that are not the usual ones."""
+    flat, usual = config.flat(), Config().flat()
+    known = {name: value for name, value in flat.items() if value != usual[name] or name in AUTOMATIC}
+    unset = [name for name in (*LENGTHS, "threads", "vocab_size") if not flat[name]]
+    return {name: value for name, value in known.items() if name not in unset and applies(name, flat)}
+
+
+def held_out(config: Config, corpus: CorpusRecord) -> dict[str, object]:
+    """The run's own --val and --test, if not the usual ones; files by the path from which they were read."""
+    found, usual = dict[str, object](), Config().flat()
+    named = [source.path for source in corpus.sources if source.held_out]
+    for name in HELD:
+        if (value := str(config.flat()[name])) != usual[name]:
+            files = [path for path in named if Path(path).name == Path(value).name]
+            found[name] = files[-1] if files else value
+    return found
 
 
 def train_again(
     run: Run, corpus: Sequence[str], options: Mapping[str, object], *, preset: str | None = None, init_from: str = ""
 ) -> str:
     """`charlm train` on these files with these options, under a name that no run beside this one has."""
-    folder = str(run.folder.parent)
-    words = ["charlm", "train", *map(quoted, corpus), *_new_name(run)]
-    words += ["--checkpoints", quoted(folder)] * (folder != DEFAULT_FOLDER)
+    words = ["charlm", "train", *map(quoted, corpus), *_new_name(run), *_folder(run)]
     words += ["--preset", str(preset)] * bool(preset)
     words += ["--init-from", quoted(init_from)] * bool(init_from)
     return " ".join([*words, *_options(options)])
@@ -44,6 +81,10 @@ def repeat_run(
     words = ["charlm", "train", *map(quoted, corpus), "--name", quoted(name)]
     words += ["--init-from", quoted(init_from)] * bool(init_from)
     return " ".join([*words, *_options(options)])
+def _folder(run: Run) -> list[str]:
+    """The folder of a run's folder, where it is not the usual one."""
+    folder = str(run.folder.parent)
+    return ["--checkpoints", quoted(folder)] if folder != DEFAULT_FOLDER else []
 
 
 def _new_name(run: Run) -> list[str]:

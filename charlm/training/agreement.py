@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
-from charlm.config import HELD, LENGTHS, DataConfig, val_share
+from charlm.config import HELD, LENGTHS, DataConfig, LogConfig, options_of, val_share
 from charlm.errors import ConfigError, quoted
 from charlm.options import Value, flag
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.runs import Run
-from charlm.training.again import train_again
+from charlm.training.again import held_out, train_again
 from charlm.training.request import TrainingRequest
 from charlm.training.warmstart import FIXED
 
-_MAY_CHANGE: Final = ("device", "threads")
+_MAY_CHANGE: Final = ("device", "threads", *options_of(LogConfig))
 _FILES: Final = 3  # of a text that a suggested command names
 
 
 def agree(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> None:
-    """Raise ConfigError where a given option is not the run's; the machine's may change."""
+    """Raise ConfigError where a given option is not the run's; the machine's may change, and what is logged."""
     has = checkpoint.config.flat()
     for name, value in request.given.items():
         if name in HELD and val_share(str(value), name) is None is val_share(str(has[name]), name):
@@ -65,10 +64,7 @@ def _text(checkpoint: Checkpoint, request: TrainingRequest) -> list[str]:
 
 def _unusual(checkpoint: Checkpoint, request: TrainingRequest) -> dict[str, object]:
     """The run's own --val, --test, --encoding and --records, if not the usual ones, where they were not given now."""
-    usual, own, found = DataConfig(), checkpoint.config.data, dict[str, object]()
-    for name in (*HELD, "encoding", "records"):
-        if name not in request.given and (value := getattr(own, name)) != getattr(usual, name):
-            named = [source.path for source in checkpoint.corpus.sources if source.held_out]
-            files = [path for path in named if name in HELD and Path(path).name == Path(value).name]
-            found[name] = files[-1] if files else value
-    return found
+    own, usual = checkpoint.config.data, DataConfig()
+    read = {name: getattr(own, name) for name in ("encoding", "records") if getattr(own, name) != getattr(usual, name)}
+    every = {**held_out(checkpoint.config, checkpoint.corpus), **read}
+    return {name: value for name, value in every.items() if name not in request.given}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.config import Config
+from charlm.storage.records import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,20 @@ class Validated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A row has been added to metrics.jsonl."""
+
+    row: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """Training diverged, and goes on from an earlier step; the rows after it are gone from metrics.jsonl."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
     """A short text that the network writes as it is now."""
 
@@ -97,7 +112,7 @@ class Finished:
     seconds: float
 
 
-Event = Started | Remark | Resumed | Stepped | Validated | Sampled | Writing | Saved | Finished
+Event = Started | Remark | Resumed | Stepped | Recorded | RolledBack | Validated | Sampled | Writing | Saved | Finished
 Emit = Callable[[Event], None]
 
 

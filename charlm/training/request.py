@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from charlm.config import DEFAULT_FOLDER
+from charlm.config import DEFAULT_FOLDER, LogConfig
 from charlm.errors import ConfigError
 from charlm.options import Value
 from charlm.storage.runs import Run, default_name, newest_run, open_run
@@ -41,6 +41,11 @@ class TrainingRequest:
     def given(self) -> dict[str, Value]:
         """The options that were given, by the preset or in place of the preset's."""
         return {**preset(self.preset).options, **self.options}
+
+    @property
+    def log(self) -> str:
+        """What the run is logged for besides its own files: nothing, or tensorboard."""
+        return str(self.options.get("log", LogConfig().log))
 
     @property
     def departures(self) -> tuple[str, ...]:

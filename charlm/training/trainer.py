@@ -37,7 +37,7 @@ from charlm.training.divergence import (
     roll_back,
     rollback_rate,
 )
-from charlm.training.events import Emit, Finished, Remark, Sampled, Stepped, Validated
+from charlm.training.events import Emit, Finished, Recorded, Remark, RolledBack, Sampled, Stepped, Validated
 from charlm.training.journal import Journal
 from charlm.training.memory import fitting
 from charlm.training.plan import Planner, learning_rate
@@ -217,6 +217,7 @@ class Trainer:
         diverged, config, seconds, inexact = self.state, self.task.config, self.clock.seconds, self.journal.inexact
         checkpoint, where, best = find_rollback(problem, diverged, self.writer.run, config, self.validator.guess())
         self.restore(checkpoint)
+        self.emit(RolledBack(step=self.state.step))
         roll_back(self.state, diverged, problem, best)
         self.journal.seconds, self.journal.inexact = seconds, inexact  # spent time is spent
         self._start_clock()
@@ -256,6 +257,7 @@ class Trainer:
     def _record(self, norm: float, lr: float, val_loss: float | None) -> None:
         """A row of metrics where one is due, and the step's event."""
         state, journal = self.state, self.journal
+        row = None
         if journal.row_is_due(state, val_loss):
             row = journal.metrics(state, self.clock, val_loss=val_loss, norm=norm, lr=lr)
             journal.metrics_length = self.writer.add_metrics(row)
@@ -271,6 +273,8 @@ class Trainer:
                 left=self.planner.seconds_left(state, self.clock.timing),
             )
         )
+        if row is not None:
+            self.emit(Recorded(row=row))
 
     def _save(self, *, keep: bool = True) -> None:
         """The whole training state, durably."""
