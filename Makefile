@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check faults bench results picture docs wheel portable clean
+.PHONY: help setup demo test test-distributed lint check faults bench results picture docs wheel portable clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 25
 
 setup: .venv/installed  ## create .venv and install charlm with the versions of constraints.txt
 
@@ -27,6 +27,9 @@ demo: setup  ## train for two minutes on Python's documentation, then sample and
 test: setup  ## run all tests, in parallel
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+test-distributed: setup  ## test training with 1, 2 and 4 processes, and with a SIGKILL (takes minutes)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --distributed tests/test_group.py tests/test_distributed.py
+
 lint: setup  ## check formatting, lint and types
 	$(BIN)/ruff format --check charlm tests bench docs
 	$(BIN)/ruff check charlm tests bench docs
@@ -38,7 +41,7 @@ faults: setup  ## run the fault matrix at full size (RECORD=1 writes docs/reliab
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
 	$(BIN)/python -m pytest -n auto --dist worksteal --faults $(if $(RECORD),--faults-record)
 
-bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|records|scale|contention|cuda|start|save for one part)
+bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|records|scale|contention|distributed|cuda|start|save for one part)
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SAVE),--save)
 
 results: setup  ## train models on the texts in data/ and write docs/results.md (takes hours)

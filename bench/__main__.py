@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import contention, cuda, decoder, quality, records, save, scale, scoring, start, train
+from bench import contention, cuda, decoder, distributed, quality, records, save, scale, scoring, start, train
 from bench.machine import machine
 from bench.rows import Row
 
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "records": records.rows,
     "scale": scale.rows,
     "contention": contention.rows,
+    "distributed": distributed.rows,
     "cuda": cuda.rows,
     "start": start.rows,
     "save": save.rows,

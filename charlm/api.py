@@ -62,8 +62,9 @@ from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.hub import Pushed as Pushed  # noqa: PLC0414 - part of the API
 from charlm.storage.provenance import own_corpus, training_records
 from charlm.storage.records import loss_in_words
+from charlm.storage.runs import Run, find_checkpoint
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
-from charlm.storage.runs import find_checkpoint
+from charlm.text.corpus import STDIN
 from charlm.text.pairs import MinimalPair, check_pairs
 from charlm.text.records import as_records, end_of
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
@@ -124,6 +125,9 @@ def train(
     keep freed memory, which cannot be undone; a script that wants that speed
     calls `charlm.runtime.processor.own_process()`.
 
+    In a script that torchrun has started several times, all of its processes
+    train the one run together: each calls `train` with the same arguments.
+
     Raises ConfigError (an option), DataError (the text), CheckpointError,
     DivergedError or StorageError (a file), all of them CharlmError. A run
     that exists is left as it is unless `resume` or `force` is given.
@@ -162,17 +166,29 @@ def train(
 
 
 def run(request: TrainingRequest, *, on_event: Emit, stop: Stop = _never) -> Trained:
-    """`train`, for a request whose options have been checked; shows nothing."""
+    """`train`, for a request whose options have been checked; shows nothing.
+
+    Processes that torchrun has started train one run together; if it has started them again, they resume it.
+    """
+    from charlm.runtime.group import joined
     from charlm.runtime.settings import computing
     from charlm.training.session import resume_run, start_run
 
-    run = request.run
-    with logged(request.log, run, on_event) as emit, computing():
-        if request.resume and run.saved:
-            return resume_run(run, request, emit, stop)
-        if not request.corpus:
-            raise ConfigError("no corpus was given", kept="nothing was changed", hint="charlm train FILE")
-        return start_run(run, request, emit, stop)
+    with computing(), joined() as group:
+        run = Run(Path(group.first(lambda: str(request.run.folder))))
+        if group.size > 1 and STDIN in request.corpus:
+            raise ConfigError(
+                f"standard input cannot be read by {group.size} processes",
+                kept="nothing was changed",
+                hint="save the text in a file",
+            )
+        goes_on = request.resume or group.noted(str(run.folder))
+        with logged(request.log if group.is_first else "none", run, on_event) as emit:
+            if goes_on and group.first(lambda: run.saved):
+                return resume_run(run, replace(request, resume=True, force=False), emit, stop, group)
+            if not request.corpus:
+                raise ConfigError("no corpus was given", kept="nothing was changed", hint="charlm train FILE")
+            return start_run(run, request, emit, stop, group)
 
 
 @documented(EvalOptions, EVAL_OPTIONS, asdict(EvalConfig()))

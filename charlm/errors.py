@@ -5,6 +5,7 @@
     ├── DataError         3   a text cannot be used
     ├── CheckpointError   4   a checkpoint is bad, missing, or not there yet
     ├── DivergedError     5   training diverged, at lower learning rates too
+    ├── LostError         1   another process of the run has ended, or cannot be reached
     ├── StorageError     74   reading or writing failed (EX_IOERR)
     └── StoppedError    130   interrupted (Ctrl-C); 129: hung up, when a terminal goes; 143: terminated
 
@@ -48,6 +49,10 @@ class CheckpointError(CharlmError):
 
 class DivergedError(CharlmError):
     exit_code = 5
+
+
+class LostError(CharlmError):
+    """Another process of the run has ended, or cannot be reached."""
 
 
 class StoppedError(CharlmError):

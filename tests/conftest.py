@@ -37,8 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)  # it has counted the processors before
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a C compiler, what needs one is skipped: everything works without, more slowly, and that is tested."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("charlm").addoption(
+        "--distributed", action="store_true", help="also the tests that start many processes, which take minutes"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a C compiler, what needs one is skipped: everything works without, more slowly, and that is tested.
+
+    Tests that start many processes wait for `--distributed`.
+    """
+    if not (config.getoption("--distributed") or config.getoption("--faults") or config.getoption("--faults-record")):
+        waiting = [item for item in items if item.get_closest_marker("distributed")]
+        items[:] = [item for item in items if item not in waiting]
+        config.hook.pytest_deselected(items=waiting)
     if shutil.which(os.environ.get("CC") or "cc"):
         return
     for item in items:

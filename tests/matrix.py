@@ -80,6 +80,13 @@ MATRIX: Final = {
         "exit 2; exit 1 that names a batch that fits",
         argued="running out of memory is simulated",
     ),
+    43: Row(
+        "SIGKILL of one of many processes", "a message, and the run resumes; with --max-restarts by itself, identical"
+    ),
+    44: Row(
+        "a signal to many processes, or to one of them", "all end after the same step, one checkpoint, one message"
+    ),
+    45: Row("processes that read different files, more of them than lanes", "refused before anything is written"),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from charlm.config import ModelConfig
 from charlm.errors import CharlmError
-from charlm.models.network import Network, State
+from charlm.models.network import Network, Rows, State
 from charlm.runtime.device import Runtime
 from charlm.training.memory import fitting, fitting_batch
 
@@ -26,9 +26,9 @@ class Narrow(Network):
         self.lanes, self.tried = lanes, list[int]()
         self.held: list[weakref.ref[Tensor]] = []
 
-    def forward(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, ids_TB: Tensor, state: State, of: Rows | None = None) -> tuple[Tensor, State]:
         self.tried.append(ids_TB.shape[1])
-        out = super().forward(ids_TB, state)
+        out = super().forward(ids_TB, state, of)
         if ids_TB.shape[1] > self.lanes:
             self.held.append(weakref.ref(out[0]))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm.models.recurrence import GRU, RNN
+from charlm.models.recurrence import GRU, LSTM, RNN
 
 Layer = nn.GRU | nn.RNN
 PAIRS = [pytest.param(GRU, nn.GRU, id="gru"), pytest.param(RNN, nn.RNN, id="rnn")]
@@ -170,3 +170,14 @@ def test_the_last_state_does_not_keep_the_chunk_in_memory(cell: type[Layer]) -> 
     y, last = filled(cell, 5, 7)(x, h)
     assert torch.equal(last[0], y[-1])
     assert last.untyped_storage().nbytes() == last.nbytes
+
+
+@pytest.mark.parametrize("cell", [LSTM, GRU, RNN], ids=["lstm", "gru", "rnn"])
+def test_a_chunk_of_one_token_is_learned_from(cell: type[LSTM | GRU | RNN]) -> None:
+    layer = cell(3, 4)
+    state = tuple(torch.zeros(1, 4) for _ in range(2 if cell is LSTM else 1))
+    y, _ = layer.read_packed(torch.ones(1, 3), [1], state)
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    packed = state[0].unsqueeze(0) if len(state) == 1 else tuple(part.unsqueeze(0) for part in state)
+    whole, _ = layer(torch.ones(1, 1, 3), packed)
+    torch.testing.assert_close(y, whole[0])

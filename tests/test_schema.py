@@ -51,7 +51,7 @@ MAY_BE_MISSING = {
     ("training", "plan"),  # then it is a model alone
     *(("training", name) for name in ("rollbacks", "seed", "optimizer")),
     *(("history", name) for name in ("characters_seen", "characters_per_second")),
-    *(("environment", name) for name in ("system", "device_name")),
+    *(("environment", name) for name in ("system", "device_name", "processes")),
     *(("bookkeeping", name) for name in ("inexact", "init_from")),
     *(("result", name) for name in ("characters_per_second", "test_loss", "test_bits_per_character", "temperature")),
     *(("corpus", name) for name in ("test_characters", "split")),

@@ -32,8 +32,9 @@ from charlm.cli import (
     train,
 )
 from charlm.cli.help import Command, Group, show
-from charlm.errors import CharlmError, StorageError
+from charlm.errors import CharlmError, StoppedError, StorageError
 from charlm.report.words import one_line
+from charlm.runtime import processes
 
 EXAMPLES: Final = """\
 Examples:
@@ -112,7 +113,10 @@ def _unforeseen(error: Exception) -> str:
 
 def _fail(error: BaseException, text: str, code: int, traced: bool) -> int:
     signals.settle()  # no signal may interrupt the last line
+    here = processes.place()
+    if not (here.is_first if isinstance(error, StoppedError) else processes.speaks()):
+        return code  # of many processes one says it
     if traced:
         traceback.print_exception(error)
-    print(f"charlm: {one_line(text)}", file=sys.stderr)  # noqa: T201
+    print(f"charlm: {here.prefix}{one_line(text)}", file=sys.stderr)  # noqa: T201
     return code

@@ -76,7 +76,7 @@ def plot(
 
     found = [find_run(what, checkpoints) for what in run or (None,)]
     if not run:
-        screen.note_newest(found[0].folder)
+        screen.note_model(None, found[0].folder)
     curves = _curves(found)
     screen.write_file(output, run_curves(curves, x, picture_kind(output)))
     if as_json:

@@ -28,6 +28,8 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if _HANG_UP is not None:
     _EXIT_CODES[_HANG_UP], _WORDS[_HANG_UP] = HUNG_UP, "hung up"
 
+_OF_MANY = "MASTER_ADDR" in os.environ and os.environ.get("RANK", "0") != "0"  # processes, not the one that speaks
+
 
 class _Listener:
     """The one of this process: whether a signal has to wait, which one does, and what leaving takes."""
@@ -60,7 +62,8 @@ class _Listener:
         with suppress(OSError):
             start = "\n" if os.isatty(2) else ""  # what was written so far may have no end of line, as ^C has none
             encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-            os.write(2, f"{start}charlm: {_WORDS[why]}{self.kept}\n".encode(encoding, "replace"))
+            if not _OF_MANY:
+                os.write(2, f"{start}charlm: {_WORDS[why]}{self.kept}\n".encode(encoding, "replace"))
         os._exit(_EXIT_CODES[why])
 
 
@@ -153,10 +156,14 @@ class Stop:
         """What the line says from here on if the process has to end at once."""
         _listener.kept = f"; {what}; {how_to_go_on}"
 
-    def finish(self, what: str, how_to_go_on: str) -> None:
-        """All is saved; raises StoppedError when a signal has come meanwhile."""
+    def finish(self, what: str, how_to_go_on: str, reason: str = "") -> None:
+        """All is saved; raises StoppedError when a signal has come meanwhile.
+
+        Of many processes the signal may have come to another one: then its name is the `reason` why training ended.
+        """
         self.saved(what, how_to_go_on)
-        if (asked := _listener.asked) is not None:
+        elsewhere = next((number for number in _WORDS if signal.Signals(number).name == reason), None)
+        if (asked := _listener.asked or elsewhere) is not None:
             raise StoppedError(_WORDS[asked], kept=what, hint=how_to_go_on, exit_code=_EXIT_CODES[asked])
         _listener.waits = False
 

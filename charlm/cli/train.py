@@ -24,6 +24,7 @@ from charlm.config import (
 )
 from charlm.errors import CharlmError, ConfigError
 from charlm.report.words import one_line
+from charlm.runtime.processes import place
 
 if TYPE_CHECKING:
     from charlm.api import Trained, TrainingRequest
@@ -105,6 +106,10 @@ def train(
     Options for which no default is given below are chosen to suit the text and the machine; the run starts by printing
     them with the reasons. Without --epochs, --steps or --time, training takes at most ten minutes, and stops early when
     the validation loss no longer improves.
+
+    Many processes train one run together where torchrun starts them: torchrun --nproc-per-node 2 -m charlm train
+    corpus.txt. The lanes of --batch are shared out among them, and with --max-restarts a run goes on by itself where a
+    process has died.
     """
     own: dict[str, str | None] = {
         "name": name,
@@ -128,7 +133,9 @@ def train(
         init_from=own["init_from"],
         **switches,
     )
-    _report(screen, _run(screen, request), request, as_json)
+    trained = _run(screen, request)
+    if place().is_first:
+        _report(screen, trained, request, as_json)
 
 
 def _with_file(
@@ -152,7 +159,7 @@ def _run(screen: Screen, request: TrainingRequest) -> Trained:
     from charlm.storage.runs import Run
     from charlm.training.events import Event, Saved, Writing
 
-    progress = Progress(screen.err, quiet=screen.quiet)
+    progress = Progress(screen.err, quiet=screen.quiet or not place().is_first)
     with signals.training(progress.abandon) as stop, progress:
 
         def follow(event: Event) -> None:
@@ -163,7 +170,7 @@ def _run(screen: Screen, request: TrainingRequest) -> Trained:
                 stop.saved(*_going_on(Run(event.path.parent), event.step, request.log))
 
         trained = api.run(request, on_event=follow, stop=stop)
-        stop.finish(*_going_on(trained.run, trained.result.steps, request.log))
+        stop.finish(*_going_on(trained.run, trained.result.steps, request.log), trained.reason)
     return trained
 
 

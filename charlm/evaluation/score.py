@@ -16,8 +16,9 @@ or printing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.generation.decoder import Decoder, DecoderState
+from charlm.runtime.group import ALONE, Group
 from charlm.text.records import record_edges
 from charlm.text.tokenizer import Encoded, Ids, Tokenizer, Tokens
 
@@ -162,12 +164,15 @@ def score(
     exact: bool = False,
     records: str = "none",
     device: torch.device | None = None,
+    group: Group = ALONE,
 ) -> Score:
     """The score of a tokenized text; the module explains `exact`. Arithmetic is fp32 unless the caller autocasts.
 
-    A corpus of records, of a kind other than none, is read record by record, which is exact always.
+    A corpus of records, of a kind other than none, is read record by record, which is exact always. The processes of a
+    group share the text out, and all of them get its score.
     """
-    nats = text_nats(model, tokenizer, Encoded(tokens.ids, tokens.escaped), exact=exact, records=records, device=device)
+    encoded = Encoded(tokens.ids, tokens.escaped)
+    nats = text_nats(model, tokenizer, encoded, exact=exact, records=records, device=device, group=group)
     return Score.of(float(nats.sum(dtype=np.float64)), tokens)
 
 
@@ -180,13 +185,17 @@ def text_nats(
     records: str = "none",
     device: torch.device | None = None,
     watchers: Sequence[Watcher] = (),
+    group: Group = ALONE,
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N] in nats, read as `score` does; `watchers` see what each token was scored with."""
+    """-ln P of each token [N] in nats, read as `score` does; `watchers` see what each token was scored with.
+
+    Of a group of many processes, the watchers of each see what that one reads.
+    """
     edges = record_edges(encoded.ids, tokenizer, records, encoded.escaped)
     if len(edges) > 1:
-        return record_nats(model, tokenizer, encoded.ids, edges, device=device, watchers=watchers)
+        return record_nats(model, tokenizer, encoded.ids, edges, device=device, watchers=watchers, group=group)
     read = exact_nats if exact else lane_nats
-    return read(model, tokenizer, encoded.ids, device=device, watchers=watchers)
+    return read(model, tokenizer, encoded.ids, device=device, watchers=watchers, group=group)
 
 
 @torch.inference_mode()
@@ -198,31 +207,42 @@ def record_nats(
     *,
     device: torch.device | None = None,
     watchers: Sequence[Watcher] = (),
+    group: Group = ALONE,
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, each of the records that begin at `edges` [R + 1] read from the zero state.
 
-    Records of about the same length are read side by side, those of a group from the longest to the shortest.
+    Records of about the same length are read side by side, those of a batch from the longest to the shortest. Many
+    processes take the batches in turn.
     """
     nats, lengths = np.zeros(len(ids), dtype=np.float32), np.diff(edges)
-    order = np.argsort(-lengths, kind="stable")
     tokens = np.concatenate([[tokenizer.start], ids, [0]]).astype(np.int64)
+    with group.together():
+        for batch in islice(_batches(lengths), group.rank, None, group.size):
+            longest = int(lengths[batch[0]])
+            chunk, state = fit_chunk(len(batch), tokenizer.size), model.init_state(len(batch))
+            for at in range(0, longest, chunk):
+                offset = np.arange(at, min(at + chunk, longest))[:, None]
+                inside = offset < lengths[batch]
+                place = np.where(inside, edges[batch] + offset, len(ids))
+                inputs, targets = np.where(offset, tokens[place], tokenizer.start), tokens[place + 1]
+                logits, state = model(torch.from_numpy(inputs).to(device), state)
+                nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
+                nats[place[inside]] = add_escape(nll, targets, tokenizer)[inside]
+                for watcher in watchers:
+                    watcher(logits, targets, place, inside)
+    group.sum_([torch.from_numpy(nats)])
+    return nats
+
+
+def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The numbers of the records that are read side by side, from the longest to the shortest."""
+    order = np.argsort(-lengths, kind="stable")
     while len(order):
         longest = int(lengths[order[0]])
         most = max(1, min(LANES * _CHUNK // longest, 8 * LANES))
         alike = int((lengths[order[:most]] >= _ALIKE * longest).sum())
-        group, order = order[:alike], order[alike:]
-        chunk, state = fit_chunk(alike, tokenizer.size), model.init_state(alike)
-        for at in range(0, longest, chunk):
-            offset = np.arange(at, min(at + chunk, longest))[:, None]
-            inside = offset < lengths[group]
-            place = np.where(inside, edges[group] + offset, len(ids))
-            inputs, targets = np.where(offset, tokens[place], tokenizer.start), tokens[place + 1]
-            logits, state = model(torch.from_numpy(inputs).to(device), state)
-            nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
-            nats[place[inside]] = add_escape(nll, targets, tokenizer)[inside]
-            for watcher in watchers:
-                watcher(logits, targets, place, inside)
-    return nats
+        yield order[:alike]
+        order = order[alike:]
 
 
 def exact_nats(
@@ -233,9 +253,11 @@ def exact_nats(
     chunk: int = _CHUNK,
     device: torch.device | None = None,
     watchers: Sequence[Watcher] = (),
+    group: Group = ALONE,
 ) -> NDArray[np.float32]:
-    """-ln P of each token [N] in nats, read in one pass."""
-    return token_nats(model, tokenizer, ids, lanes=1, context=0, chunk=chunk, device=device, watchers=watchers)[0]
+    """-ln P of each token [N] in nats, read in one pass, of many processes by one."""
+    one: dict[str, Any] = {"lanes": 1, "context": 0, "chunk": chunk}
+    return token_nats(model, tokenizer, ids, device=device, watchers=watchers, group=group, **one)[0]
 
 
 def lane_nats(
@@ -245,6 +267,7 @@ def lane_nats(
     *,
     device: torch.device | None = None,
     watchers: Sequence[Watcher] = (),
+    group: Group = ALONE,
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, read in lanes whose contexts are long enough for this model and text.
 
@@ -253,7 +276,9 @@ def lane_nats(
     """
     context = CONTEXT
     while True:
-        nats, drift = token_nats(model, tokenizer, ids, lanes=LANES, context=context, device=device, watchers=watchers)
+        nats, drift = token_nats(
+            model, tokenizer, ids, lanes=LANES, context=context, device=device, watchers=watchers, group=group
+        )
         if drift <= _DRIFT:
             return nats
         context *= 4
@@ -270,39 +295,43 @@ def token_nats(
     chunk: int = _CHUNK,
     device: torch.device | None = None,
     watchers: Sequence[Watcher] = (),
+    group: Group = ALONE,
 ) -> tuple[NDArray[np.float32], float]:
     """-ln P of each token [N] in nats, in the order of the text, and the lanes' drift from the true history.
 
     The last quarter of a lane's context was also scored by the lane before it, with a longer history. The drift is the
     mean absolute difference of the two, in nats a token; 0 for one lane. There are fewer lanes than asked for if they
-    would be shorter than twice the context; without a context there is one.
+    would be shorter than twice the context; without a context there is one. Each process of a group reads its share of
+    the lanes.
     """
-    nats, cold = np.zeros(len(ids), dtype=np.float32), np.full(len(ids), np.nan, dtype=np.float32)
+    nats, cold, warmed = (np.zeros(len(ids), dtype=np.float32) for _ in range(3))
     if not len(ids):
         return nats, 0.0
     lanes = max(1, min(lanes, len(ids) // (2 * context))) if context else 1
     stride, total = _segments(len(ids), lanes, context)
-    begin = np.arange(lanes, dtype=np.int64)[None, :] * stride
+    own = group.share(lanes)
+    begin = np.arange(own.start, own.stop, dtype=np.int64)[None, :] * stride
     chunk = fit_chunk(lanes, tokenizer.size, chunk)
-    state = model.init_state(lanes)
+    state = model.init_state(len(own))
     tokens = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
-    for at in range(0, total, chunk):
-        offset = np.arange(at, min(at + chunk, total))[:, None]
-        place = begin + offset
-        inputs = torch.from_numpy(tokens[np.minimum(place, len(ids) - 1)]).to(device)
-        targets = tokens[np.minimum(place + 1, len(ids))]
-        logits, state = model(inputs, state)
-        nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
-        values = add_escape(nll, targets, tokenizer)
-        first, inside = begin == 0, place < len(ids)
-        scored = inside & ((offset >= context) | first)
-        nats[place[scored]] = values[scored]
-        for watcher in watchers:
-            watcher(logits, targets, place, scored)
-        warming = inside & (offset >= context * 3 // 4) & (offset < context) & ~first
-        cold[place[warming]] = values[warming]
-    warmed = ~np.isnan(cold)
-    return nats, float(np.abs(cold - nats)[warmed].mean()) if warmed.any() else 0.0
+    with group.together():
+        for at in range(0, total if own else 0, chunk):
+            offset = np.arange(at, min(at + chunk, total))[:, None]
+            place = begin + offset
+            inputs = torch.from_numpy(tokens[np.minimum(place, len(ids) - 1)]).to(device)
+            targets = tokens[np.minimum(place + 1, len(ids))]
+            logits, state = model(inputs, state)
+            nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
+            values = add_escape(nll, targets, tokenizer)
+            first, inside = begin == 0, place < len(ids)
+            scored = inside & ((offset >= context) | first)
+            nats[place[scored]] = values[scored]
+            for watcher in watchers:
+                watcher(logits, targets, place, scored)
+            warming = inside & (offset >= context * 3 // 4) & (offset < context) & ~first
+            cold[place[warming]], warmed[place[warming]] = values[warming], 1
+    group.sum_([torch.from_numpy(part) for part in (nats, cold, warmed)])
+    return nats, float(np.abs(cold - nats)[warmed > 0].mean()) if warmed.any() else 0.0
 
 
 def fit_chunk(lanes: int, vocabulary: int, most: int = _CHUNK) -> int:

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,17 @@ from charlm.runtime.threads import torch_threads
 State = tuple[tuple[Tensor, ...], ...]  # for each layer the states of its cell, [B, H] each: h, and for LSTM also c
 
 
+class Rows(NamedTuple):
+    """Which of the inputs of a larger chunk a network reads: `places` [N] among `total` of them.
+
+    It draws the dropout masks of all of them, and takes its own: so several networks that share a chunk drop what one
+    that reads all of it drops.
+    """
+
+    total: int
+    places: Tensor
+
+
 class Dropout(nn.Module):
     """Inverted dropout: each value becomes 0 with probability p (in steps of 2**-16), and x / (1 - p) otherwise.
 
@@ -40,11 +51,15 @@ class Dropout(nn.Module):
         super().__init__()
         self.p, self.generator = p, generator
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        """Values [.., E] of inputs that are `rows` of a larger chunk, or all there are."""
         if not self.training or self.p == 0:
             return x
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-        bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[: x.numel()]
+        count = x.numel() if rows is None else rows.total * x.shape[-1]
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=x.device)
+        bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[:count]
+        if rows is not None:
+            bits = bits.view(rows.total, -1)[rows.places]
         kept = bits.view(x.shape) <= round((1 - self.p) * 65536) - 32769  # int16; all of it for the smallest p
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
 
@@ -128,28 +143,33 @@ class Network(nn.Module):
         zero = self.head.weight.new_zeros(lanes, self.config.hidden)
         return tuple(tuple(zero for _ in cell_of(self.config).states) for _ in self.rnn)
 
-    def forward(self, ids_TB: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits [T, B, V] after each of the T ids of each lane, and the state after the last."""
-        x_TBE = self.dropout[0](self.embedding(ids_TB))
+    def forward(self, ids_TB: Tensor, state: State, of: Rows | None = None) -> tuple[Tensor, State]:
+        """Logits [T, B, V] after each of the T ids of each lane, and the state after the last.
+
+        Where the ids are those `of` a larger chunk, its dropout masks are drawn.
+        """
+        x_TBE = self.dropout[0](self.embedding(ids_TB), of)
         following = []
         for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
             x_TBE, after = run_layer(layer, x_TBE, before)
-            x_TBE = dropout(x_TBE)
+            x_TBE = dropout(x_TBE, of)
             following.append(after)
         return self.head(x_TBE), tuple(following)
 
-    def forward_packed(self, ids_N: Tensor, rows: list[int], state: State) -> tuple[Tensor, State]:
+    def forward_packed(
+        self, ids_N: Tensor, rows: list[int], state: State, of: Rows | None = None
+    ) -> tuple[Tensor, State]:
         """Logits [N, V] after each id, and the state after each row, for B rows of different lengths.
 
         The rows lie from the longest to the shortest. The N ids lie time by time, and `rows` says how many rows have
-        one at each time, as in PyTorch's PackedSequence. `state` has B lanes.
+        one at each time, as in PyTorch's PackedSequence. `state` has B lanes; `of` is as in `forward`.
         """
-        x_NE = self.dropout[0](self.embedding(ids_N))
+        x_NE = self.dropout[0](self.embedding(ids_N), of)
         following = []
         for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
             read: Callable[..., Any] = getattr(layer, "read_packed", None) or partial(_read_packed, layer)
             x_NE, after = read(x_NE, rows, before)
-            x_NE = dropout(x_NE)
+            x_NE = dropout(x_NE, of)
             following.append(after)
         return self.head(x_NE), tuple(following)
 
@@ -236,7 +256,7 @@ def zero_lanes(state: State, lanes_B: NDArray[np.bool_]) -> State:
     return tuple(tuple(part.masked_fill(drop_B1, 0.0) for part in layer) for layer in state)
 
 
-def select_lanes(state: State, lanes: Tensor) -> State:
+def select_lanes(state: State, lanes: Tensor | slice) -> State:
     """These lanes of a state, by their numbers and in this order."""
     return tuple(tuple(part[lanes] for part in layer) for layer in state)
 

@@ -212,7 +212,7 @@ class _LSTMChunk(torch.autograd.Function):
         ctx: Any, h0: Tensor, c0: Tensor, bias: Tensor, x: Tensor, w_ih: Tensor, w_hh: Tensor, rows: list[int]
     ) -> tuple[Tensor, Tensor]:
         N, H = len(x), h0.shape[1]
-        gates = bias.expand(N, -1).contiguous()
+        gates = bias.repeat(N, 1)  # a copy for one input too
         _add_product(gates, x, w_ih.t())
         w = w_hh.t().contiguous()
         h, c, tanh_c = bias.new_empty(3, N, H).unbind()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from charlm.runtime.processes import place
 from charlm.training.events import Emit, Event, ignore
 
 
@@ -16,7 +17,8 @@ def watched(progress: bool | None, on_event: Emit | None) -> Iterator[Emit]:
     `progress` None: in a notebook, or where standard error is a terminal. True: everywhere; in a pipe as lines.
     """
     other, notebook = on_event or ignore, in_notebook()
-    if not (notebook or _terminal() if progress is None else progress):
+    wanted = notebook or _terminal() if progress is None else progress
+    if not wanted or not place().is_first:  # of many processes one shows it
         yield other
         return
     from charlm.report.console import console

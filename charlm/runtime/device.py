@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from charlm.errors import ConfigError
-from charlm.runtime import processor
+from charlm.runtime import processes, processor
 from charlm.runtime.environment import Environment
 from charlm.runtime.precision import Trial, choose_precision
 from charlm.runtime.settings import before_cuda, deterministic, make_exact
@@ -74,20 +74,39 @@ class Runtime:
             device=str(self.device),
             device_name=torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
             threads=self.threads,
+            processes=processes.place().size,
             precision=self.precision,
             reason=self.reason,
         )
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The requested device, or for `auto` a CUDA GPU if there is one; raises ConfigError if it is not available."""
+    """The requested device, or for `auto` a CUDA GPU if there is one; raises ConfigError if it is not available.
+
+    Of many processes on one machine each takes the GPU of its own number.
+    """
     before_cuda()
+    here = processes.place()
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda:") and here.local_size > 1:
+        raise ConfigError(
+            f"--device {wanted} is one GPU, for {here.local_size} processes on this machine",
+            kept="nothing was written",
+            hint="use --device cuda: each process takes its own",
+        )
+    if wanted == "cuda" and here.size > 1:
+        wanted = f"cuda:{here.local_rank}"
     device = torch.device(wanted)
     if device.type == "cuda" and not _is_there(wanted):
         raise ConfigError(
             f"--device {wanted}: this machine has {_gpus()}", kept="nothing was written", hint="use --device cpu"
+        )
+    if device.type == "mps" and here.size > 1:
+        raise ConfigError(
+            f"--device {wanted} cannot be shared by {here.size} processes",
+            kept="nothing was written",
+            hint="use --device cpu",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(

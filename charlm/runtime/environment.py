@@ -14,6 +14,7 @@ class Environment:
     system: str = ""
     device: str = "cpu"
     device_name: str = ""
-    threads: int = 1
+    threads: int = 1  # of each process
+    processes: int = 1
     precision: str = "fp32"
     reason: str = ""  # for that precision

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from charlm.runtime import processes
+
 ROOT: Final = Path("/")
 _NONE: Final = 2**60  # cgroup v1 writes "no limit" as a number near 2^63
 
@@ -33,9 +35,14 @@ class Limit:
 
 
 def threads(root: Path = ROOT) -> Limit:
-    """The number of threads that can compute at the same time: at least 1. A quota of 1.5 processors is 2 threads."""
-    found = [Limit(os.cpu_count() or 1, "the processors of this machine"), *_affinity(), *_quotas(root), *_openmp()]
-    return min(found, key=lambda limit: limit.amount)
+    """The number of threads that can compute at the same time: at least 1. A quota of 1.5 processors is 2 threads.
+
+    Where a launcher has started many processes on this machine, each has its share.
+    """
+    machine = [Limit(os.cpu_count() or 1, "the processors of this machine"), *_affinity(), *_quotas(root)]
+    if (local := processes.place().local_size) > 1:
+        machine = [Limit(max(1, limit.amount // local), f"{limit.source}, for {local} processes") for limit in machine]
+    return min([*machine, *_openmp()], key=lambda limit: limit.amount)
 
 
 def memory(root: Path = ROOT) -> Limit | None:
@@ -55,9 +62,13 @@ def _affinity() -> Iterator[Limit]:
 
 
 def _openmp() -> Iterator[Limit]:
-    """The first of the numbers in OMP_NUM_THREADS, which are those of nested levels."""
+    """The first of the numbers in OMP_NUM_THREADS, which are those of nested levels.
+
+    torchrun sets it to 1 for many processes where nobody has set it, so that 1 says nothing there.
+    """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if (number := _natural(first)) is not None and number > 0:
+    least = 1 if processes.place().local_size > 1 else 0
+    if (number := _natural(first)) is not None and number > least:
         yield Limit(number, "OMP_NUM_THREADS")
 
 

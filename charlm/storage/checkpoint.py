@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -213,6 +214,11 @@ def _checked(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise CheckpointError(
             f"{path}: its configuration is not valid: {_clipped(error)}", kept="nothing was changed"
         ) from error
+
+
+def parse_checkpoint(data: bytes) -> Checkpoint:
+    """A checkpoint from the bytes of its file, with the same checks; raises CheckpointError."""
+    return _parse(BytesIO(data), len(data))
 
 
 def _way_on(path: Path) -> str:

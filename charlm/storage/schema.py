@@ -237,6 +237,7 @@ _REQUIRED: Final[Table] = {
         **dict.fromkeys(("python", "torch", "reason", "system?", "device_name?"), _text),
         "device": _device,
         "threads": _several,
+        "processes?": _several,
         "precision": _precision,
     },
     "result": (

@@ -40,6 +40,7 @@ class Chunk:
 
     Where `begins` [B] is true, a lane begins from the zero state. `next` is the position after the chunk. Where lanes
     are of different lengths, `lengths` [B] says how many tokens of each are read, and the others are no tokens at all.
+    Of some lanes of a larger chunk, that one is `whole`, and `first` is the number there of the first of them.
     """
 
     inputs: Tensor
@@ -48,11 +49,22 @@ class Chunk:
     begins: NDArray[np.bool_]
     next: Position
     lengths: NDArray[np.int64] | None = None
+    whole: Chunk | None = None
+    first: int = 0
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor) -> Chunk:
         """A chunk by itself: of these ids, all of them tokens, in lanes that begin here."""
         return cls(inputs, targets, targets.numel(), np.full(inputs.shape[1], True), Position())
+
+    def of_lanes(self, lanes: range) -> Chunk:
+        """The same chunk of these lanes alone."""
+        part = slice(lanes.start, lanes.stop)
+        inputs, targets = self.inputs[:, part], self.targets[:, part]
+        all_scored = self.scored == self.targets.numel()
+        scored = targets.numel() if all_scored else int((targets != IGNORE).sum())
+        lengths = None if self.lengths is None else self.lengths[part]
+        return Chunk(inputs, targets, scored, self.begins[part], self.next, lengths, self, lanes.start)
 
 
 class Lanes:

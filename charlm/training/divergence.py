@@ -10,7 +10,7 @@ away depends on that state alone, so that a resumed run decides alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import takewhile
 from typing import Final, NamedTuple
@@ -19,10 +19,12 @@ import numpy as np
 
 from charlm.config import Config
 from charlm.errors import CheckpointError, DivergedError, StorageError
+from charlm.runtime.group import Group
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.records import TrainState
 from charlm.storage.runs import Run, load_state
 from charlm.text.position import Position
+from charlm.training.sharing import shared
 
 ROLLBACKS: Final = 5  # times that a run may go back
 LOWER: Final = 1 / 3  # of the learning rate, each time
@@ -140,6 +142,24 @@ def find_rollback(problem: Divergence, state: TrainState, run: Run, config: Conf
         kept=f"the last good model is {named}" if named else f"{run.folder} holds no good model",
         hint=f"start again with --force and a lower learning rate, such as --lr {lr / 10:.1g}",
     ) from problem
+
+
+def handed_round(group: Group, find: Callable[[], Rollback]) -> Rollback:
+    """The rollback that the first process finds, on all of them; its DivergedError is raised there alone."""
+    if group.size == 1:
+        return find()
+    found: list[Rollback] = []
+
+    def where_to() -> str:
+        found.append(find())
+        return found[0].where
+
+    where = group.first(where_to)
+    checkpoint = shared(group, lambda: found[0].checkpoint)
+    best = shared(group, lambda: found[0].best)
+    if checkpoint is None:
+        raise CheckpointError("the first process found no checkpoint")
+    return Rollback(checkpoint, where, best)
 
 
 def roll_back(state: TrainState, diverged: TrainState, problem: Divergence, best: Checkpoint | None) -> None:

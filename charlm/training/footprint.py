@@ -13,14 +13,14 @@ Activations are freed before a checkpoint is saved, so only the larger of the tw
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 
 from charlm.config import Config
 from charlm.errors import ConfigError
 from charlm.models.cells import Shapes, cell_of, weight_shapes
 from charlm.models.optimizers import optimizer_shapes
-from charlm.runtime import limits
+from charlm.runtime import limits, processes
 from charlm.runtime.limits import Limit
 
 
@@ -80,18 +80,24 @@ def _activations(config: Config, vocabulary: int) -> int:
 
 
 def refuse_too_large(config: Config, vocabulary: int, *, on_gpu: bool = False) -> None:
-    """Raise ConfigError with the sum where a run cannot fit into the memory that this process may use."""
-    needed, there = footprint(config, vocabulary, on_gpu=on_gpu), limits.memory()
-    used = limits.memory_in_use()
-    if there is not None and needed.total + used > there.amount:
-        raise ConfigError(_refusal(config, needed, used, there), kept="nothing was written", hint=_advice(needed))
+    """Raise ConfigError with the sum where a run cannot fit into the memory that this process may use.
+
+    Many processes share the lanes of a chunk, and those of one machine its memory.
+    """
+    here = processes.place()
+    own = replace(config, train=replace(config.train, batch=-(-config.train.batch // here.size)))
+    needed, there, used = footprint(own, vocabulary, on_gpu=on_gpu), limits.memory(), limits.memory_in_use()
+    if there is not None and (needed.total + used) * here.local_size > there.amount:
+        refusal = _refusal(config, needed, used, there, here.local_size)
+        raise ConfigError(refusal, kept="nothing was written", hint=_advice(needed))
 
 
-def _refusal(config: Config, needed: Footprint, used: int, there: Limit) -> str:
+def _refusal(config: Config, needed: Footprint, used: int, there: Limit, local: int) -> str:
     options = f"--layers {config.model.layers} of --hidden {config.model.hidden}"
     chunk = f"--batch {config.train.batch} and --bptt {config.train.bptt}"
+    each = f" in each of {local} processes" * (local > 1)
     return (
-        f"{options} with {chunk} need about {(needed.total + used) / 1e9:,.2f} GB to train ({needed}, "
+        f"{options} with {chunk} need about {(needed.total + used) / 1e9:,.2f} GB to train{each} ({needed}, "
         f"this process so far {used / 1e9:,.2f}); {there.source} is {there.amount / 1e9:,.2f} GB"
     )
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from charlm.models.network import (
     Network,
+    Rows,
     State,
     copy_state,
     detach_state,
@@ -28,14 +29,19 @@ from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import Runtime
 from charlm.text.lanes import IGNORE, Chunk
 
+Places = NDArray[np.int64]
+
 
 def gradient(
     network: Network, runtime: Runtime, chunk: Chunk, before: State, scale: float | Tensor = 1.0
 ) -> tuple[Tensor, State]:
     """Mean loss over the chunk's targets (nats a token) and the state after it.
 
-    The gradient of `scale` times that loss is in the weights afterwards, in place of any before.
+    The gradient of `scale` times that loss is in the weights afterwards, in place of any before. Some lanes of a larger
+    chunk get the dropout masks that they have in that one.
     """
+    if not chunk.scored:  # of many processes, one may have only lanes that rest
+        return _nothing(network, chunk)
     with runtime.arithmetic():
         if chunk.lengths is None:
             loss, after = _read(network, runtime, chunk, before)
@@ -46,9 +52,17 @@ def gradient(
     return loss.detach(), detach_state(after)
 
 
+def _nothing(network: Network, chunk: Chunk) -> tuple[Tensor, State]:
+    """No loss, no gradient, and the zero state: lanes without a token begin anew."""
+    for weight in network.parameters():
+        weight.grad = torch.zeros_like(weight)
+    lanes = chunk.inputs.shape[1]
+    return network.head.weight.new_zeros(()), network.init_state(lanes)
+
+
 def _read(network: Network, runtime: Runtime, chunk: Chunk, before: State) -> tuple[Tensor, State]:
     with runtime.autocast():
-        logits_TBV, after = network(chunk.inputs, before)
+        logits_TBV, after = network(chunk.inputs, before, _columns(chunk))
     return _cross_entropy(logits_TBV.flatten(0, 1), chunk.targets.flatten()), after
 
 
@@ -56,17 +70,49 @@ def _read_packed(
     network: Network, runtime: Runtime, chunk: Chunk, lengths: NDArray[np.int64], before: State
 ) -> tuple[Tensor, State]:
     """The same for lanes of different lengths, of which nothing is computed that is no token."""
-    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    times = np.arange(lengths.max())[:, None]
-    time, row = np.nonzero(times < lengths[order])
+    time, lane, order = _packed(lengths)
     lanes = torch.from_numpy(order).to(chunk.inputs.device)
-    place = torch.from_numpy(time * len(lengths) + order[row]).to(chunk.inputs.device)
+    place = torch.from_numpy(time * len(lengths) + lane).to(chunk.inputs.device)
     with runtime.autocast():
         logits_NV, after = network.forward_packed(
-            chunk.inputs.flatten()[place], np.bincount(time).tolist(), select_lanes(before, lanes)
+            chunk.inputs.flatten()[place],
+            np.bincount(time).tolist(),
+            select_lanes(before, lanes),
+            _packed_rows(chunk, time, lane),
         )
     loss = _cross_entropy(logits_NV, chunk.targets.flatten()[place])
     return loss, place_lanes(after, lanes, len(lengths))
+
+
+def _packed(lengths: Places) -> tuple[Places, Places, Places]:
+    """Time and lane of each token [N] of lanes of these lengths [B], time by time; and the lanes' order in each time.
+
+    They lie from the longest to the shortest, without those that are empty.
+    """
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    time, row = np.nonzero(np.arange(lengths.max())[:, None] < lengths[order])
+    return time, order[row], order
+
+
+def _columns(chunk: Chunk) -> Rows | None:
+    """The places of a chunk's inputs, time by time, in the chunk of which it has some lanes."""
+    if chunk.whole is None:
+        return None
+    times, lanes = chunk.inputs.shape
+    width, device = chunk.whole.inputs.shape[1], chunk.inputs.device
+    first = torch.arange(times, device=device)[:, None] * width + chunk.first
+    return Rows(times * width, (first + torch.arange(lanes, device=device)).flatten())
+
+
+def _packed_rows(chunk: Chunk, time: Places, lane: Places) -> Rows | None:
+    """The same for lanes of different lengths, whose tokens here are at these times and lanes."""
+    if chunk.whole is None or chunk.whole.lengths is None:
+        return None
+    of_whole, width = _packed(chunk.whole.lengths), len(chunk.whole.lengths)
+    number = np.empty(chunk.whole.inputs.numel(), dtype=np.int64)
+    number[of_whole[0] * width + of_whole[1]] = np.arange(len(of_whole[0]))
+    places = torch.from_numpy(number[time * width + chunk.first + lane])
+    return Rows(len(of_whole[0]), places.to(chunk.inputs.device))
 
 
 def _cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -90,7 +136,7 @@ class Gradient:
         self._graph: _Graph | None = None
 
     def __call__(self, chunk: Chunk, before: State, step: int, scale: float) -> tuple[Tensor, State]:
-        usual = self.capture and chunk.inputs.shape == self._shape and chunk.lengths is None
+        usual = self.capture and chunk.inputs.shape == self._shape and chunk.lengths is None and chunk.scored > 0
         if usual and self._graph is None:
             self._graph = self._captured(chunk, before)
         self._network.reseed(self._seed, step)

@@ -36,14 +36,17 @@ def fitting_batch(try_batch: Callable[[int], None], batch: int) -> int:
 
 
 @contextmanager
-def fitting(network: Network, runtime: Runtime, *, batch: int, bptt: int) -> Iterator[None]:
-    """A step in this block that does not fit into the GPU's memory raises a CharlmError with the batch that does."""
+def fitting(network: Network, runtime: Runtime, *, batch: int, bptt: int, processes: int = 1) -> Iterator[None]:
+    """A step in this block that does not fit into the GPU's memory raises a CharlmError with the batch that does.
+
+    Each of many processes has its share of the batch.
+    """
     try:
         yield
         return
     except torch.OutOfMemoryError as error:
         _forget(error)
-    fits = fitting_batch(lambda smaller: _try_step(network, runtime, smaller, bptt), batch // 2)
+    fits = fitting_batch(lambda smaller: _try_step(network, runtime, -(-smaller // processes), bptt), batch // 2)
     raise CharlmError(
         f"--batch {batch} does not fit into the memory of {runtime.device}",
         kept="what was saved is unchanged",

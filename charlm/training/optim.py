@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.optim import adam, rmsprop
 
 from charlm.config import OPTIMIZERS, OptimConfig
 from charlm.models.optimizers import PREFIX, OptimizerSpec
+from charlm.runtime.group import ALONE, Group
 
 ADAMW_SHARE: Final = 0.5  # weights that an optimizer does not take follow AdamW, at this share of its learning rate
 _NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
@@ -107,7 +109,7 @@ class Muon(Optimizer):
     At each step m <- 0.95 m + g. At every fourth, u = g + 0.95 m (Nesterov) and w <- w - 4 lr orthogonal(u), for each
     gate's block [H, width] by itself: the matrices of a gated layer are stacks of independent ones. Momentum changes so
     slowly that updates at the steps between would hardly differ, and orthogonalisation is what takes time. Blocks of
-    one shape are one batched product.
+    one shape are one batched product. Of many processes each orthogonalises some of the blocks, for all of them.
     """
 
     def __init__(
@@ -117,10 +119,11 @@ class Muon(Optimizer):
         *,
         hidden: int,
         arithmetic: torch.dtype = torch.float32,
+        group: Group = ALONE,
         **_: object,
     ) -> None:
         super().__init__(weights, lr)
-        self.hidden, self.arithmetic = hidden, arithmetic
+        self.hidden, self.arithmetic, self.group = hidden, arithmetic, group
 
     def _update(self, lr: float, number: int) -> None:
         momenta, gradients = self.remembered("momentum"), self.gradients
@@ -128,13 +131,51 @@ class Muon(Optimizer):
         torch._foreach_add_(momenta, gradients)
         if number % MUON_EVERY:
             return
-        shapes: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for weight, update in zip(self.weights, torch._foreach_add(gradients, momenta, alpha=_MOMENTUM), strict=True):
-            for block, part in zip(torch.split(weight, self.hidden), torch.split(update, self.hidden), strict=True):
-                shapes[tuple(part.shape)].append((block, part))
-        for blocks in shapes.values():
-            updates = orthogonal(torch.stack([part for _, part in blocks]), self.arithmetic)
-            torch._foreach_add_([block for block, _ in blocks], list(updates), alpha=-lr * MUON_EVERY)
+        blocks = [block for weight in self.weights for block in torch.split(weight, self.hidden)]
+        nesterov = torch._foreach_add(gradients, momenta, alpha=_MOMENTUM)
+        updates = self._orthogonalised([part for update in nesterov for part in torch.split(update, self.hidden)])
+        torch._foreach_add_(blocks, updates, alpha=-lr * MUON_EVERY)
+
+    def _orthogonalised(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        """`orthogonal` of each block, on the process that it is dealt to; all processes get all of them."""
+        of = dealt([tuple(block.shape) for block in blocks], self.group.size)
+        by_rank = [[number for number, rank in enumerate(of) if rank == one] for one in range(self.group.size)]
+        own = _by_shape([blocks[number] for number in by_rank[self.group.rank]], self.arithmetic)
+        if self.group.size == 1:
+            return own
+        flat = torch.cat([block.reshape(-1) for block in own] or [blocks[0].new_zeros(0)])
+        counts = [sum(blocks[number].numel() for number in numbers) for numbers in by_rank]
+        order = [number for numbers in by_rank for number in numbers]
+        parts = torch.split(self.group.gather(flat, counts), [blocks[number].numel() for number in order])
+        found = dict(zip(order, parts, strict=True))
+        return [found[number].view_as(block) for number, block in enumerate(blocks)]
+
+
+def _by_shape(blocks: Sequence[Tensor], arithmetic: torch.dtype) -> list[Tensor]:
+    """`orthogonal` of each block; those of one shape are one batched product."""
+    shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, block in enumerate(blocks):
+        shapes[tuple(block.shape)].append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in shapes.values():
+        found |= zip(numbers, orthogonal(torch.stack([blocks[number] for number in numbers]), arithmetic), strict=True)
+    return [found[number] for number in range(len(blocks))]
+
+
+def dealt(shapes: Sequence[tuple[int, ...]], processes: int) -> list[int]:
+    """To which process each matrix goes: the one that takes longest first, each to the one with the least so far.
+
+    An orthogonalisation takes the time of its products: rows x columns x the smaller of them.
+
+    >>> dealt([(4, 4), (4, 2), (4, 4), (4, 2), (4, 2)], 2), dealt([(4, 4)] * 3, 1)
+    ([0, 0, 1, 1, 0], [0, 0, 0])
+    """
+    costs = [prod(shape) * min(shape) for shape in shapes]
+    load, of = [0] * processes, [0] * len(shapes)
+    for number in sorted(range(len(shapes)), key=lambda number: -costs[number]):
+        of[number] = load.index(min(load))
+        load[of[number]] += costs[number]
+    return of
 
 
 def orthogonal(matrices: Tensor, arithmetic: torch.dtype = torch.float32) -> Tensor:
@@ -159,7 +200,7 @@ def orthogonal(matrices: Tensor, arithmetic: torch.dtype = torch.float32) -> Ten
 class WeightUpdate:
     """The optimizer of an `OptimConfig` over named weights, with AdamW for those that it does not take.
 
-    `hidden` is the number of units of a layer, `arithmetic` the type of Muon's products.
+    `hidden` is the number of units of a layer, `arithmetic` the type of Muon's products, `group` shares them out.
     """
 
     def __init__(
@@ -168,6 +209,7 @@ class WeightUpdate:
         weights: Mapping[str, torch.nn.Parameter],
         hidden: int,
         arithmetic: torch.dtype = torch.float32,
+        group: Group = ALONE,
     ) -> None:
         self.config, self.weights = config, dict(weights)
         chosen: OptimizerSpec = OPTIMIZERS[config.optimizer]
@@ -177,7 +219,8 @@ class WeightUpdate:
         others = [weight for name, weight in weights.items() if name not in taken]
         self.optimizers: list[Optimizer] = []
         if own:
-            self.optimizers.append(chosen.load_update()(own, config.lr, hidden=hidden, arithmetic=arithmetic))
+            update = chosen.load_update()
+            self.optimizers.append(update(own, config.lr, hidden=hidden, arithmetic=arithmetic, group=group))
         if others:
             self.optimizers.append(AdamW(others, config.lr * (ADAMW_SHARE if own else 1)))
 

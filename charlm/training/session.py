@@ -6,16 +6,22 @@ least: whatever can be refused is refused before a folder is touched.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+import torch
 
 from charlm.config import HELD, Config, DataConfig, section
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.options import Value
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, training_speed
+from charlm.runtime.group import ALONE, Group
 from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import is_crowded
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -31,63 +37,79 @@ from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.footprint import refuse_too_large
 from charlm.training.request import TrainingRequest
-from charlm.training.trainer import Stop, Task, Trainer
+from charlm.training.sharing import shared
+from charlm.training.trainer import Stop, Task, Trainer, check_lanes, in_lanes
 from charlm.training.trial import StepTrial, may_follow
 from charlm.training.warmstart import adopt_weights, adopted_options
 
 _LONG_LEARNING: Final = 50_000  # characters from which learning a vocabulary takes seconds,
 _LONG_WORD: Final = 50  # and characters without a space with which it may take minutes
-_TWO_THREADS: Final = 40_000  # batch x hidden^2 from which a second thread gains something
+_TWO_THREADS: Final = 40_000  # batch x hidden^2 of a process from which a second thread gains something
+_OWN: Final = ("device", "threads", *HELD)  # options that may differ between machines: files are compared by content
 
 
-def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Trained:
-    """Train a run that does not exist yet, or is to be replaced; its lock is held meanwhile."""
-    _refuse_existing(run, request.force)
-    given, donor = _options(run, request, emit)
+def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group: Group = ALONE) -> Trained:
+    """Train a run that does not exist yet, or is to be replaced; its lock is held meanwhile.
+
+    The processes of a group train it together. What one process alone can know, such as its speed, the first decides.
+    """
+    if group.is_first:
+        _refuse_existing(run, request.force)
+    given, donor = _options(run, request, emit, group)
     device = choose_device(str(given.get("device", "auto")))
     check_precision(device, str(given.get("precision", "auto")))
-    threads = set_threads(int(given.get("threads", 0)))
+    threads = set_threads(group.first(lambda: set_threads(int(given.get("threads", 0)))))
     data = section(DataConfig, given)
     corpus = load_corpus(request.corpus, data.val, data.test, encoding=data.encoding, records=data.records)
     if data.records == "none" and (why := seem_independent(corpus.train)):
         emit(Remark(text=f"{why}: if they are independent, --records line reads each by itself"))
     given = choose_vocabulary(given, corpus.train)
     tokenizer = _tokenizer(given, donor, corpus.train, emit)
+    _agree_on_text(corpus, tokenizer, group)
     train = tokenize(tokenizer, corpus.train)
     facts = Facts(
         len(corpus.train),
         len(train.ids),
         tokenizer.size,
         device.type,
-        training_speed(device),
+        group.first(lambda: training_speed(device)) * group.size,
         records=len(record_edges(train.ids, tokenizer, data.records)) - 1,
     )
-    config, reasons = choose(given, facts)
+    config, reasons = _chosen(given, facts, group)
     refuse_too_large(config, tokenizer.size, on_gpu=device.type == "cuda")
     network = _new_network(config, tokenizer, donor, emit).to_device(device)
-    if not config.train.threads and config.train.batch * config.model.hidden**2 < _TWO_THREADS:
+    group.same_(list(network.parameters()))
+    if not config.train.threads and config.train.batch * config.model.hidden**2 < _TWO_THREADS * group.size:
         threads = set_threads(1)
-    runtime = choose_runtime(device, config.train.precision, threads, StepTrial(config, network))
-    runtime = _following(config, network, runtime)
+    runtime = _first_runtime(config, network, device, threads, group)
+    task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus), corpus.test)
+    if group.size > 1:
+        check_lanes(in_lanes(task, device).batch, group)
     emit(Writing())
-    with run.locked():
+    with _locked(run, group):
         try:
-            _refuse_existing(run, request.force)
-            run.clear()
+            if group.is_first:
+                _refuse_existing(run, request.force)
+                run.clear()
+                group.note(str(run.folder))
             corpus = keep_stdin(corpus, run, data.encoding)
-            task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus), corpus.test)
+            task = replace(task, corpus=CorpusRecord.of(corpus))
             _announce(run, task, corpus, network, runtime, emit, reasons, request.departures)
-            trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
+            trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop, group=group)
             trainer.journal.init_from = donor.state_sha256 if donor else ""
             return _trained(run, trainer)
         finally:
-            remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
+            if group.is_first:
+                remove_empty(run)  # while it is held: the lock of another trainer is not ours to remove
 
 
-def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Trained:
-    """Go on where the run stopped; its lock is held meanwhile. A finished run is handed back as it ended."""
-    with run.locked():
-        checkpoint, path = _restored(run, emit)
+def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group: Group = ALONE) -> Trained:
+    """Go on where the run stopped; its lock is held meanwhile. A finished run is handed back as it ended.
+
+    The number of processes may be another than before.
+    """
+    with _locked(run, group):
+        checkpoint, path = _restored(run, emit, group)
         agree(checkpoint, request, run)
         if checkpoint.result is not None:
             if request.corpus:  # given again, it has to agree like any option
@@ -95,8 +117,8 @@ def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop) -> Tr
             emit(Remark(text=f"{run.folder} has finished: there is nothing left to do"))
             return _finished(run, checkpoint, checkpoint.result)
         emit(Writing())
-        trainer, differences = _resumed_trainer(run, request, checkpoint, emit, stop)
-        if path != run.last:  # or the next save would put what cannot be used in place of `previous`
+        trainer, differences = _resumed_trainer(run, request, checkpoint, emit, stop, group)
+        if path != run.last and group.is_first:  # or the next save would put what cannot be used in place of `previous`
             save_checkpoint(run.last, checkpoint)
         emit(Resumed(step=trainer.state.step, path=path, exact=not differences))
         return _trained(run, trainer, save_first=bool(differences))
@@ -136,13 +158,24 @@ def _model_of(run: Run) -> Path:
     return run.best if run.best.exists() else run.last
 
 
-def _options(run: Run, request: TrainingRequest, emit: Emit) -> tuple[dict[str, Value], Checkpoint | None]:
+def _locked(run: Run, group: Group) -> AbstractContextManager[None]:
+    """The run's lock, which the first process holds for all of them."""
+    return run.locked() if group.is_first else nullcontext()
+
+
+def _options(
+    run: Run, request: TrainingRequest, emit: Emit, group: Group
+) -> tuple[dict[str, Value], Checkpoint | None]:
     """What was given, by a preset too, and with --init-from the donor, whose architecture is given as well."""
     given = request.given
+    own = {name: value for name, value in given.items() if name not in _OWN}
+    group.agree("other options", json.dumps([own, request.init_from], sort_keys=True))
     if not request.init_from:
         return given, None
-    path = find_checkpoint(request.init_from, str(run.folder.parent))
-    donor = load_checkpoint(path)
+    init_from = request.init_from
+    path = Path(group.first(lambda: str(find_checkpoint(init_from, str(run.folder.parent)))))
+    donor = shared(group, lambda: load_checkpoint(path))
+    assert donor is not None  # noqa: S101 - or it was raised
     emit(Remark(text=f"starting from the weights of {origin(path) or path}"))
     return adopted_options(donor, given), donor
 
@@ -162,6 +195,40 @@ def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str, 
     return tokenizer
 
 
+def _agree_on_text(corpus: Corpus, tokenizer: Tokenizer, group: Group) -> None:
+    """Raise DataError where the processes have not read the same files."""
+    hint = "give all of them the same files"
+    parts = [corpus.fingerprint, len(corpus.train), len(corpus.val), len(corpus.test)]
+    group.agree("read another text", json.dumps(parts), DataError, hint=hint)
+    state = tokenizer.state()
+    model = sha256(state.model or b"").hexdigest()
+    group.agree("learned another vocabulary", json.dumps([dict(state.table), model], sort_keys=True), DataError)
+
+
+def _chosen(given: Mapping[str, Value], facts: Facts, group: Group) -> tuple[Config, Mapping[str, str]]:
+    """The options that were not given, with reasons, and the others."""
+
+    def choices() -> tuple[dict[str, Value], dict[str, str]]:
+        config, reasons = choose(given, facts)
+        return config.flat(), dict(reasons)
+
+    values, reasons = group.first(choices)
+    return Config.of(values), reasons
+
+
+def _first_runtime(config: Config, network: Network, device: torch.device, threads: int, group: Group) -> Runtime:
+    """How a new run computes; the precision is the first process's."""
+
+    def precision() -> tuple[str, str]:
+        own = replace(config, train=replace(config.train, batch=group.shares(config.train.batch)[-1]))
+        chosen = choose_runtime(device, config.train.precision, threads, StepTrial(own, network))
+        return chosen.precision, chosen.reason
+
+    chosen, reason = group.first(precision)
+    runtime = replace(choose_runtime(device, chosen, threads), reason=reason)
+    return _following(config, network, runtime, group)
+
+
 def _new_network(config: Config, tokenizer: Tokenizer, donor: Checkpoint | None, emit: Emit) -> Network:
     """A network with its first weights, or a donor's."""
     network = Network(config.model, tokenizer.size)
@@ -172,8 +239,22 @@ def _new_network(config: Config, tokenizer: Tokenizer, donor: Checkpoint | None,
     return network
 
 
-def _restored(run: Run, emit: Emit) -> tuple[Checkpoint, Path]:
+def _restored(run: Run, emit: Emit, group: Group) -> tuple[Checkpoint, Path]:
     """The newest whole training state, and its file."""
+    if group.size == 1:
+        return _newest(run, emit)
+    found: list[tuple[Checkpoint, Path]] = []
+
+    def load() -> Checkpoint:
+        found.append(_newest(run, emit))
+        return found[0][0]
+
+    checkpoint = shared(group, load)
+    assert checkpoint is not None  # noqa: S101 - or it was raised
+    return checkpoint, Path(group.first(lambda: str(found[0][1])))
+
+
+def _newest(run: Run, emit: Emit) -> tuple[Checkpoint, Path]:
     found = run.restore()
     if found is None:
         raise CheckpointError(
@@ -187,21 +268,22 @@ def _restored(run: Run, emit: Emit) -> tuple[Checkpoint, Path]:
 
 
 def _resumed_trainer(
-    run: Run, request: TrainingRequest, checkpoint: Checkpoint, emit: Emit, stop: Stop
+    run: Run, request: TrainingRequest, checkpoint: Checkpoint, emit: Emit, stop: Stop, group: Group
 ) -> tuple[Trainer, list[str]]:
     """A trainer where the checkpoint left it, and what is not as it was then and costs exactness."""
     config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
     corpus = _corpus_of(checkpoint, request, run)
+    _agree_on_text(corpus, tokenizer, group)
     train = _known_tokens(tokenizer, corpus.train)
     corpus = keep_stdin(corpus, run, config.data.encoding)
-    network, runtime = _same_runtime(checkpoint, request, tokenizer.size)
+    network, runtime = _same_runtime(checkpoint, request, tokenizer.size, group)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
     record = checkpoint.corpus if same else CorpusRecord.of(corpus)
     task = Task(config, tokenizer, train, corpus.val, record, corpus.test)
     _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
-    trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop)
+    trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop, group=group)
     trainer.restore(checkpoint, same_text=same)
-    differences = list(_differences(checkpoint, runtime, same_text=same))
+    differences = group.first(lambda: list(_differences(checkpoint, runtime, same_text=same)))
     for difference in differences:
         emit(Remark(text=f"{difference}: the run continues, but is not bit-exact"))
         trainer.journal.inexact.append(f"{difference} at step {trainer.state.step}")
@@ -237,26 +319,33 @@ def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Co
     )
 
 
-def _same_runtime(checkpoint: Checkpoint, request: TrainingRequest, vocabulary: int) -> tuple[Network, Runtime]:
+def _same_runtime(
+    checkpoint: Checkpoint, request: TrainingRequest, vocabulary: int, group: Group
+) -> tuple[Network, Runtime]:
     """An empty network where the run computed before, unless told otherwise, and with what.
 
     A precision that this machine lacks becomes fp32.
     """
     before, config = checkpoint.environment, checkpoint.config
-    device = choose_device(str(request.given.get("device", before.device)))
-    threads = set_threads(int(request.given.get("threads", 0)), at_most=before.threads)
+    usual = before.device.partition(":")[0] if group.size > 1 else before.device  # of many GPUs, each has its own
+    device = choose_device(str(request.given.get("device", usual)))
+    wanted = int(request.given.get("threads", 0))
+    threads = set_threads(group.first(lambda: set_threads(wanted, at_most=before.threads)))
     refuse_too_large(config, vocabulary, on_gpu=device.type == "cuda")
     network = Network(config.model, vocabulary).to_device(device)
     precision, lacking = before.precision, before.precision in CUDA_ONLY and device.type != "cuda"
-    if lacking or not StepTrial(config, network).works(precision):
+    if lacking or not group.first(lambda: StepTrial(config, network).works(precision)):
         precision = "fp32"
     runtime = replace(choose_runtime(device, precision, threads), reason=before.reason)
-    return network, runtime if request.given.get("threads") else _following(config, network, runtime)
+    return network, runtime if wanted else _following(config, network, runtime, group)
 
 
-def _following(config: Config, network: Network, runtime: Runtime) -> Runtime:
-    """The same runtime, whose threads may follow what is fastest unless their number was given."""
-    free = runtime.device.type == "cpu" and runtime.threads > 1 and not config.train.threads
+def _following(config: Config, network: Network, runtime: Runtime, group: Group) -> Runtime:
+    """The same runtime, whose threads may follow what is fastest unless their number was given.
+
+    Those of many processes do not: what one gains, another would miss.
+    """
+    free = runtime.device.type == "cpu" and runtime.threads > 1 and not config.train.threads and group.size == 1
     return replace(runtime, follows=free and may_follow(config, network, runtime))
 
 
@@ -283,11 +372,13 @@ def _announce(
 ) -> None:
     for remark in corpus.remarks:
         emit(Remark(text=remark))
+    many = runtime.environment.processes
     fixed = runtime.device.type == "cpu" and runtime.threads > 1 and not runtime.follows
-    if fixed and is_crowded():
+    if fixed and many == 1 and is_crowded():
         emit(Remark(text="other programs are using the CPU, so threads may wait for each other: try --threads 1"))
     parameters = sum(weight.numel() for weight in network.parameters())
     threads = f"{'up to ' * runtime.follows}{runtime.threads} thread{'s' * (runtime.threads != 1)}"
+    threads += f" in each of {many} processes" * (many > 1)
     where = f"{runtime.device}, {threads}, {runtime.precision} ({runtime.reason})"
     emit(
         Started(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from charlm.config import Config
 from charlm.models.network import Network, State, named_weights, zero_lanes
 from charlm.runtime.device import Runtime
+from charlm.runtime.group import ALONE, Group
 from charlm.runtime.random import Purpose, uniforms
 from charlm.runtime.threads import Threads
 from charlm.storage.records import TrainState
@@ -35,23 +36,34 @@ class StepResult(NamedTuple):
 class Stepper:
     """Learns from one chunk after another: forward, backward, clip, update, average.
 
-    Chunks have B lanes; `tell` hears what a user should know of how the gradient is computed.
+    Chunks have B lanes, of which each process of a group learns from its share: the gradients are added up, and every
+    process makes the same update. `tell` hears what a user should know of how the gradient is computed.
     """
 
     def __init__(
-        self, config: Config, network: Network, runtime: Runtime, lanes: int, tell: Callable[[str], None]
+        self,
+        config: Config,
+        network: Network,
+        runtime: Runtime,
+        lanes: int,
+        tell: Callable[[str], None],
+        group: Group = ALONE,
     ) -> None:
         weights = named_weights(network)
-        self.config, self.network, self.runtime = config, network, runtime
-        shape = config.train.bptt, lanes
+        self.config, self.network, self.runtime, self.group = config, network, runtime, group
+        self.lanes = group.share(lanes)
+        shape = config.train.bptt, len(self.lanes)
         self.gradient = Gradient(network, runtime, shape, config.train.seed, tell)
-        self.optimizer = WeightUpdate(config.optim, weights, config.model.hidden, runtime.type)
+        self.optimizer = WeightUpdate(config.optim, weights, config.model.hidden, runtime.type, group)
         self.average = Average(weights, config.optim.average)
         self.scale = LossScale(runtime.scales_loss)
         self.threads = Threads(runtime.threads, follow=runtime.follows)
 
     def step(self, chunk: Chunk, carried: State, state: TrainState, rate: float) -> StepResult:
-        """One update at this share of the peak learning rate; raises Divergence where something is not finite."""
+        """One update at this share of the peak learning rate; raises Divergence where something is not finite.
+
+        `chunk` is the whole one, on all processes; `carried` is the state of this process's lanes.
+        """
         with self.threads.at_work(*chunk.inputs.shape):
             before = self._before(chunk, carried, state.step)
             while True:  # more than once only after an overflow of fp16, whose loss is then scaled less
@@ -63,17 +75,25 @@ class Stepper:
                     return StepResult(loss, norm, after)
 
     def _before(self, chunk: Chunk, carried: State, step: int) -> State:
-        """The carried state, but zeros in lanes that begin anew or are reset."""
+        """The carried state of this process's lanes, but zeros in those that begin anew or are reset."""
         reset_B, train = chunk.begins, self.config.train
         if train.drop_state and not reset_B.all():
             reset_B = reset_B | (uniforms(train.seed, Purpose.STATE, step, 1, len(reset_B))[0] < train.drop_state)
-        if reset_B.all():
-            return self.network.init_state(len(reset_B))
-        return zero_lanes(carried, reset_B) if reset_B.any() else carried
+        own_B = reset_B[self.lanes.start : self.lanes.stop]
+        if own_B.all():
+            return self.network.init_state(len(own_B))
+        return zero_lanes(carried, own_B) if own_B.any() else carried
 
     def _backward(self, chunk: Chunk, before: State, step: int) -> tuple[float, State]:
-        """Mean loss over the chunk's targets (nats per token) and the state after it; gradients are in the weights."""
-        loss, after = self.gradient(chunk, before, step, self.scale.scale)
+        """Mean loss over the chunk's targets (nats per token) and the state after it; gradients are in the weights.
+
+        A process computes the mean over the targets of its own lanes, which counts by their number.
+        """
+        own = chunk if self.group.size == 1 else chunk.of_lanes(self.lanes)
+        share = own.scored / chunk.scored
+        loss, after = self.gradient(own, before, step, self.scale.scale * share)
+        loss = loss * share
+        self.group.sum_([*(weight.grad for weight in self.network.parameters() if weight.grad is not None), loss])
         return loss.item(), after
 
     def _update(self, loss: float, norm: float, state: TrainState, rate: float) -> bool:

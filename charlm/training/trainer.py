@@ -7,20 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from charlm.config import Config
-from charlm.errors import CheckpointError
+from charlm.errors import CharlmError, CheckpointError, ConfigError
 from charlm.evaluation.score import Score
 from charlm.evaluation.temperature import suitable_temperature
 from charlm.generation.engine import open_decoder
-from charlm.models.network import Network, State, export_state, export_weights, import_state, import_weights
+from charlm.models.network import (
+    Network,
+    State,
+    export_state,
+    export_weights,
+    import_state,
+    import_weights,
+    select_lanes,
+)
 from charlm.runtime.device import Runtime
+from charlm.runtime.group import ALONE, Group
 from charlm.storage.checkpoint import Checkpoint
-from charlm.storage.records import RECENT, CorpusRecord, ModelState, Result, TrainState
+from charlm.storage.records import RECENT, CorpusRecord, ModelState, Plan, Result, TrainState
 from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes
 from charlm.text.position import Position
@@ -33,6 +43,7 @@ from charlm.training.divergence import (
     check_training,
     find_rollback,
     format_rollback,
+    handed_round,
     note_start,
     roll_back,
     rollback_rate,
@@ -42,6 +53,7 @@ from charlm.training.journal import Journal
 from charlm.training.memory import fitting
 from charlm.training.plan import Planner, learning_rate
 from charlm.training.samples import Samples
+from charlm.training.sharing import gather_lanes, shared
 from charlm.training.step import Stepper
 from charlm.training.validator import InterruptedScore, Validator
 from charlm.training.writer import Writer
@@ -70,14 +82,40 @@ def in_lanes(task: Task, device: torch.device) -> Lanes | RecordLanes:
     return Lanes(ids, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
 
 
-class Trainer:
-    """One run, from its first step or from where a checkpoint left it."""
+def check_lanes(lanes: int, group: Group) -> None:
+    """Raise ConfigError where there is not a lane for each process."""
+    if lanes < group.size:
+        raise ConfigError(
+            f"{group.size} processes cannot share {lanes} lane{'s' * (lanes != 1)}: each needs at least one",
+            kept="nothing was changed",
+            hint=f"start at most {lanes}, or use a larger --batch where the text is long enough for it",
+        )
 
-    def __init__(self, task: Task, network: Network, runtime: Runtime, run: Run, *, emit: Emit, stop: Stop) -> None:
+
+class Trainer:
+    """One run, from its first step or from where a checkpoint left it.
+
+    The processes of a group train it together: the first watches the clock and writes, and all of them hold the same
+    weights and make the same updates.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        network: Network,
+        runtime: Runtime,
+        run: Run,
+        *,
+        emit: Emit,
+        stop: Stop,
+        group: Group = ALONE,
+    ) -> None:
         config, train = task.config, task.config.train
-        self.task, self.network, self.runtime, self.emit, self.stop = task, network, runtime, emit, stop
+        self.task, self.network, self.runtime, self.emit = task, network, runtime, emit
+        self.stop, self.group = stop, group
         self.lanes = in_lanes(task, runtime.device)
-        self.stepper = Stepper(config, network, runtime, self.lanes.batch, lambda text: emit(Remark(text=text)))
+        check_lanes(self.lanes.batch, group)
+        self.stepper = Stepper(config, network, runtime, self.lanes.batch, lambda text: emit(Remark(text=text)), group)
         self.validator = Validator(
             network,
             task.tokenizer,
@@ -85,6 +123,7 @@ class Trainer:
             records=config.data.records,
             patience=train.patience,
             threads=runtime.threads if runtime.follows else 1,
+            group=group,
         )
         self.planner = Planner(
             train,
@@ -92,12 +131,12 @@ class Trainer:
             validation_steps=self.validator.cost(self.lanes.chunk_tokens),
             validation_characters=self.validator.characters,
         )
-        self.writer = Writer(run, train.checkpoint_every, emit)
+        self.writer = Writer(run, train.checkpoint_every, emit, idle=not group.is_first)
         self.samples = Samples(config.model, task.tokenizer, stop=end_of(config.data.records))
         self.journal = Journal(len(task.train.ids) / task.train.characters)
         self.state = TrainState(loss_scale=self.stepper.scale.scale, seed=train.seed, optimizer=asdict(config.optim))
         self.planner.begin(self.state)
-        self.carried: State = network.init_state(self.lanes.batch)
+        self.carried: State = network.init_state(len(self.stepper.lanes))
         self.clock = Clock()
 
     def restore(self, checkpoint: Checkpoint, *, same_text: bool = True) -> None:
@@ -112,12 +151,13 @@ class Trainer:
         carried = import_state(checkpoint.tensors, config.model, self.runtime.device)
         if same_text and (len(carried[0][0]) != self.lanes.batch or not self.lanes.has(state.position)):
             raise CheckpointError("the checkpoint's position in the text is invalid", kept="nothing was changed")
-        self.state, self.carried = state, carried
+        own = self.stepper.lanes
+        self.state, self.carried = state, select_lanes(carried, slice(own.start, own.stop))
         self.journal.restore(checkpoint.bookkeeping, checkpoint.history)
-        self.writer.run.cut_metrics(self.journal.metrics_length)
+        self.writer.cut_metrics(self.journal.metrics_length)
         if not same_text:
             state.position = Position(state.position.epoch + 1)
-            self.carried = self.network.init_state(self.lanes.batch)
+            self.carried = self.network.init_state(len(own))
             state.best, state.bad_checks = None, 0
 
     def train(self, *, save_first: bool = False) -> tuple[str, Result]:
@@ -140,6 +180,8 @@ class Trainer:
             reason = str(interruption)
         finally:  # whatever goes wrong with the closing score, what was learned is saved
             self.writer.save(last)
+        with self.group.together():  # no process ends before that
+            pass
         self.emit(Finished(reason=reason, steps=self.state.step, seconds=self.journal.seconds))
         return reason, last.result or self.journal.result(self.state, self.clock, None)
 
@@ -152,7 +194,7 @@ class Trainer:
         while True:
             try:
                 reason = None
-                while not self.state.finished and (reason := self.stop()) is None:
+                while not self.state.finished and (reason := self.group.reason(self.stop())) is None:
                     self._advance()
                 self.journal.seconds = self.clock.seconds
                 return reason, self._checkpoint()
@@ -163,14 +205,28 @@ class Trainer:
         """A step, and whatever is due after it."""
         norm, lr = self._step()
         self.journal.seconds = self.clock.seconds
-        replanned = self.planner.revise(self.state, self.clock)
+        replanned = self._replan()
         val_loss = self._validate() if self.planner.validation_is_due(self.state) else None
-        if self.samples.due():
+        if self.group.is_first and self.samples.due():
             self.emit(Sampled(step=self.state.step, text=self.samples.sample(self._model())))
         self._record(norm, lr, val_loss)
         better = self.planner.budget and self.state.best_step == self.state.step  # a later plan may not validate here
-        if replanned or better or self.writer.is_due(self.state.step):  # a plan is on the disk before it is used
-            self._save()
+        if replanned or better or self.group.first(lambda: self.writer.is_due(self.state.step)):
+            self._save()  # a plan is on the disk before it is used
+
+    def _replan(self) -> bool:
+        """Under a time budget: whether there is a better plan, by the clock of the first process."""
+        if not self.planner.budget:
+            return False
+        state = self.state
+
+        def revised() -> tuple[bool, list[Any]]:
+            replanned = self.planner.revise(state, self.clock)
+            return replanned, [state.plan.knots, state.checks, state.validation_characters]
+
+        replanned, (knots, state.checks, state.validation_characters) = self.group.first(revised)
+        state.plan = Plan(tuple((step, progress) for step, progress in knots))
+        return replanned
 
     def _step(self) -> tuple[float, float]:
         """One update; returns the gradient's norm before clipping, and the learning rate."""
@@ -179,7 +235,9 @@ class Trainer:
         rate = rollback_rate(state) * learning_rate(
             state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay
         )
-        fits = fitting(self.network, self.runtime, batch=self.lanes.batch, bptt=config.train.bptt)
+        fits = fitting(
+            self.network, self.runtime, batch=self.lanes.batch, bptt=config.train.bptt, processes=self.group.size
+        )
         with fits, self.clock.step(chunk.scored):
             loss, norm, self.carried = self.stepper.step(chunk, self.carried, state, rate)
         state.step += 1
@@ -215,7 +273,9 @@ class Trainer:
     def _roll_back(self, problem: Divergence) -> None:
         """To the last good checkpoint and a lower learning rate, which is on record before it is used."""
         diverged, config, seconds, inexact = self.state, self.task.config, self.clock.seconds, self.journal.inexact
-        checkpoint, where, best = find_rollback(problem, diverged, self.writer.run, config, self.validator.guess())
+        checkpoint, where, best = handed_round(
+            self.group, lambda: find_rollback(problem, diverged, self.writer.run, config, self.validator.guess())
+        )
         self.restore(checkpoint)
         self.emit(RolledBack(step=self.state.step))
         roll_back(self.state, diverged, problem, best)
@@ -229,11 +289,13 @@ class Trainer:
 
         Returns `last` with the result, which is in `best` already.
         """
-        best = self.writer.run.load_best(self.task.config)
+        best = shared(self.group, lambda: self.writer.run.load_best(self.task.config))
         import_weights(self.network, (best or last).weights)
         final: Score | None = self.validator.score_all(self.stop)
         test = self.validator.score_text(self.task.test, self.stop)
-        result = replace(self.journal.result(self.state, self.clock, final, test), temperature=self._temperature())
+        result = replace(
+            self.journal.result(self.state, self.clock, final, test), temperature=self.group.first(self._temperature)
+        )
         self._remark_on(final)
         if best is not None:
             self.writer.save_best(replace(best, history=last.history, result=result))
@@ -277,9 +339,13 @@ class Trainer:
             self.emit(Recorded(row=row))
 
     def _save(self, *, keep: bool = True) -> None:
-        """The whole training state, durably."""
+        """The whole training state, durably; raises CharlmError where the processes have come apart."""
         self.journal.seconds = self.clock.seconds
-        self.writer.save(self._checkpoint(), keep=keep)
+        checkpoint = self._checkpoint()
+        if self.group.size > 1:
+            hint = "use machines of one kind, with the same PyTorch; what was saved can be resumed"
+            self.group.agree("other weights", checkpoint.state_sha256, CharlmError, hint=hint)
+        self.writer.save(checkpoint, keep=keep)
 
     def _model(self) -> dict[str, NDArray[np.float32]]:
         """The weights that the run would leave behind now."""
@@ -294,7 +360,8 @@ class Trainer:
         task, state = self.task, self.state
         weights, tensors = self._model(), {}
         if whole:
-            tensors = {**self.stepper.export(), **export_state(self.carried, task.config.model)}
+            carried = gather_lanes(self.group, self.carried, self.lanes.batch)
+            tensors = {**self.stepper.export(), **export_state(carried, task.config.model)}
         for name, array in {**weights, **tensors}.items():
             if not np.isfinite(array).all():
                 raise Divergence(state.step, f"{name} holds values that are not finite")

@@ -11,6 +11,7 @@ from torch import Tensor
 from charlm.evaluation.score import Scorable, Score, score, uniform_loss
 from charlm.evaluation.threaded import Threaded
 from charlm.models.network import Network
+from charlm.runtime.group import ALONE, ElsewhereError, Group
 from charlm.storage.records import TrainState
 from charlm.text.records import end_of
 from charlm.text.tokenizer import Tokenizer, Tokens, tokenize
@@ -43,7 +44,8 @@ class Validator:
     """Scores a network on the validation text; keeps count of the best loss and of patience.
 
     Validations score the first `SUBSET` characters, or fewer where a time budget is short; `score_all` scores all.
-    Scoring takes up to `threads` threads, as many as are fastest; with 1, as many as torch has.
+    Scoring takes up to `threads` threads, as many as are fastest; with 1, as many as torch has. The processes of a
+    group share it out; the loss is the same on all of them.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Validator:
         records: str = "none",
         patience: int,
         threads: int = 1,
+        group: Group = ALONE,
     ) -> None:
+        self._group = group
         self._network, self._tokenizer, self._text, self._patience = network, tokenizer, text, patience
         self._records = records
         self._model = Threaded(network, threads)
@@ -112,6 +116,15 @@ class Validator:
     def _score(self, tokens: Tokens, model: Scorable) -> Score:
         self._network.eval()
         try:
-            return score(model, self._tokenizer, tokens, records=self._records, device=self._network.device)
+            return score(
+                model,
+                self._tokenizer,
+                tokens,
+                records=self._records,
+                device=self._network.device,
+                group=self._group,
+            )
+        except ElsewhereError as reason:  # another process was asked to stop
+            raise InterruptedScore(str(reason)) from reason
         finally:
             self._network.train()

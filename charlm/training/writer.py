@@ -13,12 +13,21 @@ from charlm.training.events import Emit, Remark, Saved
 
 
 class Writer:
-    """Writes the files of one run and says when a checkpoint is due; `now` tells the time in seconds."""
+    """Writes the files of one run and says when a checkpoint is due; `now` tells the time in seconds.
+
+    One that is `idle` writes nothing: of many processes only the first touches the run's folder.
+    """
 
     def __init__(
-        self, run: Run, checkpoint_every: str, emit: Emit, *, now: Callable[[], float] = time.perf_counter
+        self,
+        run: Run,
+        checkpoint_every: str,
+        emit: Emit,
+        *,
+        idle: bool = False,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.run, self._emit, self._now = run, emit, now
+        self.run, self._emit, self._idle, self._now = run, emit, idle, now
         self._steps, self._seconds = every(checkpoint_every)
         self._saved = now()
         self._warned = False
@@ -31,6 +40,8 @@ class Writer:
 
     def save(self, checkpoint: Checkpoint, *, keep: bool = True) -> None:
         """Write `last`, durably; the one before becomes `previous`, unless `previous` is to be kept as it is."""
+        if self._idle:
+            return
         flushed = self.run.save_last(checkpoint, keep=keep)
         if not flushed and not self._warned:
             self._warned = True
@@ -41,8 +52,14 @@ class Writer:
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write `best`, durably."""
-        self.run.save_best(checkpoint)
+        if not self._idle:
+            self.run.save_best(checkpoint)
 
     def add_metrics(self, row: Metrics) -> int:
         """Add a row to metrics.jsonl; returns the file's length, which the next checkpoint has to know."""
-        return self.run.append_metrics(row)
+        return 0 if self._idle else self.run.append_metrics(row)
+
+    def cut_metrics(self, length: int) -> None:
+        """Back to the rows that a checkpoint knows of."""
+        if not self._idle:
+            self.run.cut_metrics(length)
