@@ -41,7 +41,7 @@ faults: setup  ## run the fault matrix at full size (RECORD=1 writes docs/reliab
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
 	$(BIN)/python -m pytest -n auto --dist worksteal --faults $(if $(RECORD),--faults-record)
 
-bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|records|scale|contention|distributed|cuda|start|save for one part)
+bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|records|memory|scale|contention|distributed|cuda|start|save for one part)
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SAVE),--save)
 
 results: setup  ## train models on the texts in data/ and write docs/results.md (takes hours)

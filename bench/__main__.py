@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import contention, cuda, decoder, distributed, quality, records, save, scale, scoring, start, train
+from bench import contention, cuda, decoder, distributed, memory, quality, records, save, scale, scoring, start, train
 from bench.machine import machine
 from bench.rows import Row
 
@@ -17,6 +17,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "decoder": decoder.rows,
     "scoring": scoring.rows,
     "records": records.rows,
+    "memory": memory.rows,
     "scale": scale.rows,
     "contention": contention.rows,
     "distributed": distributed.rows,

@@ -60,13 +60,14 @@ from charlm.report.watch import watched
 from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.hub import Pushed as Pushed  # noqa: PLC0414 - part of the API
-from charlm.storage.provenance import own_corpus, training_records
+from charlm.storage.provenance import open_own, training_records
 from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Run, find_checkpoint
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.text.corpus import STDIN
 from charlm.text.pairs import MinimalPair, check_pairs
 from charlm.text.records import as_records, end_of
+from charlm.text.stored import StoredText, Text
 from charlm.text.tokenizer import Ids, Tokenizer, tokenize
 from charlm.training.request import TrainingRequest as TrainingRequest  # noqa: PLC0414 - part of the API
 
@@ -311,7 +312,11 @@ class LanguageModel:
 
         Raises DataError when it is not found or has changed, or when there was none.
         """
-        found = own_corpus(self.checkpoint, self.path, corpus).val
+        return str(self.open_validation_text(corpus))
+
+    def open_validation_text(self, corpus: Sequence[str] = ()) -> Text:
+        """The same, which stays on the disk where the corpus is large."""
+        found = open_own(self.checkpoint, self.path, corpus).val
         if not found:
             raise DataError(
                 f"{self.path} has no validation text (--val 0)",
@@ -324,7 +329,7 @@ class LanguageModel:
 
     def test_text(self, corpus: Sequence[str] = ()) -> str:
         """The test text of its run (`--test`), found like its validation text; empty if there was none."""
-        return own_corpus(self.checkpoint, self.path, corpus).test
+        return str(open_own(self.checkpoint, self.path, corpus).test)
 
     def was_trained_on(self, text: str) -> bool:
         """Whether this text, as a whole, is one of the files that the model was trained on."""
@@ -478,6 +483,14 @@ class LanguageModel:
         tokens = tokenize(self.tokenizer, self.as_read(text))
         with self._scoring() as (model, device):
             return score(model, self.tokenizer, tokens, exact=exact, records=self.records, device=device)
+
+    def score_stored(self, text: StoredText, cells: NDArray[np.float64] | None = None) -> Score:
+        """The score of a text on the disk; `cells` as in `charlm.evaluation.score.score_stored`."""
+        from charlm.evaluation.score import score_stored
+
+        with self._scoring() as (model, device):
+            tokens = tokenize(self.tokenizer, text)
+            return score_stored(model, self.tokenizer, tokens, device=device, cells=cells)
 
     def as_read(self, text: str) -> str:
         """A text as the model reads it: its records, each with its end, if it is a model of records."""

@@ -113,6 +113,8 @@ class DataConfig:
             group=TEXT,
         ),
     )
+    include: str = option("", Option(str, "files to read of folders, by patterns as in '*.txt,*.md'", group=TEXT))
+    exclude: str = option("", Option(str, "files of folders to pass over, by patterns", group=TEXT))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

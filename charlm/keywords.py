@@ -42,6 +42,8 @@ class TrainOptions(TypedDict, total=False):
     test: str | float | os.PathLike[str]
     encoding: str
     records: Literal["none", "line", "paragraph", "file"]
+    include: str
+    exclude: str
     optimizer: str
     lr: float
     weight_decay: float

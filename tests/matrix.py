@@ -68,8 +68,8 @@ MATRIX: Final = {
     36: Row("not UTF-8, NUL, BOM, CR LF, CR, NFC and NFD, surrogates", "exit 3 with byte and line, or exact"),
     37: Row(
         "a file larger than memory, a FIFO, standard input",
-        "read as a file is",
-        argued="a text is held in memory, 10 to 30 times its size: one that does not fit ends with exit 1",
+        "read as a file is, in memory that does not grow with it",
+        argued="a text larger than memory is simulated by a limit of a few bytes; records are held in memory",
     ),
     38: Row("unknown characters at eval and in a prime", "scored and counted; works and says so"),
     39: Row("terminal escapes and bidirectional overrides in text", "shown on a terminal, exact in a pipe"),
@@ -87,6 +87,12 @@ MATRIX: Final = {
         "a signal to many processes, or to one of them", "all end after the same step, one checkpoint, one message"
     ),
     45: Row("processes that read different files, more of them than lanes", "refused before anything is written"),
+    46: Row("a packed text cut short or damaged", "exit 3 that says where; nothing was written"),
+    47: Row(
+        "a stored corpus of another version, of another text, cut short or damaged", "made again, and that is said"
+    ),
+    48: Row("disk full while a corpus is stored or unpacked", "exit 74, no temporary file, nothing lost"),
+    49: Row("kill while a corpus is stored; two processes that store it", "the store is whole or is made again"),
 }
 
 

@@ -18,6 +18,7 @@ from processes import charlm as command
 
 import charlm
 from charlm.errors import DataError, StorageError
+from charlm.text import files
 from charlm.text.corpus import load_corpus
 
 LONG: Final = "Ten letters and some more of them."
@@ -140,11 +141,12 @@ def test_what_vanishes_while_a_folder_is_read_is_named(tmp_path: Path, monkeypat
     """Between listing and asking what it is, and between that and reading, for a file and for a folder."""
     written(tmp_path / "a.txt", LONG)
     written(tmp_path / "folder" / "b.txt", "gone with its folder")
-    listed, read = os.listdir, Path.read_bytes
+    listed = os.listdir
     monkeypatch.setattr(
         os, "listdir", lambda path: [*listed(path), "listed"] if str(path) == str(tmp_path) else nothing()
     )
-    monkeypatch.setattr(Path, "read_bytes", lambda path: nothing() if path.name == "late.txt" else read(path))
+    opened = lambda path, mode: nothing() if path.endswith("late.txt") else open(path, mode)  # noqa: E731, SIM115
+    monkeypatch.setattr(files, "open", opened, raising=False)
 
     def nothing() -> list[str]:
         raise FileNotFoundError(2, "No such file or directory")

@@ -43,6 +43,7 @@ ONLY_IN = {
     "constriction": "compression",
     "filelock": "storage",
     "huggingface_hub": "storage",
+    "zstandard": "text",
     "lm_eval": "harness",
     "onnx": "export",
     "onnxruntime": "export",

@@ -113,6 +113,8 @@ def evaluate(
     )
     comparison = compare(models, texts, corpus or (), wanted)
     _note_training_texts(screen, models, texts)
+    for remark in comparison.remarks:
+        screen.note(f"n-gram models and compressors: {remark}")
     if as_json:
         _print_json(screen, comparison, wanted, several=len(models) > 1)
         return

@@ -38,7 +38,10 @@ def novelty(
     content = read_text(text)
     model = api.open_model(checkpoint, checkpoints=checkpoints)
     screen.note_model(checkpoint, model.path)
-    found = training_index(model.checkpoint, model.path, corpus or ()).novelty(content)
+    index = training_index(model.checkpoint, model.path, corpus or ())
+    if index.remark:
+        screen.note(index.remark)
+    found = index.novelty(content)
     if as_json:
         screen.json("novelty", checkpoint=str(model.path), text=text, **found.record())
         return

@@ -56,17 +56,17 @@ def block_length(characters: int) -> int:
 
 
 def resampled_means(
-    series: NDArray[np.floating[Any]], *, resamples: int = RESAMPLES, seed: int = _SEED
+    series: NDArray[np.floating[Any]], *, length: int = 0, resamples: int = RESAMPLES, seed: int = _SEED
 ) -> Floats | None:
     """The means [R] of resampled texts, made of blocks of a series [N], such as the surprisal of each character.
 
-    None for fewer than 20 values, or if one is not finite. Equal N and seed give equal blocks. Takes O(N + R N / block)
-    time, and the memory of four series.
+    Blocks have `length` values (0: `block_length`). None for fewer than 20 values, or if one is not finite. Equal N,
+    length and seed give equal blocks. Takes O(N + R N / block) time, and the memory of four series.
     """
     values = np.asarray(series, dtype=np.float64)
     if len(values) < BLOCKS or not np.isfinite(values).all():
         return None
-    length = block_length(len(values))
+    length = length or block_length(len(values))
     mean = float(values.mean())
     running = np.cumsum(np.concatenate([[0.0], values - mean, values[: length - 1] - mean]))
     blocks = running[length:] - running[:-length]  # [N], sums of the blocks that begin at each character

@@ -28,16 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.evaluation.baselines import HIGHEST_ORDER, code_lengths, ngram_nats
-from charlm.evaluation.bootstrap import Floats, Interval, difference, interval, resampled_means
+from charlm.evaluation.bootstrap import Floats, Interval, block_length, difference, interval, resampled_means
 from charlm.evaluation.mixture import mix
 from charlm.evaluation.score import Score, add_escape
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
-from charlm.storage.provenance import own_corpus
+from charlm.storage.provenance import newest, open_own
+from charlm.text.stored import StoredText, Text
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
 MIXED_ORDER: Final = 8  # of the n-gram model in mixtures
 VALIDATION_TEXT: Final = "validation text"
+_LONG: Final = 2**24  # characters from which a validation text stays on the disk
+_CELL: Final = 1024  # characters of it that are resampled together
 
 Kind = Literal["network", "cold windows", "mixture", "counts", "code length"]
 
@@ -54,11 +57,13 @@ class LoadedModel(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def validation_text(self, corpus: Sequence[str] = ()) -> str: ...
+    def open_validation_text(self, corpus: Sequence[str] = ()) -> Text: ...
 
     def as_read(self, text: str) -> str: ...
 
     def prepare(self) -> None: ...
+
+    def score_stored(self, text: StoredText, cells: NDArray[np.float64] | None = None) -> Score: ...
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]: ...
 
@@ -180,6 +185,7 @@ class Comparison:
     rows: tuple[Row, ...]
     baselines_of: Mapping[str, str]
     verbatim: frozenset[tuple[int, str]]
+    remarks: tuple[str, ...] = ()  # what was done with less than the whole training text
 
     @property
     def networks(self) -> tuple[Row, ...]:
@@ -237,18 +243,23 @@ def compare(
     dynamically.
     """
     options = options or ComparisonOptions()
-    named = [list(texts) or [(VALIDATION_TEXT, model.validation_text(corpus))] for model in models]
-    read = [[(name, model.as_read(text)) for name, text in own] for model, own in zip(models, named, strict=True)]
+    named: list[list[tuple[str, Text]]] = [
+        [*texts] or [(VALIDATION_TEXT, _validation_text(model, corpus, options))] for model in models
+    ]
+    read = [[(name, _as_read(model, text)) for name, text in own] for model, own in zip(models, named, strict=True)]
     training = [_Training.of(model, corpus) for model in models] if options.counts else []
     first = [training.index(one) for one in training]  # equal ones share the rows of the first
     baselines_of = {str(model.path): str(models[place].path) for model, place in zip(models, first, strict=False)}
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, object], int] = {}
     verbatim = set()
     rows: list[Row] = []
     for place, (model, own) in enumerate(zip(models, read, strict=True)):
         train = training[first[place]] if training else None
         for name, text in own:
-            number = numbers.setdefault((name, text), len(numbers))
+            number = numbers.setdefault((name, text if isinstance(text, str) else text.name), len(numbers))
+            if not isinstance(text, str):
+                rows.append(_stored_row(model, name, text, number))
+                continue
             reading = _Reading(model, name, text, number)
             rows += _network_rows(reading, train, options)
             if train is None:
@@ -257,13 +268,40 @@ def compare(
                 verbatim.add((number, str(model.path)))
             if options.baselines and first[place] == place:
                 rows += _baseline_rows(reading, train)
-    return Comparison(tuple(rows), baselines_of, frozenset(verbatim))
+    remarks = dict.fromkeys(one.remark for one in training if one.remark)
+    return Comparison(tuple(rows), baselines_of, frozenset(verbatim), tuple(remarks))
 
 
 _DYNAMIC: Final = ", dynamic"
 
 
 _Float = TypeVar("_Float", bound=np.floating[Any])
+
+
+def _validation_text(model: LoadedModel, corpus: Sequence[str], options: ComparisonOptions) -> Text:
+    """A model's validation text; on the disk where it is long, and where the network alone is asked for."""
+    text = model.open_validation_text(corpus)
+    alone = not (options.counts or options.exact or options.dynamic or options.cold_windows)
+    return text if alone and len(text) > _LONG else str(text)
+
+
+def _as_read(model: LoadedModel, text: Text) -> Text:
+    return model.as_read(text) if isinstance(text, str) else text  # records are in memory always
+
+
+def _stored_row(model: LoadedModel, name: str, text: StoredText, number: int) -> Row:
+    """The network's row for a text on the disk, resampled by pieces of `_CELL` characters in place of single ones."""
+    cells = np.zeros(max(1, len(text) // _CELL))
+    model.prepare()
+    began = time.perf_counter()
+    score = model.score_stored(text, cells)
+    seconds = time.perf_counter() - began
+    per_character = len(text) / len(cells)
+    length = max(1, round(block_length(len(text)) / per_character))
+    bits = cells / per_character / math.log(2)
+    means = resampled_means(bits, length=length) if model.tokenizer.one_per_character else None
+    cell = model.checkpoint.config.model.cell
+    return Row(name, number, str(model.path), cell, "network", score, means, seconds)
 
 
 class _Reading:
@@ -309,14 +347,16 @@ class _Training:
     text: str = field(compare=False)
     ids: Ids = field(compare=False)
     size: int = field(compare=False)
+    remark: str = field(compare=False)  # where the text is not all of it
     _counts: Counts | None = field(default=None, compare=False)
 
     @staticmethod
     def of(model: LoadedModel, corpus: Sequence[str]) -> _Training:
-        found = own_corpus(model.checkpoint, model.path, corpus)
+        found = open_own(model.checkpoint, model.path, corpus)
+        text, remark = newest(found.train)
         tokenizer = model.tokenizer
-        ids = tokenizer.encode(found.train).ids
-        return _Training(found.fingerprint, tokenizer.state(), found.train, ids, tokenizer.size)
+        ids = tokenizer.encode(text).ids
+        return _Training(found.fingerprint, tokenizer.state(), text, ids, tokenizer.size, remark)
 
     def counts(self, order: int) -> Counts:
         if self._counts is None or self._counts.order < order:

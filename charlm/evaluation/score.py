@@ -16,10 +16,10 @@ or printing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from torch.nn import functional as F
 from charlm.generation.decoder import Decoder, DecoderState
 from charlm.runtime.group import ALONE, Group
 from charlm.text.records import record_edges
-from charlm.text.tokenizer import Encoded, Ids, Tokenizer, Tokens
+from charlm.text.stored import StoredIds
+from charlm.text.tokenizer import Encoded, Ids, StoredTokens, Tokenizer, Tokens
 
 CONTEXT: Final = 256  # tokens that each lane reads without scoring; measured in docs/log.md
 LANES: Final = 64
@@ -96,7 +97,7 @@ class Score:
     unknown_characters: int
 
     @classmethod
-    def of(cls, nats: float, tokens: Tokens) -> Score:
+    def of(cls, nats: float, tokens: Tokens | StoredTokens) -> Score:
         """The score of a tokenized text whose tokens have this negative log-likelihood in all, in nats."""
         return cls(
             nats=nats,
@@ -307,31 +308,138 @@ def token_nats(
     nats, cold, warmed = (np.zeros(len(ids), dtype=np.float32) for _ in range(3))
     if not len(ids):
         return nats, 0.0
-    lanes = max(1, min(lanes, len(ids) // (2 * context))) if context else 1
-    stride, total = _segments(len(ids), lanes, context)
-    own = group.share(lanes)
-    begin = np.arange(own.start, own.stop, dtype=np.int64)[None, :] * stride
-    chunk = fit_chunk(lanes, tokenizer.size, chunk)
-    state = model.init_state(len(own))
     tokens = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
+    lanes = _lane_count(len(ids), lanes, context)
+    plan = _Lanes(len(ids), lanes, context, group.share(lanes))
     with group.together():
-        for at in range(0, total if own else 0, chunk):
-            offset = np.arange(at, min(at + chunk, total))[:, None]
-            place = begin + offset
-            inputs = torch.from_numpy(tokens[np.minimum(place, len(ids) - 1)]).to(device)
-            targets = tokens[np.minimum(place + 1, len(ids))]
-            logits, state = model(inputs, state)
-            nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
-            values = add_escape(nll, targets, tokenizer)
-            first, inside = begin == 0, place < len(ids)
-            scored = inside & ((offset >= context) | first)
-            nats[place[scored]] = values[scored]
+        for read in _readings(model, tokenizer, tokens.__getitem__, plan, chunk, device):
+            nats[read.place[read.scored]] = read.values[read.scored]
             for watcher in watchers:
-                watcher(logits, targets, place, scored)
-            warming = inside & (offset >= context * 3 // 4) & (offset < context) & ~first
-            cold[place[warming]], warmed[place[warming]] = values[warming], 1
+                watcher(read.logits, read.targets, read.place, read.scored)
+            cold[read.place[read.warming]], warmed[read.place[read.warming]] = read.values[read.warming], 1
     group.sum_([torch.from_numpy(part) for part in (nats, cold, warmed)])
     return nats, float(np.abs(cold - nats)[warmed > 0].mean()) if warmed.any() else 0.0
+
+
+def score_stored(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    tokens: StoredTokens,
+    *,
+    device: torch.device | None = None,
+    cells: NDArray[np.float64] | None = None,
+    group: Group = ALONE,
+) -> Score:
+    """`score` of a text on the disk, in memory that does not depend on its length.
+
+    `cells` [M] become the sums of M pieces of the text, in nats, with as many tokens each, give or take one.
+    """
+    context, sums = CONTEXT, np.zeros(1) if cells is None else cells
+    while True:
+        sums[:] = 0
+        nats, drift = _stored_nats(model, tokenizer, tokens.ids, context, device, sums, group)
+        if drift <= _DRIFT:
+            return Score.of(nats, tokens)
+        context *= 4
+
+
+@torch.inference_mode()
+def _stored_nats(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    ids: StoredIds,
+    context: int,
+    device: torch.device | None,
+    cells: NDArray[np.float64],
+    group: Group,
+) -> tuple[float, float]:
+    """The sum of `token_nats`, and the same drift: of all values only those are kept that two lanes have."""
+    if not len(ids):
+        return 0.0, 0.0
+    lanes = _lane_count(len(ids), LANES, context)
+    plan = _Lanes(len(ids), lanes, context, group.share(lanes))
+    begin, nats, mine = context * 3 // 4, np.zeros(1), slice(plan.own.start, plan.own.stop)
+    both = np.zeros((2, 2, context - begin, lanes), dtype=np.float32)  # cold, warm; whether there is one, its value
+
+    def tokens(place: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.where(place == 0, tokenizer.start, ids.at(np.maximum(place - 1, 0))).astype(np.int64)
+
+    with group.together():
+        for read in _readings(model, tokenizer, tokens, plan, _CHUNK, device):
+            nats += read.values[read.scored].sum(dtype=np.float64)
+            np.add.at(cells, read.place[read.scored] * len(cells) // len(ids), read.values[read.scored])
+            inside = read.place < len(ids)
+            for (known, value), first in zip(both, (begin, begin + plan.stride), strict=True):
+                rows = (read.offset[:, 0] >= first) & (read.offset[:, 0] < first + len(known))
+                at = read.offset[rows, 0] - first
+                known[at, mine], value[at, mine] = inside[rows], read.values[rows]
+    group.sum_([torch.from_numpy(nats), torch.from_numpy(cells)])
+    group.sum_([torch.from_numpy(both)])
+    (cold, of_cold), (warm, of_warm) = both
+    drift = np.abs(of_cold[:, 1:] - of_warm[:, :-1])[(cold[:, 1:] > 0) & (warm[:, :-1] > 0)]
+    return float(nats[0]), float(drift.mean()) if drift.size else 0.0
+
+
+class _Lanes(NamedTuple):
+    """How a text of so many tokens is read: in how many lanes, with how much context, and which of them are our own."""
+
+    tokens: int
+    lanes: int
+    context: int
+    own: range
+
+    @property
+    def stride(self) -> int:
+        return _segments(self.tokens, self.lanes, self.context)[0]
+
+
+class _Reading(NamedTuple):
+    """A chunk as the lanes read it; all but `offset` [T, 1] are [T, B]."""
+
+    offset: NDArray[np.int64]
+    place: NDArray[np.int64]
+    values: NDArray[np.float32]  # nats, escape included
+    logits: Tensor
+    targets: NDArray[np.int64]
+    scored: NDArray[np.bool_]  # of the lane's own tokens
+    warming: NDArray[np.bool_]  # in the last quarter of its context
+
+
+def _readings(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    tokens: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+    plan: _Lanes,
+    chunk: int,
+    device: torch.device | None,
+) -> Iterator[_Reading]:
+    """Read a text of N tokens in our own lanes; `tokens` gives those at places 0 (the start token) to N."""
+    (count, lanes, context, own), (stride, total) = plan, _segments(plan.tokens, plan.lanes, plan.context)
+    begin = np.arange(own.start, own.stop, dtype=np.int64)[None, :] * stride
+    chunk = fit_chunk(lanes, tokenizer.size, chunk)
+    state, first = model.init_state(len(own)), begin == 0
+    for at in range(0, total if own else 0, chunk):
+        offset = np.arange(at, min(at + chunk, total))[:, None]
+        place = begin + offset
+        inputs = torch.from_numpy(tokens(np.minimum(place, count - 1))).to(device)
+        targets = tokens(np.minimum(place + 1, count))
+        logits, state = model(inputs, state)
+        nll = cross_entropy(logits, torch.from_numpy(targets).to(device)).cpu().numpy()
+        inside = place < count
+        yield _Reading(
+            offset,
+            place,
+            add_escape(nll, targets, tokenizer),
+            logits,
+            targets,
+            inside & ((offset >= context) | first),
+            inside & (offset >= context * 3 // 4) & (offset < context) & ~first,
+        )
+
+
+def _lane_count(tokens: int, lanes: int, context: int) -> int:
+    """How many lanes a text of so many tokens is read in: none shorter than twice the context."""
+    return max(1, min(lanes, tokens // (2 * context))) if context else 1
 
 
 def fit_chunk(lanes: int, vocabulary: int, most: int = _CHUNK) -> int:
@@ -364,7 +472,7 @@ def cross_entropy(logits_TBV: Tensor, targets_TB: Tensor) -> Tensor:
     return torch.where(known, flat.view_as(targets_TB), 0.0)
 
 
-def add_escape(nats: NDArray[Any], ids: Ids, tokenizer: Tokenizer) -> NDArray[Any]:
+def add_escape(nats: NDArray[Any], ids: NDArray[np.integer[Any]], tokenizer: Tokenizer) -> NDArray[Any]:
     """-ln P of tokens by their ids, from the nats that a model of the vocabulary gives them (arrays of any shape).
 
     P(c) is (1 - e) times the model's probability for a character in the vocabulary, and the same for all others; bytes

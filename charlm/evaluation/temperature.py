@@ -18,6 +18,7 @@ from charlm.config import SampleConfig
 from charlm.generation.decoder import Decoder
 from charlm.generation.generate import collect, generate
 from charlm.text.records import end_of
+from charlm.text.stored import StoredIds, Text
 from charlm.text.tokenizer import Ids, Tokenizer
 
 TRIED: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -40,7 +41,7 @@ class Likeness(NamedTuple):
 
 
 def suitable_temperature(
-    decoder: Decoder, tokenizer: Tokenizer, train: Ids, held_out: str, *, records: str = "none"
+    decoder: Decoder, tokenizer: Tokenizer, train: Ids | StoredIds, held_out: Text, *, records: str = "none"
 ) -> Likeness | None:
     """The one of `TRIED` whose text is most like the held-out text; None where that is too short to say.
 
@@ -48,7 +49,7 @@ def suitable_temperature(
     """
     if len(held_out) < FEWEST:
         return None
-    pieces, share = _telling(train[-_MOST:], tokenizer.encode(held_out[:_HELD_OUT]).ids)
+    pieces, share = _telling(train[max(0, len(train) - _MOST) :], tokenizer.encode(held_out[:_HELD_OUT]).ids)
     found = []
     for temperature in TRIED:
         written = _write(decoder, tokenizer, temperature, records)

@@ -154,6 +154,17 @@ class Group:
         if problems := [text for text in self.texts("") if text]:
             raise ElsewhereError(problems[0][1:])
 
+    def in_turn(self, make: Callable[[], Value]) -> Value:
+        """What `make` returns on each process, where the first goes ahead: what it has made may be found by the others.
+
+        Where it fails there, all of them fail.
+        """
+        if self.size == 1:
+            return make()
+        with self.together():
+            made = [make()] if self.is_first else []
+        return made[0] if made else make()
+
     def note(self, what: str) -> None:
         """Remember this for the case that the launcher starts the processes again."""
         if self._store is not None and self.is_first:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,36 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
             kept=f"{path.name} is written, but may not survive a power failure",
             hint="check the disk",
         ) from error
+
+
+def write_stream(path: Path, blocks: Iterable[bytes]) -> None:
+    """Replace `path` by these blocks, one after the other, as `write_durably` does; memory holds one at a time."""
+    temporary, written = path.with_name(f".{path.name}.{os.getpid()}.tmp"), sha256()
+    try:
+        with _removed_on_failure(temporary):
+            with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+                for block in blocks:
+                    _write_all(descriptor, block)
+                    written.update(block)
+                os.fsync(descriptor)
+            if _hashed(temporary) != written.digest():
+                raise OSError(errno.EIO, "what was read back differs from what was written")
+            os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}",
+            kept="what was there is unchanged",
+            hint="free space or choose another folder",
+        ) from error
+
+
+def _hashed(path: Path) -> bytes:
+    found = sha256()
+    with _opened(path, os.O_RDONLY) as descriptor:
+        while chunk := os.read(descriptor, _CHUNK):
+            found.update(chunk)
+    return found.digest()
 
 
 def make_folder(folder: Path) -> None:

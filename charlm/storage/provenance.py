@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import codecs
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
+from os import stat
 from os.path import getsize, isfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from charlm.config import check_shares
 from charlm.errors import DataError, StorageError
+from charlm.runtime.cache import recall, remember
 from charlm.storage.checkpoint import Checkpoint
-from charlm.storage.durable import write_durably
+from charlm.storage.durable import write_durably, write_stream
 from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, Source, load_corpus, read_bytes
-from charlm.text.encoding import UTF8
+from charlm.text.corpus import STDIN, Corpus, Source, load_corpus
+from charlm.text.encoding import UTF8, Reader
+from charlm.text.files import Globs, blocks, is_packed
+from charlm.text.large import LARGE, StoredCorpus, open_corpus
 from charlm.text.overlap import TrainingIndex
 from charlm.text.records import as_records, end_of
 from charlm.text.split import CHARACTERS, RECORDS, cuts
+from charlm.text.stored import Text, blocks_of
 
 _HINT = "restore the text, or give its current path: --corpus FILE; to resume, charlm train FILE --resume"
 _DEEP: Final = 8  # folders above a run, and last parts of a recorded path, that are tried where a project has moved
+SAMPLE: Final = 2**24  # characters at the end of a large training text
+_SETTLED: Final = 2.0  # seconds after which a change of a file changes its time, too
+C = TypeVar("C", bound=Corpus | StoredCorpus)
 
 
-def keep_stdin(corpus: Corpus, run: Run, encoding: str = UTF8) -> Corpus:
+def keep_stdin(corpus: C, run: Run, encoding: str = UTF8) -> C:
     """The same corpus; what came from standard input is kept in the run's folder, where it can be found again.
 
     It is kept in the encoding of the run's other texts, as which all of them will be read.
     """
     if all(source.path != STDIN for source in corpus.sources):
         return corpus
-    write_durably(run.corpus, corpus.stdin.encode(encoding))
+    if isinstance(corpus, Corpus):
+        write_durably(run.corpus, corpus.stdin.encode(encoding))
+    elif corpus.stdin is not None:
+        encoder = codecs.getincrementalencoder(encoding)()
+        write_stream(run.corpus, (encoder.encode(block) for block in blocks_of(corpus.stdin)))
     path = str(run.corpus.absolute())
     return replace(corpus, sources=tuple(replace(s, path=path) if s.path == STDIN else s for s in corpus.sources))
 
 
-def find_corpus(
+def find_corpus(recorded: CorpusRecord, val: str, paths: Sequence[str] = (), **how: Any) -> Corpus:
+    """`open_found`, in memory."""
+    return _find(load_corpus, recorded, val, paths, **how)
+
+
+def open_found(recorded: CorpusRecord, val: str, paths: Sequence[str] = (), **how: Any) -> Corpus | StoredCorpus:
+    """The corpus of a checkpoint, as `_find` describes it; on the disk, where it is large."""
+    return _find(open_corpus, recorded, val, paths, **how)
+
+
+def _find(
+    load: Callable[..., C],
     recorded: CorpusRecord,
     val: str,
-    paths: Sequence[str] = (),
+    paths: Sequence[str],
     *,
     test: str = "0",
     held_out: str | None = None,
@@ -50,7 +75,8 @@ def find_corpus(
     allow_change: bool = False,
     encoding: str = UTF8,
     records: str = "none",
-) -> Corpus:
+    globs: Globs = Globs(),  # noqa: B008 - frozen
+) -> C:
     """The corpus of a checkpoint: from `paths`, from where it was, or near `beside` it, where a project was moved.
 
     `val`, `test`, `encoding` and `records` are the run's own. Where one of the first two is a file, `held_out` or
@@ -71,7 +97,7 @@ def find_corpus(
         if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
         places = given or [_found(source, beside, encoding) for source in own]
-        corpus = load_corpus(places, *held, split=recorded.split, encoding=encoding, records=records)
+        corpus = load(places, *held, split=recorded.split, encoding=encoding, records=records, globs=globs)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded.fingerprint and not allow_change:
@@ -81,25 +107,46 @@ def find_corpus(
 
 def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
     """`find_corpus` for a checkpoint that was read from `path`."""
+    return find_corpus(checkpoint.corpus, checkpoint.config.data.val, paths, **_own(checkpoint, path))
+
+
+def open_own(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus | StoredCorpus:
+    """`open_found` for a checkpoint that was read from `path`."""
+    return open_found(checkpoint.corpus, checkpoint.config.data.val, paths, **_own(checkpoint, path))
+
+
+def _own(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     data = checkpoint.config.data
-    return find_corpus(
-        checkpoint.corpus,
-        data.val,
-        paths,
-        test=data.test,
-        beside=path.parent,
-        encoding=data.encoding,
-        records=data.records,
-    )
+    return {
+        "test": data.test,
+        "beside": path.parent,
+        "encoding": data.encoding,
+        "records": data.records,
+        "globs": Globs.of(data.include, data.exclude),
+    }
 
 
 def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
     """The index of what this checkpoint, read from `path`, was trained on: from its old place or from `corpus`.
 
-    Raises DataError when that text is missing or has another fingerprint.
+    Of a large text it is an index of `newest`. Raises DataError when that text is missing or has another fingerprint.
     """
-    data = checkpoint.config.data
-    return TrainingIndex(training_files(own_corpus(checkpoint, path, corpus), data.val, data.test))
+    data, found = checkpoint.config.data, open_own(checkpoint, path, corpus)
+    if isinstance(found, Corpus):
+        return TrainingIndex(training_files(found, data.val, data.test))
+    text, remark = newest(found.train)
+    return TrainingIndex([(" and ".join(source.path for source in found.sources if not source.held_out), text)], remark)
+
+
+def newest(train: Text) -> tuple[str, str]:
+    """What n-gram models count of a training text, and what is searched for copies; where that is not all, a remark.
+
+    Both take many times the memory of the text.
+    """
+    if isinstance(train, str):
+        return train, ""
+    text = train[max(0, len(train) - SAMPLE) :]
+    return text, f"only the last {len(text):,} of {len(train):,} characters of the training text were used"
 
 
 def training_records(checkpoint: Checkpoint, path: Path, kind: str, corpus: Sequence[str] = ()) -> frozenset[str]:
@@ -137,12 +184,35 @@ def _named(recorded: CorpusRecord, val: str, test: str) -> tuple[Source | None, 
 
 
 def _digest(path: str, encoding: str) -> str:
-    """The SHA-256 of a text in UTF-8, as `Source` records it; of a file in another encoding, of its bytes."""
-    raw = read_bytes(path)
+    """The SHA-256 of a text in UTF-8, as `Source` records it; of a file in another encoding, of its bytes.
+
+    That of a large file is remembered for as long as the system says that it has not changed.
+    """
+    found = stat(path)
+    large = found.st_size > LARGE
+    state = repr((encoding, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    key = sha256(state.encode("utf-8", "surrogatepass")).hexdigest()
+    settled = large and time.time() - found.st_mtime > _SETTLED
+    if settled and isinstance(known := recall("texts", key), str):
+        return known
+    digest = _hashed(path, encoding)
+    if settled:
+        remember("texts", key, digest)
+    return digest
+
+
+def _hashed(path: str, encoding: str) -> str:
     if encoding != UTF8:
-        with suppress(UnicodeError):
-            raw = raw.decode(encoding).encode()
-    return sha256(raw).hexdigest()
+        with suppress(DataError):
+            return _sum(piece.utf8 for piece in Reader(encoding).pieces(blocks(path), path))
+    return _sum(blocks(path))
+
+
+def _sum(parts: Iterable[bytes]) -> str:
+    found = sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def _found(source: Source, beside: Path | None, encoding: str) -> str:
@@ -178,12 +248,13 @@ def _places(path: str, beside: Path) -> Iterator[Path]:
 
 def _is(place: str, source: Source, encoding: str) -> bool:
     """Whether this file is the text that was read; in UTF-8, one of another size is not even opened."""
-    with suppress(OSError, StorageError):
-        return (encoding != UTF8 or getsize(place) == source.bytes) and _digest(place, encoding) == source.sha256
+    with suppress(OSError, StorageError, DataError):
+        likely = encoding != UTF8 or getsize(place) == source.bytes or is_packed(place)
+        return likely and _digest(place, encoding) == source.sha256
     return False
 
 
-def _difference(before: Sequence[Source], now: Corpus) -> str:
+def _difference(before: Sequence[Source], now: Corpus | StoredCorpus) -> str:
     """What about a corpus has changed, in words."""
     if len(before) != len(now.sources):
         return f"the run's text had {len(before)} file{'s' * (len(before) != 1)} and now has {len(now.sources)}"

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from charlm.options import Value
 from charlm.storage.schema import Table
 from charlm.text.corpus import Corpus, Source
+from charlm.text.large import StoredCorpus
 from charlm.text.position import Position
 from charlm.text.split import CHARACTERS
 
@@ -230,7 +231,7 @@ class CorpusRecord:
     sources: tuple[Source, ...] = ()
 
     @classmethod
-    def of(cls, corpus: Corpus) -> CorpusRecord:
+    def of(cls, corpus: Corpus | StoredCorpus) -> CorpusRecord:
         return cls(
             fingerprint=corpus.fingerprint,
             train_characters=len(corpus.train),

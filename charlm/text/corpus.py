@@ -10,45 +10,39 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NoReturn
 
 from charlm.config import Shares, check_shares
 from charlm.errors import CharlmError, ConfigError, DataError, StorageError
 from charlm.text.encoding import UTF8, Reader
+from charlm.text.files import (
+    STDIN,
+    Globs,
+    Source,
+    blocks,
+    files_below,
+    read_bytes,
+    read_once,
+    read_unpacked,
+    source_path,
+)
 from charlm.text.records import as_records, divide, joined, records_of, without_duplicates
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped, remarks_on
 from charlm.text.split import CHARACTERS, FILES, RECORDS, cuts, describe, way_of
 
-STDIN: Final = "-"
-_FILE: Final = "a file"
-_FOLDER: Final = "a folder"
-_OPTIONS: Final = ("--val", "--test")
+__all__ = ["STDIN", "Corpus", "Source", "load_corpus", "read_bytes", "read_text"]
+
+OPTIONS: Final = ("--val", "--test")
+NOTHING_KNOWN: Final[Mapping[str, bytes]] = MappingProxyType({})
 _SEPARATED: Final = {
     "line": "put each on a line of its own",
     "paragraph": "put a blank line between two paragraphs, or use --records line",
     "file": "name several files or a folder, or use --records line or paragraph",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file of a corpus, as it was read; the path `-` is standard input or a pipe, which cannot be read again.
-
-    `bytes` and `sha256` are those of its text in UTF-8, so that the same text in another encoding is known.
-    """
-
-    path: str
-    bytes: int
-    characters: int
-    sha256: str
-    held_out: bool = False  # as a whole: named by --val or --test, or chosen by its hash
-    test: bool = False  # and that for the test
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +65,13 @@ class Corpus:
 
 
 def read_text(path: str, reader: Reader = Reader()) -> str:  # noqa: B008 - frozen
-    """The exact text of a file, or of standard input for `-`.
+    """The exact text of a file, unpacked, or of standard input for `-`.
 
     Raises DataError if it is not in the reader's encoding (UTF-8), StorageError if it cannot be read, CharlmError if
     memory does not suffice.
     """
     with _in_memory(path):
-        return reader.read(read_bytes(path), path)
+        return reader.read(read_unpacked(path), path)
 
 
 @contextmanager
@@ -93,28 +87,6 @@ def _in_memory(what: str) -> Iterator[None]:
         ) from error
 
 
-def read_bytes(path: str) -> bytes:
-    """The bytes of a file, or of standard input for `-`; raises StorageError."""
-    try:
-        if path == STDIN:
-            return sys.stdin.buffer.read()
-        return Path(path).read_bytes()
-    except IsADirectoryError as error:
-        raise StorageError(
-            f"{path} is a folder, not a file", kept="nothing was written", hint="name a file in it"
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f"cannot read {path}: {error.strerror}",
-            kept="nothing was written",
-            hint="check the name and its permissions",
-        ) from error
-    except ValueError as error:  # a NUL in the name
-        raise StorageError(
-            f"cannot read {path!r}: {error}", kept="nothing was written", hint="check the name"
-        ) from error
-
-
 def load_corpus(
     paths: Sequence[str],
     val: str,
@@ -123,53 +95,83 @@ def load_corpus(
     split: str | None = None,
     encoding: str = UTF8,
     records: str = "none",
+    globs: Globs = Globs(),  # noqa: B008 - frozen
+    known: Mapping[str, bytes] = NOTHING_KNOWN,
 ) -> Corpus:
     """The corpus of these files, folders (recursively, sorted) and `-`, held out as `--val` and `--test` say.
 
     `split` is how shares are held out (`charlm.text.split`); None leaves that to the files. `encoding` is that of
-    all files, a name that `charlm.options.codec` returned; `records` is one of `charlm.config.RECORDS`.
+    all files, a name that `charlm.options.codec` returned; `records` is one of `charlm.config.RECORDS`; `globs` says
+    which files of a folder are read. `known` has what was read already of what can be read only once.
     Raises DataError when fewer than two characters are left to train on, ConfigError when standard input or a pipe is
     named twice, StorageError when a named file cannot be read.
     """
     shares = check_shares(val, test)
-    named = [*paths, *(path for path, share in zip((val, test), shares, strict=True) if share is None)]
-    if sum(map(_read_once, named)) > 1:
+    named = names_of(paths, (val, test), shares)
+    files = _Files(Reader(encoding, tuple(named)), globs, known)
+    with _in_memory(", ".join(named)):
+        corpus = _join(paths, (val, test), shares, split, files, records)
+    refuse_too_short(paths, shares, corpus.sources, len(corpus.train))
+    return corpus
+
+
+def names_of(paths: Sequence[str], held: tuple[str, str], shares: Shares) -> list[str]:
+    """All files and folders that are named; raises ConfigError where two of them can be read only once."""
+    named = [*paths, *(path for path, share in zip(held, shares, strict=True) if share is None)]
+    if sum(map(read_once, named)) > 1:
         raise ConfigError(
             "standard input (-) and pipes can be read only once, so only one text may come from there",
             kept="nothing was written",
             hint="save the others as files",
         )
-    with _in_memory(", ".join(named)):
-        corpus = _join(paths, (val, test), shares, split, Reader(encoding, tuple(named)), records)
-    if len(corpus.train) < 2:
-        found = sum(source.characters for source in corpus.sources[: len(corpus.sources) - shares.count(None)])
-        less = " ".join(f"{option} 0" for option, share in zip(_OPTIONS, shares, strict=True) if share)
+    return named
+
+
+def refuse_too_short(paths: Sequence[str], shares: Shares, sources: Sequence[Source], train: int) -> None:
+    """Raise DataError where fewer than two characters are left to train on."""
+    if train < 2:
+        found = sum(source.characters for source in sources[: len(sources) - shares.count(None)])
+        less = " ".join(f"{option} 0" for option, share in zip(OPTIONS, shares, strict=True) if share)
         raise DataError(
-            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {len(corpus.train)} for training; "
+            f"{', '.join(paths)}: {found} character{'s' * (found != 1)}, of which {train} for training; "
             "at least 2 are needed",
             kept="nothing was written",
             hint=f"use a longer text, or {less}" if less else "use a longer text",
         )
-    return corpus
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """How the files of a corpus are read."""
+
+    reader: Reader
+    globs: Globs
+    known: Mapping[str, bytes]
+
+    def read(self, path: str) -> str:
+        """The text of a file that is named."""
+        if path in self.known:
+            return self.reader.read(self.known[path], path)
+        return read_text(path, self.reader)
 
 
 def _join(
-    paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None, reader: Reader, records: str
+    paths: Sequence[str], held: tuple[str, str], shares: Shares, split: str | None, files: _Files, records: str
 ) -> Corpus:
     """Read all files, hold out the shares, and add the files that the options `held` name instead of one."""
     read: list[tuple[Source, str]] = []
     remarks: list[Remark | str] = []
     for path in paths:
-        for name, text in _texts(path, remarks, reader):
+        for name, text in _texts(path, remarks, files):
             read.append((_source(name, text), text))
             remarks += remarks_on(name, text)
     corpus = _divided(read, shares, split) if records == "none" else _divided_by_record(read, shares, records)
     remarks += corpus.remarks
-    for option, path, share in zip(_OPTIONS, held, shares, strict=True):
+    for option, path, share in zip(OPTIONS, held, shares, strict=True):
         if share is None:
-            text = read_text(path, reader)
+            text = files.read(path)
             source = replace(_source(path, text), held_out=True, test=option == "--test")
-            _check_held(option, path, source, corpus)
+            check_held(option, path, source, corpus.sources)
             read.append((source, text))
             remarks += remarks_on(path, text)
             corpus = replace(corpus, sources=(*corpus.sources, source))
@@ -196,7 +198,7 @@ def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | No
             replace(source, held_out=whole and cut.train < len(text), test=whole and cut.val < len(text))
             for (source, text), cut in zip(read, parts, strict=True)
         ),
-        remarks=(*_joins([text for _, text in read if text]), *([describe(files, parts)] if whole else [])),
+        remarks=(*joins([text[-1] for _, text in read if text]), *([describe(files, parts)] if whole else [])),
         split=way,
     )
 
@@ -236,18 +238,18 @@ def _without_duplicates(corpus: Corpus, kind: str, remarks: list[Remark | str]) 
     return replace(corpus, val=val)
 
 
-def _joins(texts: Sequence[str]) -> Iterator[str]:
-    """What a user should know of texts that are joined unchanged."""
-    if count := sum(not text.endswith(("\n", "\r")) for text in texts[:-1]):
+def joins(ends: Sequence[str]) -> Iterator[str]:
+    """What a user should know of texts that are joined unchanged, whose last characters these are."""
+    if count := sum(end not in "\n\r" for end in ends[:-1]):
         lack = f"lack{'s' * (count == 1)} a final line end"
-        yield f"{count:,} of {len(texts):,} files {lack}: the next file begins in the middle of a line"
+        yield f"{count:,} of {len(ends):,} files {lack}: the next file begins in the middle of a line"
 
 
-def _check_held(option: str, path: str, source: Source, corpus: Corpus) -> None:
+def check_held(option: str, path: str, source: Source, others: Sequence[Source]) -> None:
     """Refuse an empty file, and a test text that is trained or validated on."""
     if not source.characters:
         raise DataError(f"{path} is empty", kept="nothing was written", hint=f"{option} takes a file, a fraction, or 0")
-    same = next((other for other in corpus.sources if other.sha256 == source.sha256), None)
+    same = next((other for other in others if other.sha256 == source.sha256), None)
     if source.test and same is not None:
         part = "validation" if same.held_out else "training"
         raise DataError(
@@ -257,28 +259,22 @@ def _check_held(option: str, path: str, source: Source, corpus: Corpus) -> None:
         )
 
 
-def _read_once(path: str) -> bool:
-    """Whether this is standard input, a pipe or a device, which can be read a single time."""
-    return path == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
-
-
 def _source(name: str, text: str) -> Source:
     raw = text.encode()
-    path = STDIN if _read_once(name) else str(Path(name).absolute())
-    return Source(path, len(raw), len(text), hashlib.sha256(raw).hexdigest())
+    return Source(source_path(name), len(raw), len(text), hashlib.sha256(raw).hexdigest())
 
 
-def _texts(path: str, remarks: list[Remark | str], reader: Reader) -> Iterator[tuple[str, str]]:
+def _texts(path: str, remarks: list[Remark | str], files: _Files) -> Iterator[tuple[str, str]]:
     if path == STDIN or not os.path.isdir(path):
-        yield path, read_text(path, reader)
+        yield path, files.read(path)
         return
     skipped: list[Skipped] = []
     found = False
-    for name in sorted(_walk(path, skipped)):
+    for name in files_below(path, skipped, files.globs):
         try:
-            text, why = reader.sift(Path(name).read_bytes())
-        except OSError as error:
-            text, why = "", str(error.strerror)
+            text, why = files.reader.sift(read_unpacked(name))
+        except (StorageError, DataError) as error:
+            text, why = "", unread(name, error)
         if why:
             skipped.append(Skipped(name, why))
         else:
@@ -286,12 +282,23 @@ def _texts(path: str, remarks: list[Remark | str], reader: Reader) -> Iterator[t
             yield name, text
     remarks += fold_skipped(skipped)
     if not found:
-        first = f"; skipped {min(map(str, skipped))}" if skipped else ""
-        raise DataError(
-            f"{path} contains no text files{first}{f' and {len(skipped) - 1} more' * (len(skipped) > 1)}",
-            kept="nothing was written",
-            hint=_suggestion(skipped, reader) or "name files, or a folder with UTF-8 text files in it",
-        )
+        refuse_folder(path, skipped, files.reader)
+
+
+def unread(name: str, error: CharlmError) -> str:
+    """Why a file could not be read, without its name."""
+    what = str(error).split("; ")[0]
+    return what.removeprefix(f"cannot read {name}: ").removeprefix(f"{name} is ").removeprefix(f"{name} ")
+
+
+def refuse_folder(path: str, skipped: Sequence[Skipped], reader: Reader) -> NoReturn:
+    """Raise DataError for a folder that has no text."""
+    first = f"; skipped {min(map(str, skipped))}" if skipped else ""
+    raise DataError(
+        f"{path} contains no text files{first}{f' and {len(skipped) - 1} more' * (len(skipped) > 1)}",
+        kept="nothing was written",
+        hint=_suggestion(skipped, reader) or "name files, or a folder with UTF-8 text files in it",
+    )
 
 
 def _suggestion(skipped: Sequence[Skipped], reader: Reader) -> str:
@@ -300,51 +307,7 @@ def _suggestion(skipped: Sequence[Skipped], reader: Reader) -> str:
     if not other:
         return ""
     try:
-        found = reader.suggestion(Path(other[0]).read_bytes(), other[0])
-    except OSError:
+        found = reader.suggestion(next(blocks(other[0]), b""), other[0])
+    except CharlmError:
         return ""
     return f"{other[0]}: {found}" if found else ""
-
-
-def _walk(folder: str, skipped: list[Skipped]) -> Iterator[str]:
-    """Paths of the files below a folder, in no order; anything else is added to `skipped`. Links are not followed.
-
-    A list of folders still to visit takes the place of recursion, which deeply nested folders could exhaust.
-    """
-    left = [folder]
-    while left:
-        where = left.pop()
-        try:
-            names = os.listdir(where)
-        except OSError as error:
-            skipped.append(Skipped(where, str(error.strerror)))
-            continue
-        for name in names:
-            path = os.path.join(where, name)
-            kind = "hidden" if name.startswith(".") else _kind(path)
-            if kind == _FILE:
-                yield path
-            elif kind == _FOLDER:
-                left.append(path)
-            else:
-                skipped.append(Skipped(path, kind))
-
-
-def _kind(path: str) -> str:
-    """`_FILE`, `_FOLDER`, or the reason why this is skipped. A pipe is never opened, because that could block."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:  # unreadable, gone by now, a link to nothing or to itself
-        return str(error.strerror)
-    if stat.S_ISREG(mode):
-        return _FILE
-    if not stat.S_ISDIR(mode):
-        return "not a file"
-    if os.path.islink(path):
-        return "a link to a folder"
-    return "a charlm run" if _is_run(path) else _FOLDER
-
-
-def _is_run(folder: str) -> bool:
-    """Whether this is the folder of a charlm run, whose files are not training text."""
-    return any(os.path.isfile(os.path.join(folder, f"{name}.safetensors")) for name in ("last", "previous"))

@@ -8,9 +8,9 @@ or by NULs at every second place; an older encoding, by `charlm.text.guess`. Oth
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from charlm.errors import DataError, quoted
 
@@ -53,6 +53,25 @@ _MARKS: Final = (  # the longer first: UTF-32 in little-endian order begins like
 )
 
 
+class NotText(Exception):
+    """One of many files is no text in the encoding; the reason is its message."""
+
+
+class _Undecodable(Exception):
+    """Where the bytes of a file stop being text: the `offset`, and the bytes `around` it."""
+
+    def __init__(self, reason: str, offset: int, around: bytes, error: UnicodeDecodeError | None) -> None:
+        super().__init__(reason)
+        self.reason, self.offset, self.around, self.error = reason, offset, around, error
+
+
+class Piece(NamedTuple):
+    """A piece of a text, which ends between two characters, and its bytes in UTF-8."""
+
+    text: str
+    utf8: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads texts in one encoding, and says how to go on where that fails.
@@ -89,6 +108,74 @@ class Reader:
             ) from error
         except UnicodeError as error:
             raise DataError(f"{path} is not {_plain(self.encoding)}: {error}", kept=_KEPT) from error
+
+    def pieces(self, blocks: Iterable[bytes], path: str) -> Iterator[Piece]:
+        """The text of a file that is read in blocks, in pieces; raises DataError as `read` does."""
+        try:
+            yield from self._pieces(self._sniffed(blocks, path))
+        except _Undecodable as bad:
+            raise DataError(
+                f"{path} is not {_plain(self.encoding)}: {bad.reason}",
+                kept=_KEPT,
+                hint=self._advice(bad.around, path, bad.error) if bad.error else "",
+            ) from bad
+
+    def sifted_pieces(self, blocks: Iterable[bytes]) -> Iterator[Piece]:
+        """The same of one of many files; raises NotText with the reason where it is to be skipped."""
+        wide = self.encoding.startswith(("utf-16", "utf-32"))
+        try:
+            for piece in self._pieces(self._sieved(blocks, wide=wide)):
+                if wide and "\0" in piece.text:
+                    raise NotText("binary")
+                yield piece
+        except _Undecodable as bad:
+            where = f" at byte {bad.offset}" if bad.error else ""
+            raise NotText(f"not {_plain(self.encoding)}{where}") from bad
+
+    def _sniffed(self, blocks: Iterable[bytes], path: str) -> Iterator[bytes]:
+        """The same blocks; raises DataError where the first shows that this is no text in the encoding."""
+        for number, block in enumerate(blocks):
+            if not number:
+                if found := kind_of(block):
+                    kind, hint = found
+                    raise DataError(f"{path} is {kind}", kept=_KEPT, hint=hint.format(quoted(path)))
+                if self.encoding == UTF8 and (other := unmarked_utf16(_even(block))):
+                    raise DataError(f"{path} is {_plain(other)}, not UTF-8", kept=_KEPT, hint=self.command(path, other))
+            yield block
+
+    def _sieved(self, blocks: Iterable[bytes], *, wide: bool) -> Iterator[bytes]:
+        """The same blocks; raises NotText where the first shows that this is no text in the encoding."""
+        for number, block in enumerate(blocks):
+            if not number:
+                if found := kind_of(block):
+                    raise NotText(found[0])
+                if self.encoding == UTF8 and (other := wide_encoding(_even(block))):
+                    raise NotText(f"{_plain(other)}, not UTF-8")
+                if b"\0" in block[:SNIFF] and not wide:
+                    raise NotText("binary")
+            yield block
+
+    def _pieces(self, blocks: Iterable[bytes]) -> Iterator[Piece]:
+        """Text that ends between two characters, with its bytes in UTF-8; raises _Undecodable."""
+        decoder, offset, line = codecs.getincrementaldecoder(self.encoding)(), 0, 1
+        for block, last in _with_last(blocks):
+            raw = decoder.getstate()[0] + block
+            try:
+                if not offset:
+                    _check_mark(raw, self.encoding)
+                text = decoder.decode(block, last)
+                used = raw[: len(raw) - len(decoder.getstate()[0])]
+                utf8 = used if self.encoding == UTF8 else text.encode()
+            except UnicodeDecodeError as error:
+                start = error.start if len(error.object) == len(raw) else 0
+                line += raw[:start].decode(self.encoding, "ignore").count("\n")
+                reason = f"{error.reason} at byte {offset + start}, line {line}"
+                raise _Undecodable(reason, offset + start, raw, error) from error
+            except UnicodeError as error:
+                raise _Undecodable(str(error), offset, raw, None) from error
+            offset += len(used)
+            line += text.count("\n")
+            yield Piece(text, utf8)
 
     def sift(self, raw: bytes) -> tuple[str, str]:
         """The text of one of many files; or no text, and why it is skipped."""
@@ -196,9 +283,28 @@ def decodes(raw: bytes, encoding: str) -> bool:
     return True
 
 
-def _strictly(raw: bytes, encoding: str) -> str:
+def _check_mark(raw: bytes, encoding: str) -> None:
+    """Raise UnicodeDecodeError where a text that needs a byte order mark begins with none."""
     if encoding in ("utf-16", "utf-32") and raw and not raw.startswith(tuple(mark for mark, _ in _MARKS)):
         raise UnicodeDecodeError(encoding, raw, 0, 2, "no byte order mark")  # Python would guess one
+
+
+def _even(raw: bytes) -> bytes:
+    return raw[: len(raw) - len(raw) % 2]
+
+
+def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Each block, and whether it is the last; one that is empty where there is none."""
+    before: bytes | None = None
+    for block in blocks:
+        if before is not None:
+            yield before, False
+        before = block
+    yield before or b"", True
+
+
+def _strictly(raw: bytes, encoding: str) -> str:
+    _check_mark(raw, encoding)
     text = raw.decode(encoding)
     if encoding != UTF8:
         text.encode()  # UTF-7, for one, can spell half a surrogate pair

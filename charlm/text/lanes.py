@@ -12,7 +12,7 @@ the start token.
                ^e          ef                fg          gh
 
 The position in the text is a value that a checkpoint can save. The tokens are kept on the device that reads them, so no
-chunk has to be copied there.
+chunk has to be copied there; those of a large text stay on the disk.
 
 Legend: T tokens of a chunk, B lanes. This module knows nothing of models.
 """
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from charlm.runtime.random import Purpose, uniform
 from charlm.text.position import Position
+from charlm.text.stored import StoredIds
 from charlm.text.tokenizer import Ids
 
 IGNORE: Final = -100  # a target that is not scored: the last place of a lane that is one token shorter than the others
@@ -67,6 +68,27 @@ class Chunk:
         return Chunk(inputs, targets, scored, self.begins[part], self.next, lengths, self, lanes.start)
 
 
+class Held:
+    """The ids of a text [N], where they are read from: the device, or the disk if they are stored there.
+
+    `places` is the device on which places are computed.
+    """
+
+    def __init__(self, ids: Ids | StoredIds, device: torch.device | None) -> None:
+        self.device = device or torch.device("cpu")
+        self._ids = ids if isinstance(ids, StoredIds) else torch.tensor(ids, device=device)
+        self.places = torch.device("cpu") if isinstance(ids, StoredIds) else self.device
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def at(self, places: Tensor) -> Tensor:
+        """The ids at these places, int64, on the device."""
+        if isinstance(self._ids, StoredIds):
+            return torch.from_numpy(self._ids.at(places.numpy())).to(self.device).long()
+        return self._ids[places.to(self.places)].long()
+
+
 class Lanes:
     """The lanes of a text of ids [N]; `batch` is at most N.
 
@@ -79,11 +101,18 @@ class Lanes:
     """
 
     def __init__(
-        self, ids: Ids, *, start: int, batch: int, bptt: int, seed: int, device: torch.device | None = None
+        self,
+        ids: Ids | StoredIds,
+        *,
+        start: int,
+        batch: int,
+        bptt: int,
+        seed: int,
+        device: torch.device | None = None,
     ) -> None:
-        self._ids, self._start, self._seed, self._bptt = torch.tensor(ids, device=device), start, seed, bptt
+        self._ids, self._start, self._seed, self._bptt = Held(ids, device), start, seed, bptt
         self.batch = batch = min(batch, len(ids))
-        edges = torch.arange(batch + 1, device=device) * len(ids) // batch
+        edges = torch.arange(batch + 1, device=self._ids.places) * len(ids) // batch
         self._begin, self._length = edges[:-1], edges.diff()
         self.longest = -(-len(ids) // batch)
         self._shorter = -len(ids) % batch  # lanes that are one token shorter than the longest
@@ -97,13 +126,13 @@ class Lanes:
         (epoch, shift, offset), bptt = position, self._bptt
         last = self.longest - offset - bptt < bptt / 2
         stop = self.longest if last else offset + bptt
-        place = torch.arange(offset - 1, stop, device=self._ids.device)[:, None]
-        tokens = self._ids[(self._begin + place + shift) % len(self._ids)].long()
+        place = torch.arange(offset - 1, stop, device=self._ids.places)[:, None]
+        tokens = self._ids.at((self._begin + place + shift) % len(self._ids))
         inputs, targets = tokens[:-1], tokens[1:].clone()
         if offset == 0:
             inputs[0] = self._start
         if last:
-            targets[place[1:] >= self._length] = IGNORE
+            targets[(place[1:] >= self._length).to(targets.device)] = IGNORE
         following = self._epoch(epoch + 1) if last else Position(epoch, shift, stop)
         begins = np.full(self.batch, offset == 0)
         return Chunk(inputs, targets, targets.numel() - last * self._shorter, begins, following)

@@ -117,7 +117,8 @@ class TrainingIndex:
     'two '
     """
 
-    def __init__(self, files: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, files: Sequence[tuple[str, str]], remark: str = "") -> None:
+        self.remark = remark  # where these are not the whole training text
         files = [(name, text) for name, text in files if text]
         self._names = [name for name, _ in files]
         points = [_points(text) for _, text in files]

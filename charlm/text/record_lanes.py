@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.runtime.random import Purpose, uniforms
-from charlm.text.lanes import IGNORE, Chunk
+from charlm.text.lanes import IGNORE, Chunk, Held
 from charlm.text.position import Position
 from charlm.text.tokenizer import Ids
 
@@ -66,7 +66,7 @@ class RecordLanes:
         seed: int,
         device: torch.device | None = None,
     ) -> None:
-        self._ids, self._start, self._bptt, self._seed = torch.tensor(ids, device=device), start, bptt, seed
+        self._ids, self._start, self._bptt, self._seed = Held(ids, device), start, bptt, seed
         self._begin, self._length = edges[:-1], np.diff(edges)
         self._pieces = -(-self._length // bptt)  # of each record
         total, longest = int(self._pieces.sum()), int(self._pieces.max())
@@ -93,7 +93,7 @@ class RecordLanes:
         begins = epoch.is_first[piece] | ~busy
         place = np.arange(-1, lengths.max())[:, None] + epoch.begin[piece]
         inside = np.arange(len(place) - 1)[:, None] < lengths
-        tokens = self._ids[torch.from_numpy(np.clip(place, 0, len(self._ids) - 1)).to(self._ids.device)].long()
+        tokens = self._ids.at(torch.from_numpy(np.clip(place, 0, len(self._ids) - 1)))
         inputs, targets = tokens[:-1], tokens[1:].clone()
         inputs[0].masked_fill_(self._here(begins), self._start)
         outside = self._here(~inside)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import DataError
 from charlm.text.split import FILES, cuts
+from charlm.text.stored import Text
 from charlm.text.tokenizer import Ids, Tokenizer
 
 LINE: Final = "line"
@@ -163,7 +164,7 @@ def record_edges(ids: Ids, tokenizer: Tokenizer, kind: str, escaped: Ids | None 
     return np.concatenate([[0], np.flatnonzero(ends[:-1]) + 1, [len(ids)]]).astype(np.int64)
 
 
-def seem_independent(text: str) -> str:
+def seem_independent(text: Text) -> str:
     """Why the lines of a text seem to be records, in words; nothing where they do not.
 
     >>> seem_independent("emma\\n" * 1000), seem_independent("It was the best of times.\\n" * 1000)

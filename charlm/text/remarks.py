@@ -43,23 +43,68 @@ class Skipped(NamedTuple):
 
 def remarks_on(name: str, text: str) -> Iterator[Remark]:
     """What is odd about the text of a file."""
-    if text.startswith("\ufeff"):
+    return _remarks(
+        name,
+        mark=text.startswith("\ufeff"),
+        crlf="\r\n" in text,
+        cr="\r" in text,
+        nul="\0" in text,
+        c1=not text.isascii() and _C1.search(text) is not None,
+        listed=is_sorted_list(text),
+    )
+
+
+def _remarks(name: str, *, mark: bool, crlf: bool, cr: bool, nul: bool, c1: bool, listed: bool) -> Iterator[Remark]:
+    if mark:
         yield Remark(name, "begins with a byte order mark, kept as a character")
-    if "\r\n" in text:
+    if crlf:
         yield Remark(name, "has CR LF line ends, kept as they are")
-    elif "\r" in text:
+    elif cr:
         yield Remark(name, "has CR line ends, kept as they are")
-    if "\0" in text:
+    if nul:
         yield Remark(name, "has NUL characters, kept as they are")
-    if not text.isascii() and _C1.search(text):
+    if c1:
         yield Remark(
             name, "has C1 control characters (U+0080 to U+009F), as where cp1252 was read as latin1: see --encoding"
         )
-    if is_sorted_list(text):
+    if listed:
         yield Remark(
             name,
             "has its lines in alphabetical order, so that each tells the first letters of the next: "
             "the loss is better than on other lines; shuffle them first (shuf)",
+        )
+
+
+class Look:
+    """Looks at a text that is read in pieces, for the same remarks."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._length, self._first, self._last, self._crlf = name, 0, "", "", False
+
+    def push(self, text: str) -> None:
+        """The next piece, of one character at least."""
+        self._crlf |= ("\r" in text and "\r\n" in text) or (self._last[-1:] == "\r" and text[0] == "\n")
+        if len(self._first) < 2 * _LOOK:
+            self._first += text[: 2 * _LOOK - len(self._first)]
+        self._last = text[-_LOOK:] if len(text) >= _LOOK else (self._last + text)[-_LOOK:]
+        self._length += len(text)
+
+    @property
+    def end(self) -> str:
+        """Its last character."""
+        return self._last[-1:]
+
+    def remarks(self, characters: frozenset[str]) -> Iterator[Remark]:
+        """What is odd about the text, which has these characters."""
+        ends = (self._first,) if self._length <= 2 * _LOOK else (self._first[:_LOOK], self._last)
+        return _remarks(
+            self._name,
+            mark=self._first.startswith("\ufeff"),
+            crlf=self._crlf,
+            cr="\r" in characters,
+            nul="\0" in characters,
+            c1=any("\x80" <= character <= "\x9f" for character in characters),
+            listed=all(map(_sorted_lines, ends)),
         )
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.runtime import limits
 from charlm.text.pieces import check_model
+from charlm.text.stored import Text
 from charlm.text.tokenizer import NOTHING, Encoded, Tokenizer, TokenizerState, utf8
 
 _SPACE_MARK: Final = re.compile("(\u2581+)")
 _RUN: Final = 1000  # characters without a space, beyond which probabilities may not be finite
 _WORD: Final = re.compile("[^ ]+")
 _END: Final = re.compile("([\n\x03])")
+_BYTEWISE: Final = re.compile("[\n\x03]|\u2581+")
+_PARALLEL: Final = 2**18  # bytes from which several threads encode
+_SAMPLE: Final = 2**23  # characters that a model is learned from,
+_PIECES: Final = 64  # in so many pieces of a longer text, evenly spread
 _UNSAFE: Final = re.compile("[\u2581\0\x03]+|(?<=<)(?=unk>|0x[0-9A-F]{2}>)")
 
 
@@ -37,6 +44,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     kind = "sentencepiece"
     options = ("vocab_size", "sentencepiece")
+    by_line = True
 
     def __init__(self, model: bytes) -> None:
         check_model(model)  # before the library parses it, which does not check it
@@ -49,11 +57,12 @@ class SentencePieceTokenizer(Tokenizer):
         except RuntimeError as error:
             raise CheckpointError("the SentencePiece model in the checkpoint cannot be read") from error
         self._byte_ids = [int(self._processor.piece_to_id(f"<0x{value:02X}>")) for value in range(256)]
+        self._byte_table = np.array(self._byte_ids, dtype=np.int32)
 
     @classmethod
     def train(
         cls,
-        text: str,
+        text: Text,
         vocab_size: int = 0,
         sentencepiece: str = "unigram",
         **options: Any,  # noqa: ARG003
@@ -62,7 +71,13 @@ class SentencePieceTokenizer(Tokenizer):
 
         Where unigram cannot learn from a text, such as one character repeated 8 to 54 times, BPE learns instead, and
         `remarks` says so.
+        A text on the disk is learned from by a sample, of which `remarks` speaks, too.
         """
+        if not isinstance(text, str):
+            tokenizer = cls.train(_sample(text), vocab_size, sentencepiece)
+            learned = f"the vocabulary was learned from a sample of {_SAMPLE:,} of the text's {len(text):,} characters"
+            tokenizer.remarks = (*tokenizer.remarks, learned) if len(text) > _SAMPLE else tokenizer.remarks
+            return tokenizer
         if not any(line.strip("\r") for line in _safe_lines(text)):
             raise DataError(
                 "sentencepiece cannot learn from this text, which consists only of line ends",
@@ -107,22 +122,27 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Encoded:
         """Ids [N] of a text; nothing is ever escaped. Raises DataError for lone surrogates."""
-        ids: list[int] = []
-        for line in _END.split(text):
-            if _END.fullmatch(line):
-                ids.append(self._byte_ids[ord(line)])
-            else:
-                for part in _SPACE_MARK.split(line):
-                    ids += self._encode_part(part)
-        return Encoded(np.array(ids, dtype=np.int32), NOTHING)
+        parts = [part for line in _END.split(text) for part in (_SPACE_MARK.split(line) if line else ())]
+        plain = [part for part in parts if part and not _BYTEWISE.fullmatch(part)]
+        found = iter(self._encode_parts(plain))
+        ids: list[NDArray[np.int32]] = [NOTHING]
+        for part in filter(None, parts):
+            ids.append(self._bytewise(utf8(part)) if _BYTEWISE.fullmatch(part) else next(found))
+        return Encoded(np.concatenate(ids), NOTHING)
 
-    def _encode_part(self, part: str) -> list[int]:
-        raw = utf8(part)
-        if "\u2581" not in part:
-            ids: list[int] = self._processor.encode(part, out_type=int)
-            if b"".join([self.pieces[i] for i in ids]) == raw:
-                return ids
-        return [self._byte_ids[value] for value in raw]
+    def _encode_parts(self, parts: list[str]) -> Iterator[NDArray[np.int32]]:
+        """The ids of each of these parts, which have no end and no U+2581; on all processors where they are many."""
+        if not parts:
+            return
+        raws = [utf8(part) for part in parts]
+        many = sum(map(len, raws)) >= _PARALLEL
+        encoded = self._processor.encode(parts, out_type=int, num_threads=limits.threads().amount if many else 1)
+        for raw, ids in zip(raws, encoded, strict=True):
+            exact = b"".join([self.pieces[i] for i in ids]) == raw
+            yield np.array(ids, dtype=np.int32) if exact else self._bytewise(raw)
+
+    def _bytewise(self, raw: bytes) -> NDArray[np.int32]:
+        return self._byte_table[np.frombuffer(raw, dtype=np.uint8)]
 
     def state(self) -> TokenizerState:
         return TokenizerState({"kind": self.kind}, self._model)
@@ -130,6 +150,20 @@ class SentencePieceTokenizer(Tokenizer):
     @classmethod
     def restore(cls, state: TokenizerState) -> SentencePieceTokenizer:
         return cls(state.model)
+
+
+def _sample(text: Text) -> str:
+    """Pieces of a text, evenly spread, which begin and end with lines where they can; a short text as a whole."""
+    if len(text) <= _SAMPLE:
+        return str(text)
+    size = _SAMPLE // _PIECES
+    begins = [(len(text) - size) * number // (_PIECES - 1) for number in range(_PIECES)]
+    return "\n".join(_whole_lines(text[begin : begin + size]) for begin in begins)
+
+
+def _whole_lines(piece: str) -> str:
+    lines = piece.split("\n")
+    return "\n".join(lines[1:-1] if len(lines) > 2 else lines)
 
 
 def _unspace(piece: str) -> bytes:

@@ -21,20 +21,24 @@ This module knows nothing of files, models or probabilities of tokens.
 from __future__ import annotations
 
 import codecs
+import hashlib
+import json
 import math
 import reprlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import TOKENIZERS, DataConfig
 from charlm.errors import CheckpointError, DataError
+from charlm.text.store import stored_ids
+from charlm.text.stored import StoredIds, StoredText, Text, line_blocks
 
 SCALARS: Final = 0x110000 - 0x800  # Unicode scalar values: all code points but the surrogates
 Ids = NDArray[np.int32]
@@ -62,6 +66,7 @@ class Tokenizer(ABC):
     kind: ClassVar[str]  # its name there
     options: ClassVar[tuple[str, ...]] = ()  # the options of `charlm.config.DataConfig` that `train` takes
     one_per_character: ClassVar[bool] = False  # whether every token is a character
+    by_line: ClassVar[bool] = False  # whether it encodes a text line by line, and learns from one on the disk
     size: int
     escape: float = 0.0
     remarks: tuple[str, ...] = ()  # what a user should know of how it was learned
@@ -114,7 +119,7 @@ class Tokenizer(ABC):
     def restore(cls, state: TokenizerState) -> Tokenizer:
         """The inverse of `state`; raises CheckpointError for anything that `state` could not have returned."""
 
-    def adapt(self, text: str) -> Tokenizer:  # noqa: ARG002 - most vocabularies cover every text
+    def adapt(self, text: Text) -> Tokenizer:  # noqa: ARG002 - most vocabularies cover every text
         """The tokenizer for a model that is fine-tuned on this text."""
         return self
 
@@ -135,16 +140,60 @@ class Tokens:
         return len(self.escaped)
 
 
-def tokenize(tokenizer: Tokenizer, text: str) -> Tokens:
+@dataclass(frozen=True, slots=True)
+class StoredTokens:
+    """The same of a text on the disk; ids are read from there as they are needed."""
+
+    ids: StoredIds
+    characters: int
+    bytes: int
+    words: int
+    unknown_characters: int
+
+
+@overload
+def tokenize(tokenizer: Tokenizer, text: str) -> Tokens: ...
+
+
+@overload
+def tokenize(tokenizer: Tokenizer, text: StoredText) -> StoredTokens: ...
+
+
+@overload
+def tokenize(tokenizer: Tokenizer, text: Text) -> Tokens | StoredTokens: ...
+
+
+def tokenize(tokenizer: Tokenizer, text: Text) -> Tokens | StoredTokens:
     """A text's ids and counts.
 
     >>> tokens = tokenize(CharTokenizer.train("to be"), "to be\\n")
     >>> tokens.characters, tokens.words, tokens.unknown_characters
     (6, 3, 1)
     """
+    if isinstance(text, StoredText):
+        return _tokenize_stored(tokenizer, text)
     encoded = tokenizer.encode(text)
     words = len(text.split()) + text.count("\n")
     return Tokens(encoded.ids, len(text), len(utf8(text)), words, encoded.escaped)
+
+
+def _tokenize_stored(tokenizer: Tokenizer, text: StoredText) -> StoredTokens:
+    """A stored text's ids: its own numbers through a table where tokens are characters, or ids stored beside them."""
+    if tokenizer.one_per_character:
+        known = tokenizer.encode("".join(map(chr, text.alphabet))).ids
+        ids = text.codes.through(np.concatenate([[tokenizer.unseen], known]).astype(np.int32))
+        unknown = int(text.counts[known == tokenizer.unseen].sum())
+    else:
+        blocks = line_blocks(text) if tokenizer.by_line else iter([str(text)])
+        name = f"{_digest(tokenizer)}-{text.codes.name}"
+        ids, unknown = stored_ids(text, name, (tokenizer.encode(block).ids for block in blocks), tokenizer.size), 0
+    return StoredTokens(ids, len(text), text.bytes, text.words or 0, unknown)
+
+
+def _digest(tokenizer: Tokenizer) -> str:
+    """A name for what this tokenizer does."""
+    state = tokenizer.state()
+    return hashlib.sha256(json.dumps(dict(state.table), sort_keys=True).encode() + state.model).hexdigest()[:16]
 
 
 class Stream:
@@ -183,6 +232,7 @@ class CharTokenizer(Tokenizer):
 
     kind = "char"
     one_per_character = True
+    by_line = True
 
     def __init__(self, vocabulary: str, once: int, total: int) -> None:
         self.vocabulary = vocabulary
@@ -194,8 +244,8 @@ class CharTokenizer(Tokenizer):
         self._id_of[self._code_points] = np.arange(self.size, dtype=np.int32)
 
     @classmethod
-    def train(cls, text: str, **options: Any) -> CharTokenizer:  # noqa: ARG003 - it has no options
-        counts = Counter(text)
+    def train(cls, text: Text, **options: Any) -> CharTokenizer:  # noqa: ARG003 - it has no options
+        counts = Counter(text) if isinstance(text, str) else text.count()
         once = sum(count == 1 for count in counts.values())
         return cls("".join(sorted(counts)), once, len(text))
 
@@ -226,7 +276,7 @@ class CharTokenizer(Tokenizer):
                 return _restore_characters(vocabulary, once, total)
         raise CheckpointError("the checkpoint lacks the vocabulary or its counts")
 
-    def adapt(self, text: str) -> CharTokenizer:
+    def adapt(self, text: Text) -> CharTokenizer:
         return self.train(text)
 
 
@@ -234,6 +284,7 @@ class ByteTokenizer(Tokenizer):
     """One token per byte of UTF-8; there are 256 for every text."""
 
     kind = "byte"
+    by_line = True
     size = 256
 
     @cached_property
@@ -247,7 +298,7 @@ class ByteTokenizer(Tokenizer):
         return TokenizerState({"kind": self.kind})
 
     @classmethod
-    def train(cls, text: str, **options: Any) -> ByteTokenizer:  # noqa: ARG003 - there is nothing to learn
+    def train(cls, text: Text, **options: Any) -> ByteTokenizer:  # noqa: ARG003 - there is nothing to learn
         return cls()
 
     @classmethod
@@ -258,10 +309,11 @@ class ByteTokenizer(Tokenizer):
 NOTHING: Final = np.zeros(0, dtype=np.int32)
 
 
-def train_tokenizer(data: DataConfig, text: str) -> Tokenizer:
+def train_tokenizer(data: DataConfig, text: Text) -> Tokenizer:
     """The tokenizer of these options for a training text [characters]."""
     kind: type[Tokenizer] = TOKENIZERS[data.tokenizer]
-    return kind.train(text, **{name: getattr(data, name) for name in kind.options})
+    learn: Callable[..., Tokenizer] = kind.train
+    return learn(text if kind.by_line else str(text), **{name: getattr(data, name) for name in kind.options})
 
 
 def restore_tokenizer(state: TokenizerState) -> Tokenizer:

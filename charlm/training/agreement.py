@@ -16,6 +16,7 @@ from charlm.training.request import TrainingRequest
 from charlm.training.warmstart import FIXED
 
 _MAY_CHANGE: Final = ("device", "threads", *options_of(LogConfig))
+_READING: Final = ("encoding", "records", "include", "exclude")  # how a text is read
 _FILES: Final = 3  # of a text that a suggested command names
 
 
@@ -63,8 +64,8 @@ def _text(checkpoint: Checkpoint, request: TrainingRequest) -> list[str]:
 
 
 def _unusual(checkpoint: Checkpoint, request: TrainingRequest) -> dict[str, object]:
-    """The run's own --val, --test, --encoding and --records, if not the usual ones, where they were not given now."""
+    """The run's own options of the text, if not the usual ones, where they were not given now."""
     own, usual = checkpoint.config.data, DataConfig()
-    read = {name: getattr(own, name) for name in ("encoding", "records") if getattr(own, name) != getattr(usual, name)}
+    read = {name: getattr(own, name) for name in _READING if getattr(own, name) != getattr(usual, name)}
     every = {**held_out(checkpoint.config, checkpoint.corpus), **read}
     return {name: value for name, value in every.items() if name not in request.given}

@@ -14,6 +14,7 @@ from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, ap
 from charlm.errors import ConfigError
 from charlm.models.optimizers import OptimizerSpec
 from charlm.options import Value, seconds
+from charlm.text.stored import Text, characters_of
 
 DEFAULT_TIME: Final = "10m"
 _TINY: Final = 2000  # characters
@@ -99,14 +100,14 @@ def preset(name: str | None) -> Preset:
     return PRESETS[name]
 
 
-def choose_vocabulary(given: Mapping[str, Value], text: str) -> dict[str, Value]:
+def choose_vocabulary(given: Mapping[str, Value], text: Text) -> dict[str, Value]:
     """The options of the text, complete.
 
     SentencePiece gets what it must have (the 256 bytes, a piece for unknown words, the text's own characters) and
     beyond that a piece for every 250 characters, from 100 to 4,000.
     """
     if "vocab_size" not in given and applies("vocab_size", given):
-        return {**given, "vocab_size": 257 + len(set(text)) + max(100, min(4000, len(text) // 250))}
+        return {**given, "vocab_size": 257 + len(characters_of(text)) + max(100, min(4000, len(text) // 250))}
     return dict(given)
 
 

@@ -7,7 +7,7 @@ least: whatever can be refused is refused before a folder is touched.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from hashlib import sha256
@@ -26,12 +26,15 @@ from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import is_crowded
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.hub import origin
-from charlm.storage.provenance import find_corpus, keep_stdin
+from charlm.storage.provenance import keep_stdin, open_found
 from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
-from charlm.text.corpus import Corpus, load_corpus
+from charlm.text.corpus import Corpus
+from charlm.text.files import Globs
+from charlm.text.large import StoredCorpus, open_corpus
 from charlm.text.records import record_edges, seem_independent
-from charlm.text.tokenizer import Tokenizer, Tokens, tokenize, train_tokenizer
+from charlm.text.stored import Text
+from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.agreement import agree
 from charlm.training.defaults import Facts, choose, choose_vocabulary
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
@@ -60,7 +63,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(group.first(lambda: set_threads(int(given.get("threads", 0)))))
     data = section(DataConfig, given)
-    corpus = load_corpus(request.corpus, data.val, data.test, encoding=data.encoding, records=data.records)
+    corpus = group.in_turn(lambda: _new_corpus(request.corpus, data))
     if data.records == "none" and (why := seem_independent(corpus.train)):
         emit(Remark(text=f"{why}: if they are independent, --records line reads each by itself"))
     given = choose_vocabulary(given, corpus.train)
@@ -73,7 +76,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
         tokenizer.size,
         device.type,
         group.first(lambda: training_speed(device)) * group.size,
-        records=len(record_edges(train.ids, tokenizer, data.records)) - 1,
+        records=_records(train, tokenizer, data.records),
     )
     config, reasons = _chosen(given, facts, group)
     refuse_too_large(config, tokenizer.size, on_gpu=device.type == "cuda")
@@ -122,6 +125,11 @@ def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group
             save_checkpoint(run.last, checkpoint)
         emit(Resumed(step=trainer.state.step, path=path, exact=not differences))
         return _trained(run, trainer, save_first=bool(differences))
+
+
+def _records(train: Tokens | StoredTokens, tokenizer: Tokenizer, kind: str) -> int:
+    """How many records there are; 0 where the text is one."""
+    return len(record_edges(train.ids, tokenizer, kind)) - 1 if isinstance(train, Tokens) else 0
 
 
 def _trained(run: Run, trainer: Trainer, *, save_first: bool = False) -> Trained:
@@ -180,7 +188,7 @@ def _options(
     return adopted_options(donor, given), donor
 
 
-def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str, emit: Emit) -> Tokenizer:
+def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: Text, emit: Emit) -> Tokenizer:
     """The donor's tokenizer, or one learned from this text, which is announced where it takes long."""
     if donor is not None:
         return donor.open_tokenizer().adapt(text)
@@ -195,7 +203,18 @@ def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: str, 
     return tokenizer
 
 
-def _agree_on_text(corpus: Corpus, tokenizer: Tokenizer, group: Group) -> None:
+def _new_corpus(paths: Sequence[str], data: DataConfig) -> Corpus | StoredCorpus:
+    return open_corpus(
+        paths,
+        data.val,
+        data.test,
+        encoding=data.encoding,
+        records=data.records,
+        globs=Globs.of(data.include, data.exclude),
+    )
+
+
+def _agree_on_text(corpus: Corpus | StoredCorpus, tokenizer: Tokenizer, group: Group) -> None:
     """Raise DataError where the processes have not read the same files."""
     hint = "give all of them the same files"
     parts = [corpus.fingerprint, len(corpus.train), len(corpus.val), len(corpus.test)]
@@ -290,7 +309,7 @@ def _resumed_trainer(
     return trainer, differences
 
 
-def _known_tokens(tokenizer: Tokenizer, text: str) -> Tokens:
+def _known_tokens(tokenizer: Tokenizer, text: Text) -> Tokens | StoredTokens:
     """The tokens of a text that may have changed; raises DataError where it has characters that are new."""
     tokens = tokenize(tokenizer, text)
     if tokens.unknown_characters:
@@ -302,10 +321,10 @@ def _known_tokens(tokenizer: Tokenizer, text: str) -> Tokens:
     return tokens
 
 
-def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Corpus:
+def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Corpus | StoredCorpus:
     """The run's own text, from where the request says that it is now or from where it was."""
     data, now = checkpoint.config.data, {name: str(request.given[name]) for name in HELD if name in request.given}
-    return find_corpus(
+    return open_found(
         checkpoint.corpus,
         data.val,
         request.corpus,
@@ -316,6 +335,7 @@ def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Co
         allow_change=request.allow_data_change,
         encoding=data.encoding,
         records=data.records,
+        globs=Globs.of(data.include, data.exclude),
     )
 
 
@@ -363,7 +383,7 @@ def _differences(checkpoint: Checkpoint, runtime: Runtime, *, same_text: bool) -
 def _announce(
     run: Run,
     task: Task,
-    corpus: Corpus,
+    corpus: Corpus | StoredCorpus,
     network: Network,
     runtime: Runtime,
     emit: Emit,

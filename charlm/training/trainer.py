@@ -36,7 +36,8 @@ from charlm.text.lanes import Lanes
 from charlm.text.position import Position
 from charlm.text.record_lanes import RecordLanes
 from charlm.text.records import end_of, record_edges
-from charlm.text.tokenizer import Tokenizer, Tokens
+from charlm.text.stored import StoredIds, Text
+from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens
 from charlm.training.clock import Clock
 from charlm.training.divergence import (
     Divergence,
@@ -67,17 +68,16 @@ class Task:
 
     config: Config
     tokenizer: Tokenizer
-    train: Tokens
-    validation: str  # the validation text, empty if there is none
+    train: Tokens | StoredTokens
+    validation: Text  # the validation text, empty if there is none
     corpus: CorpusRecord
-    test: str = ""  # the test text, empty if there is none
+    test: Text = ""  # the test text, empty if there is none
 
 
 def in_lanes(task: Task, device: torch.device) -> Lanes | RecordLanes:
     """The training text, read in lanes."""
     ids, start, train = task.train.ids, task.tokenizer.start, task.config.train
-    edges = record_edges(ids, task.tokenizer, task.config.data.records)
-    if len(edges) > 1:
+    if not isinstance(ids, StoredIds) and len(edges := record_edges(ids, task.tokenizer, task.config.data.records)) > 1:
         return RecordLanes(ids, edges, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
     return Lanes(ids, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
 

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from charlm.evaluation.score import Scorable, Score, score, uniform_loss
+from charlm.evaluation.score import Scorable, Score, score, score_stored, uniform_loss
 from charlm.evaluation.threaded import Threaded
 from charlm.models.network import Network
 from charlm.runtime.group import ALONE, ElsewhereError, Group
 from charlm.storage.records import TrainState
 from charlm.text.records import end_of
-from charlm.text.tokenizer import Tokenizer, Tokens, tokenize
+from charlm.text.stored import Text
+from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize
 from charlm.training.divergence import check_validation
 
 SUBSET: Final = 200_000  # characters of the validation text that validations during training score
@@ -52,7 +53,7 @@ class Validator:
         self,
         network: Network,
         tokenizer: Tokenizer,
-        text: str,
+        text: Text,
         *,
         records: str = "none",
         patience: int,
@@ -98,7 +99,7 @@ class Validator:
         """The score of the whole validation text, as `score_text`."""
         return self.score_text(self._text, stop)
 
-    def score_text(self, text: str, stop: Callable[[], str | None]) -> Score | None:
+    def score_text(self, text: Text, stop: Callable[[], str | None]) -> Score | None:
         """The score of a text, None if it is empty; raises InterruptedScore when `stop` names a reason."""
         if not text:
             return None
@@ -108,14 +109,16 @@ class Validator:
         """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
         characters = min(characters or SUBSET, len(self._text))
         if end := end_of(self._records):  # whole records: the one in which they end is the last
-            characters = self._text.index(end, characters - 1) + 1 if characters else 0
+            characters = str(self._text).index(end, characters - 1) + 1 if characters else 0
         if self._subset is None or self._subset.characters != characters:
             self._subset = tokenize(self._tokenizer, self._text[:characters])
         return self._subset
 
-    def _score(self, tokens: Tokens, model: Scorable) -> Score:
+    def _score(self, tokens: Tokens | StoredTokens, model: Scorable) -> Score:
         self._network.eval()
         try:
+            if isinstance(tokens, StoredTokens):
+                return score_stored(model, self._tokenizer, tokens, device=self._network.device, group=self._group)
             return score(
                 model,
                 self._tokenizer,

@@ -1,0 +1,191 @@
+"""Texts and token ids that lie on the disk, and are read piece by piece through memory mapping.
+
+A stored text is a row of numbers, one for each character, in the smallest type of integer that they fit, and the
+alphabet that they count through. So the character at any place is found without reading what stands before it, and the
+ids of a character vocabulary are these numbers looked up in a table. `charlm.text.store` writes them.
+
+Nothing here takes memory that grows with the text: what was read is given back to the system after `_GIVEN_BACK`
+bytes. Legend: A characters of the alphabet, N places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Places = NDArray[np.int64]
+Ids32 = NDArray[np.int32]
+Spans = Sequence[tuple[int, int]]  # where each begins and ends
+
+BLOCK: Final = 2**20  # characters or ids that are read at once, where all are read
+_GIVEN_BACK: Final = 2**24  # bytes
+
+
+class Numbers:
+    """The integers of a file, mapped into memory. Raises OSError, or ValueError where the file has another size."""
+
+    def __init__(self, path: Path, kind: str, count: int) -> None:
+        dtype = np.dtype(kind)
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(self._map) != count * dtype.itemsize:
+            raise ValueError(f"{len(self._map):,} bytes in place of {count * dtype.itemsize:,}")
+        self._all: NDArray[Any] = np.frombuffer(self._map, dtype)
+        self._read = 0
+
+    def between(self, begin: int, end: int) -> NDArray[Any]:
+        """A copy of these places [end - begin]."""
+        return self._given_back(self._all[begin:end].copy())
+
+    def at(self, places: Places) -> NDArray[Any]:
+        """The numbers at these places (arrays of any shape)."""
+        return self._given_back(self._all[places])
+
+    def _given_back(self, found: NDArray[Any]) -> NDArray[Any]:
+        """The same; where much has been read, the system may take back the memory that it was mapped into."""
+        self._read += found.nbytes
+        if self._read >= _GIVEN_BACK and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
+        return found
+
+
+class StoredIds:
+    """Ids [N] as they lie in spans of a file, each through a table where there is one; read-only.
+
+    `ids[a:b]` and `ids.at(places)` are arrays of int32.
+    """
+
+    def __init__(self, numbers: Numbers, spans: Spans, table: Ids32 | None = None) -> None:
+        self._numbers, self._spans, self._table = numbers, [span for span in spans if span[0] < span[1]], table
+        self._begin = np.array([begin for begin, _ in self._spans], dtype=np.int64)
+        lengths = np.array([end - begin for begin, end in self._spans], dtype=np.int64)
+        self._edges = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._edges[-1])
+
+    def __getitem__(self, part: slice) -> Ids32:
+        begin, end, _ = part.indices(len(self))
+        pieces = [self._looked_up(self._numbers.between(*span)) for span in self._between(begin, end)]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+
+    def at(self, places: Places) -> Ids32:
+        """The ids at these places (arrays of any shape), each from 0 to N - 1."""
+        if len(self._spans) > 1:
+            span = np.searchsorted(self._edges, places, side="right") - 1
+            places = places - self._edges[span] + self._begin[span]
+        elif self._spans:
+            places = places + self._begin[0]
+        return self._looked_up(self._numbers.at(places))
+
+    def over(self, spans: Spans) -> StoredIds:
+        """Other places of the same file."""
+        return StoredIds(self._numbers, spans, self._table)
+
+    @property
+    def name(self) -> str:
+        """A name for these places of the file."""
+        return hashlib.sha256(repr(self._spans).encode()).hexdigest()[:16]
+
+    def through(self, table: Ids32) -> StoredIds:
+        """The same places, each number looked up in another table."""
+        return StoredIds(self._numbers, self._spans, table)
+
+    def _between(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """The spans of the file that hold these places."""
+        first = int(np.searchsorted(self._edges, begin, side="right")) - 1
+        for number in range(max(0, first), len(self._spans)):
+            low, high = int(self._edges[number]), int(self._edges[number + 1])
+            if low >= end:
+                break
+            shift = self._spans[number][0] - low
+            if max(low, begin) < min(high, end):
+                yield max(low, begin) + shift, min(high, end) + shift
+
+    def _looked_up(self, found: NDArray[Any]) -> Ids32:
+        return found.astype(np.int32) if self._table is None else self._table[found]
+
+
+class StoredText:
+    """One part of a corpus on the disk, read like a string: `len(text)`, `text[a:b]`, `str(text)`.
+
+    folder      of the store, where ids of other tokenizers can be kept
+    codes       the number of each character [N]: 1 for the first of the alphabet; 0 never occurs
+    alphabet    code points [A]
+    counts      how often each occurs here [A]
+    words       white-space-separated runs, and line ends; None where they were not counted
+    """
+
+    def __init__(
+        self, folder: Path, codes: StoredIds, alphabet: Ids32, counts: Places, words: int | None = None
+    ) -> None:
+        self.folder, self.codes, self.alphabet, self.counts, self.words = folder, codes, alphabet, counts, words
+        self._points = np.concatenate([[0], alphabet]).astype("<u4")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, part: slice) -> str:
+        return self.spelled(self.codes[part])
+
+    def spelled(self, codes: Ids32) -> str:
+        """The characters that have these numbers."""
+        return self._points[codes].tobytes().decode("utf-32-le")
+
+    def __str__(self) -> str:
+        return "".join(blocks_of(self))
+
+    @property
+    def name(self) -> str:
+        """A name for this text, which no other one has."""
+        return f"{self.folder.name}/{self.codes.name}"
+
+    @property
+    def bytes(self) -> int:
+        """Its length in UTF-8."""
+        points = self.alphabet
+        sizes = np.ones(len(points), dtype=np.int64) + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+        return int(sizes @ self.counts)
+
+    def count(self) -> Mapping[str, int]:
+        """How often each character occurs, of those that do."""
+        return {chr(point): int(n) for point, n in zip(self.alphabet, self.counts, strict=True) if n}
+
+
+Text: TypeAlias = str | StoredText
+
+
+def blocks_of(text: Text, size: int = BLOCK) -> Iterator[str]:
+    """A text in pieces of so many characters.
+
+    >>> list(blocks_of("emma", 3))
+    ['emm', 'a']
+    """
+    return (text[at : at + size] for at in range(0, len(text), size))
+
+
+def line_blocks(text: Text, size: int = 0) -> Iterator[str]:
+    """A text in pieces of at most so many characters (0: `BLOCK`), which end with a line where a line ends in them.
+
+    >>> list(line_blocks("one\\ntwo\\nseventeen", 5))
+    ['one\\n', 'two\\n', 'seven', 'teen']
+    """
+    at, size = 0, size or BLOCK
+    while at < len(text):
+        piece = text[at : at + size]
+        if at + len(piece) < len(text):
+            piece = piece[: piece.rfind("\n") + 1] or piece
+        yield piece
+        at += len(piece)
+
+
+def characters_of(text: Text) -> frozenset[str]:
+    """The different characters of a text."""
+    return frozenset(text if isinstance(text, str) else text.count())
