@@ -539,12 +539,15 @@ def test_a_figure_is_printed_and_the_newest_run_is_named(
     assert run(["export", "-o", "out.onnx"]) == 0
     shown = capsys.readouterr()
     assert re.fullmatch(
-        r"log-probabilities differ from charlm's by at most \S+ over 1,000 characters of validation text\n", shown.out
+        r"log-probabilities differ from charlm's by at most \S+ nats, \S+ of the largest, "
+        r"over 1,000 characters of validation text\n",
+        shown.out,
     )
     assert "using the newest run: checkpoints/sums/best.safetensors" in shown.err
     record = json.loads(said(monkeypatch, "export", "sums", "--output", "out", "--format", "onnx", "--json", "-q"))
     assert (record["schema"], record["format"], record["output"]) == ("charlm.export/1", "onnx", "out")
     assert 0 < record["difference"] <= record["tolerance"] == 1e-5
+    assert record["difference"] <= record["nats"] < 1e-4
     assert record["bytes"] == (place / "out").stat().st_size
     assert (place / "out").read_bytes() == (place / "out.onnx").read_bytes()
 

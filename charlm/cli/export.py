@@ -42,8 +42,8 @@ def export(
 
     An ONNX file is one step of the network with explicit states, and has the vocabulary in its metadata, so that a
     program needs nothing else. It is run in onnxruntime over 1,000 characters first, and written only if the logarithms
-    of its probabilities are within 1e-5 of those that charlm computes. docs/export.md has a program that samples from
-    it.
+    of its probabilities are within 1e-5 of charlm's, relative to the largest. docs/export.md has a program that samples
+    from it.
 
     A card describes the model, its training text and its scores in Markdown for the Hugging Face Hub, with the command
     that repeats the run.
@@ -74,6 +74,7 @@ def export(
             bytes=len(exported.data),
             parameters=model.checkpoint.parameters,
             difference=parity and parity.difference,
+            nats=parity and parity.nats,
             tolerance=parity and TOLERANCE,
             characters=parity and parity.characters,
             text=parity and parity.text,
@@ -84,6 +85,6 @@ def export(
 
 def _describe(parity: Parity) -> str:
     return (
-        f"log-probabilities differ from charlm's by at most {parity.difference:.2g} "
-        f"over {parity.characters:,} characters of {parity.text}"
+        f"log-probabilities differ from charlm's by at most {parity.nats:.2g} nats, {parity.difference:.2g} of the "
+        f"largest, over {parity.characters:,} characters of {parity.text}"
     )

@@ -274,8 +274,8 @@ class _Card:
         result, characters = self.result, self.corpus.train_characters
         if result is None or not characters:
             return
-        passes = result.characters_seen / characters
-        yield f"It has read its {characters:,} characters of training text {passes:.3g} times."
+        passes = f"{result.characters_seen / characters:.3g}"
+        yield f"It has read {result.characters_seen:,} characters in training, {passes} times its training text."
         if result.val_loss is not None and result.val_loss - result.train_loss > _GAP:
             yield (
                 f"Its training loss at the end, {result.train_loss:.4f} nats, was below its validation loss, "
