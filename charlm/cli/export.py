@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from charlm.export.parity import Parity
 
 _SETTINGS: Final = Settings(EXPORT_OPTIONS, check_export)
+_COMPARED: Final = ("difference", "nats", "characters", "text")  # the fields of a Parity
 
 
 def register(app: typer.Typer) -> None:
@@ -73,11 +75,8 @@ def export(
             output=output,
             bytes=len(exported.data),
             parameters=model.checkpoint.parameters,
-            difference=parity and parity.difference,
-            nats=parity and parity.nats,
             tolerance=parity and TOLERANCE,
-            characters=parity and parity.characters,
-            text=parity and parity.text,
+            **(asdict(parity) if parity else dict.fromkeys(_COMPARED)),
         )
     elif parity:
         screen.print(_describe(parity))
