@@ -27,8 +27,8 @@ import charlm
 from charlm.cli.main import run
 from charlm.config import val_share
 from charlm.errors import CharlmError, CheckpointError, ConfigError, StorageError
-from charlm.report.evaluation import run_names
 from charlm.report.card import repository_card
+from charlm.report.evaluation import run_names
 from charlm.storage import hub as ours
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.storage.hub import HubName, fetch, origin, parse, publishable, push

@@ -94,7 +94,14 @@ class _Card:
                 **({"license": self.licence} if self.licence else {}),
                 "library_name": "charlm",
                 "pipeline_tag": "text-generation",
-                "tags": ["charlm", "safetensors", "language-model", "recurrent-neural-network", self.config.model.cell, kind],
+                "tags": [
+                    "charlm",
+                    "safetensors",
+                    "language-model",
+                    "recurrent-neural-network",
+                    self.config.model.cell,
+                    kind,
+                ],
                 **({"model-index": [{"name": self.name, "results": results}]} if results else {}),
             }
         )

@@ -81,6 +81,8 @@ def repeat_run(
     words = ["charlm", "train", *map(quoted, corpus), "--name", quoted(name)]
     words += ["--init-from", quoted(init_from)] * bool(init_from)
     return " ".join([*words, *_options(options)])
+
+
 def _folder(run: Run) -> list[str]:
     """The folder of a run's folder, where it is not the usual one."""
     folder = str(run.folder.parent)
