@@ -155,14 +155,15 @@ class Group:
             raise ElsewhereError(problems[0][1:])
 
     def in_turn(self, make: Callable[[], Value]) -> Value:
-        """What `make` returns on each process, where the first goes ahead: what it has made may be found by the others.
+        """What `make` returns on each process.
 
-        Where it fails there, all of them fail.
+        The first of each machine goes ahead: what it puts on the disk is found by the others. Where it fails on one of
+        them, it fails on all.
         """
         if self.size == 1:
             return make()
         with self.together():
-            made = [make()] if self.is_first else []
+            made = [make()] if processes.place().local_rank == 0 else []
         return made[0] if made else make()
 
     def note(self, what: str) -> None:
