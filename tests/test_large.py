@@ -35,6 +35,7 @@ from charlm.text.large import StoredCorpus, open_corpus
 from charlm.text.position import Position
 from charlm.text.stored import Numbers, StoredIds, StoredText
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, StoredTokens, Tokenizer, tokenize, train_tokenizer
+from charlm.training.events import Event, Remark
 
 TEXT: Final = "".join(
     f"{number} bottles of bière on the wall… “{number * 7 % 31}” ▁ of beer\n" for number in range(600)
@@ -523,6 +524,22 @@ def test_a_large_text_from_standard_input_is_kept_with_the_run(folder: Path, mon
     assert run.run.corpus.read_text(encoding="utf-8") == TEXT
     model = charlm.load(run.checkpoint, device="cpu")
     assert model.score(model.validation_text()).loss == pytest.approx(run.result.val_loss, abs=1e-6)
+
+
+def test_a_validation_text_whose_score_takes_long_is_mentioned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charlm.training.session._LONG_SCORE", 100)
+    text, remarks = folder / "text.txt", list[str]()
+    text.write_text("once upon a time\n" * 200)
+
+    def note(event: Event) -> None:
+        if isinstance(event, Remark):
+            remarks.append(event.text)
+
+    for val in ("0.1", "0.02"):
+        charlm.train(text, checkpoints=folder, force=True, val=val, steps=1, hidden=8, on_event=note)
+    (found,) = [remark for remark in remarks if "scored at the end" in remark]
+    assert found.startswith("all 340 characters")
+    assert "--val 0.03 " in found
 
 
 def test_errors_are_those_of_the_command(own_cache: Path) -> None:

@@ -47,6 +47,7 @@ from charlm.training.warmstart import adopt_weights, adopted_options
 
 _LONG_LEARNING: Final = 50_000  # characters from which learning a vocabulary takes seconds,
 _LONG_WORD: Final = 50  # and characters without a space with which it may take minutes
+_LONG_SCORE: Final = 10_000_000  # characters of a validation text whose score takes minutes on a processor
 _TWO_THREADS: Final = 40_000  # batch x hidden^2 of a process from which a second thread gains something
 _OWN: Final = ("device", "threads", *HELD)  # options that may differ between machines: files are compared by content
 
@@ -64,8 +65,8 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
     threads = set_threads(group.first(lambda: set_threads(int(given.get("threads", 0)))))
     data = section(DataConfig, given)
     corpus = group.in_turn(lambda: _new_corpus(request.corpus, data))
-    if data.records == "none" and (why := seem_independent(corpus.train)):
-        emit(Remark(text=f"{why}: if they are independent, --records line reads each by itself"))
+    for remark in _remarks(corpus, data):
+        emit(Remark(text=remark))
     given = choose_vocabulary(given, corpus.train)
     tokenizer = _tokenizer(given, donor, corpus.train, emit)
     _agree_on_text(corpus, tokenizer, group)
@@ -212,6 +213,18 @@ def _new_corpus(paths: Sequence[str], data: DataConfig) -> Corpus | StoredCorpus
         records=data.records,
         globs=Globs.of(data.include, data.exclude),
     )
+
+
+def _remarks(corpus: Corpus | StoredCorpus, data: DataConfig) -> Iterator[str]:
+    """What a user might want otherwise."""
+    if data.records == "none" and (why := seem_independent(corpus.train)):
+        yield f"{why}: if they are independent, --records line reads each by itself"
+    if len(corpus.val) > _LONG_SCORE:
+        share = f"{_LONG_SCORE / (len(corpus.train) + len(corpus.val) + len(corpus.test)):.1g}"
+        yield (
+            f"all {len(corpus.val):,} characters of the validation text are scored at the end, which takes minutes: "
+            f"--val {share} holds out fewer"
+        )
 
 
 def _agree_on_text(corpus: Corpus | StoredCorpus, tokenizer: Tokenizer, group: Group) -> None:
