@@ -274,11 +274,14 @@ def test_texts_to_score_and_to_go_on_from_may_come_from_pipes(capsys: pytest.Cap
 @pytest.mark.fault(37)
 @pytest.mark.parametrize(
     "arguments",
-    [["sample", "plain", "--prime-file"], ["eval", "plain", "--text"], ["train", "--device", "cpu"]],
+    [["sample", "plain", "--prime-file"], ["eval", "plain", "--text"]],
     ids=lambda words: words[0],
 )
 def test_a_text_larger_than_memory_is_one_line_and_nothing_is_written(place: Path, arguments: list[str]) -> None:
-    """A file of 64 GB, all holes, for a process that may have 4; zeros without end for one that may have 0.7."""
+    """A file of 64 GB, all holes, for a process that may have 4; zeros without end for one that may have 0.7.
+
+    Training reads such a text from the disk (tests/test_large.py).
+    """
     with (place / "huge.txt").open("wb") as file:
         file.truncate(64 << 30)
     limited = 'ulimit -v "$0"; exec "$@"'

@@ -18,7 +18,6 @@ from typing import Final
 
 OPEN_FILES_STAY: Final = os.name == "nt"  # Windows does not remove a file that a process has open
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-_REFUSED: Final = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
 _PAUSES: Final = (0.01, 0.05)  # seconds before another try: `is_held` has the lock for an instant
 
 
@@ -49,14 +48,14 @@ def held(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock of this file, which is not made; raises OSError where none can see that.
 
-    Nobody is kept from the lock: it is shared while this looks, for an instant, and `held` tries again after one.
+    Nobody is kept from the lock: this has it for an instant, and `held` tries again after one, as this does.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return False
     try:
-        return not _can_share(descriptor)
+        return not _try(descriptor)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -65,36 +64,22 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _can_share(descriptor: int) -> bool:
-    """Whether nobody else has the system's lock on an open file; OSError where there are no locks."""
-    try:
-        import fcntl
-    except ImportError:  # a system without shared locks: for the same instant it is not shared
-        from filelock import lock_descriptor
-
-        return lock_descriptor(descriptor, blocking=False)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _REFUSED:
-            return False
-        raise
+def _take(descriptor: int, path: Path) -> bool:
+    """Take the system's lock on an open file: True, or raises Held; OSError where there are no locks."""
+    if not _try(descriptor) or not _is_file(descriptor, path):
+        raise Held  # the second: its holder has just removed the folder, and another process may hold the new lock
     return True
 
 
-def _take(descriptor: int, path: Path) -> bool:
-    """Take the system's lock on an open file: True, or raises Held; OSError where there are no locks."""
+def _try(descriptor: int) -> bool:
+    """Take the system's lock on an open file, if nobody holds it for longer than an instant."""
     from filelock import lock_descriptor
 
     for pause in (0.0, *_PAUSES):
         time.sleep(pause)
         if lock_descriptor(descriptor, blocking=False):
-            break
-    else:
-        raise Held
-    if not _is_file(descriptor, path):
-        raise Held  # its holder has just removed the folder: another process may hold the new lock
-    return True
+            return True
+    return False
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
