@@ -100,5 +100,5 @@ def test_a_verdict_without_changes_names_no_command() -> None:
 
 
 def test_a_temperature_that_was_tried_is_explained() -> None:
-    assert "from 0.5 to 1, 0.7 writes text" in said([2.0], temperature=0.7)
+    assert "from 0.5 to 1, 0.7 writes the text" in said([2.0], temperature=0.7)
     assert "temperature" not in said([2.0])

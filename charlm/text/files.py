@@ -26,6 +26,7 @@ STDIN: Final = "-"
 READ: Final = 2**20  # bytes that are read at once
 _FILE: Final = "a file"
 _FOLDER: Final = "a folder"
+_SUFFIXES: Final = (".gz", ".xz", ".zst")  # that packed files usually have
 _GZIP: Final = b"\x1f\x8b\x08"
 _XZ: Final = b"\xfd7zXZ\0"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -91,6 +92,15 @@ def read_once(path: str) -> bool:
 def source_path(name: str) -> str:
     """How a source is recorded: by its absolute path, or as standard input."""
     return STDIN if read_once(name) else str(Path(name).absolute())
+
+
+def stem(path: Path) -> str:
+    """The name of a file without its suffix, nor that of its packing.
+
+    >>> stem(Path("novel.txt.xz")), stem(Path("novel.txt")), stem(Path("chapter.1.txt"))
+    ('novel', 'novel', 'chapter.1')
+    """
+    return Path(path.stem).stem if path.suffix in _SUFFIXES else path.stem
 
 
 def is_packed(path: str) -> bool:

@@ -11,6 +11,7 @@ from charlm.errors import ConfigError
 from charlm.options import Value
 from charlm.storage.runs import Run, default_name, newest_run, open_run
 from charlm.text.corpus import STDIN
+from charlm.text.files import stem
 from charlm.training.defaults import preset
 
 
@@ -58,5 +59,5 @@ class TrainingRequest:
         if self.name is None and not self.corpus and self.resume:
             return newest_run(Path(self.checkpoints))
         first = self.corpus[0] if self.corpus else STDIN
-        name = "stdin" if first == STDIN else default_name(Path(first).resolve().stem)
+        name = "stdin" if first == STDIN else default_name(stem(Path(first).resolve()))
         return open_run(self.name if self.name is not None else name, self.checkpoints)
