@@ -78,6 +78,6 @@ def _temperature(result: Result) -> list[str]:
     if result.temperature is None:
         return []
     return [
-        f"Of the temperatures tried, from {TRIED[0]:g} to {TRIED[-1]:g}, {result.temperature:g} writes the text that is "
-        "nearest to the validation text in how much it has in common with the training text."
+        f"Of the temperatures tried, from {TRIED[0]:g} to {TRIED[-1]:g}, {result.temperature:g} writes the text that "
+        "is nearest to the validation text in how much it has in common with the training text."
     ]
