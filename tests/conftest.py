@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,8 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Of several processes each keeps to a processor of its own: threads that wait for each other suffer otherwise.
 
     Started in the background by a shell, or under nohup, tests ignore signals that the commands they start must not.
+    What charlm caches goes to a folder of this test run, not into the user's.
     """
     worker = getattr(config, "workerinput", None)
+    if worker is None and os.environ.get("HOME") and not os.environ.get("XDG_CACHE_HOME"):
+        os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp(prefix="charlm-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)  # which no command inherits
