@@ -67,8 +67,8 @@ from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of th
 from charlm.text.corpus import STDIN
 from charlm.text.pairs import MinimalPair, check_pairs
 from charlm.text.records import as_records, end_of
-from charlm.text.stored import StoredText, Text
-from charlm.text.tokenizer import Ids, Tokenizer, tokenize
+from charlm.text.stored import StoredText, Text, blocks_of, line_blocks
+from charlm.text.tokenizer import Ids, StoredTokens, Tokenizer, tokenize
 from charlm.training.request import TrainingRequest as TrainingRequest  # noqa: PLC0414 - part of the API
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 
     from charlm.evaluation.columns import CharacterTable, WordTable
     from charlm.evaluation.pairs import PairScores
+    from charlm.evaluation.passages import Passage
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.export.formats import Exported
@@ -331,9 +332,12 @@ class LanguageModel:
         """The test text of its run (`--test`), found like its validation text; empty if there was none."""
         return str(open_own(self.checkpoint, self.path, corpus).test)
 
-    def was_trained_on(self, text: str) -> bool:
+    def was_trained_on(self, text: Text) -> bool:
         """Whether this text, as a whole, is one of the files that the model was trained on."""
-        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        content = sha256()
+        for block in blocks_of(text):
+            content.update(block.encode("utf-8", "surrogatepass"))
+        digest = content.hexdigest()
         return any(source.sha256 == digest for source in self.checkpoint.corpus.training_sources)
 
     @documented(SampleOptions, SAMPLE_OPTIONS, asdict(SampleConfig()))
@@ -484,13 +488,25 @@ class LanguageModel:
         with self._scoring() as (model, device):
             return score(model, self.tokenizer, tokens, exact=exact, records=self.records, device=device)
 
-    def score_stored(self, text: StoredText, cells: NDArray[np.float64] | None = None) -> Score:
-        """The score of a text on the disk; `cells` as in `charlm.evaluation.score.score_stored`."""
+    def score_stored(
+        self,
+        text: StoredText,
+        cells: NDArray[np.float64] | None = None,
+        *,
+        exact: bool = False,
+        dynamic: bool = False,
+    ) -> Score:
+        """The score of a text on the disk, in memory that does not depend on its length.
+
+        `cells` as in `charlm.evaluation.score.score_stored`, `dynamic` as in `nats`.
+        """
         from charlm.evaluation.score import score_stored
 
+        tokens = tokenize(self.tokenizer, text)
+        if dynamic:
+            return self._dynamic_score(tokens, cells)
         with self._scoring() as (model, device):
-            tokens = tokenize(self.tokenizer, text)
-            return score_stored(model, self.tokenizer, tokens, device=device, cells=cells)
+            return score_stored(model, self.tokenizer, tokens, exact=exact, device=device, cells=cells)
 
     def as_read(self, text: str) -> str:
         """A text as the model reads it: its records, each with its end, if it is a model of records."""
@@ -573,6 +589,16 @@ class LanguageModel:
         with self._computing() as (runtime, model):
             return dynamic_nats(cast("Network", model), self.tokenizer, ids, threads=self._up_to(runtime))
 
+    def _dynamic_score(self, tokens: StoredTokens, cells: NDArray[np.float64] | None) -> Score:
+        from charlm.evaluation.dynamic import dynamic_score
+        from charlm.models.network import Network
+
+        check_dynamic(self._config)
+        self.check_one_text("--dynamic")
+        with self._computing() as (runtime, model):
+            threads = self._up_to(runtime)
+            return dynamic_score(cast("Network", model), self.tokenizer, tokens, cells=cells, threads=threads)
+
     def surprisal(
         self, text: str, *, likeliest: int = 0, within: int | None = None, forecast: bool = False
     ) -> Surprisal:
@@ -597,6 +623,25 @@ class LanguageModel:
                 records=self.records,
                 device=device,
             )
+
+    def passages(self, text: Text) -> Iterator[Passage]:
+        """The characters of a text with bits, entropy and rank, passage by passage; one on the disk is never in memory.
+
+        A text in memory is one passage, read in one exact pass; one on the disk has passages of up to 1,048,576
+        characters (`charlm.evaluation.score.BlockReader`).
+        """
+        from charlm.evaluation.passages import passage_of
+        from charlm.evaluation.surprisal import SurprisalReader
+
+        if isinstance(text, str) or self.records != "none" or not self.tokenizer.by_line:
+            yield passage_of(self.surprisal(str(text), forecast=True))
+            return
+        reader, begin = SurprisalReader(self.tokenizer), 0
+        for block in line_blocks(text):
+            with self._scoring() as (model, device):
+                judged = reader.read(model, block, device=device)
+            yield passage_of(judged, begin)
+            begin += len(block)
 
     def characters(self, text: str) -> CharacterTable:
         """Each character of a text with its record, bits, entropy and rank, as NumPy columns.

@@ -17,6 +17,7 @@ from charlm.config import DEFAULT_FOLDER, EVAL_OPTIONS, SCORING, EvalConfig, che
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.evaluation.comparison import Comparison, ComparisonOptions
+    from charlm.text.stored import Text
 
 SETTINGS: Final = Settings(EVAL_OPTIONS, check_eval, asdict(EvalConfig()))
 
@@ -95,11 +96,11 @@ def evaluate(
     """
     from charlm import api
     from charlm.evaluation.comparison import ComparisonOptions, compare
-    from charlm.text.corpus import read_text
+    from charlm.text.large import open_text
 
     if dynamic:
         api.check_dynamic(config)
-    texts = [(path, read_text(path)) for path in text or ()]
+    texts = [(path, open_text(path)) for path in text or ()]
     models = [api.open_model(what, config, checkpoints=checkpoints) for what in checkpoint or (None,)]
     for model in models:
         for option in [name for name, wanted in (("--dynamic", dynamic), ("--cold-windows", cold_windows)) if wanted]:
@@ -127,7 +128,7 @@ def evaluate(
     screen.note(f"scored by the {config.engine} in {config.precision}, {how}")
 
 
-def _note_training_texts(screen: Screen, models: Sequence[LanguageModel], texts: Sequence[tuple[str, str]]) -> None:
+def _note_training_texts(screen: Screen, models: Sequence[LanguageModel], texts: Sequence[tuple[str, Text]]) -> None:
     for model in models:
         for name in (name for name, content in texts if model.was_trained_on(content)):
             screen.note(f"{model.path} was trained on {name}: this measures memorisation, not generalisation")

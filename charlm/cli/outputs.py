@@ -10,8 +10,8 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -99,17 +99,71 @@ class Screen:
 
         path = Path(name)
         if is_stdout(name):
-            streams.write_data(_for_people(data) if sys.stdout.isatty() else data)
+            _to_stdout(data)
         elif path.exists() and not path.is_file():
             try:
                 path.write_bytes(data)
             except OSError as error:
-                raise StorageError(f"cannot write {name}: {error.strerror}", hint="choose another name") from error
+                raise _unwritable(name, error) from error
         else:
             with signals.held():
                 write_durably(Path(os.path.realpath(name)), data)
-        where = f"{len(data):,} bytes to standard output" if is_stdout(name) else f"{name}, {len(data):,} bytes"
+        self._note_written(name, len(data))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Callable[[bytes], None]]:
+        """A function that writes to a file piece by piece; as `write_file` does, the file is there when all is done."""
+        from charlm.storage.durable import writing
+
+        size = 0
+
+        def write(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            put(data)
+
+        with ExitStack() as stack:
+            put: Callable[[bytes], object]
+            if is_stdout(name):
+                put = _to_stdout
+            elif Path(name).exists() and not Path(name).is_file():
+                put = stack.enter_context(_device(name))
+            else:
+                put = stack.enter_context(writing(Path(os.path.realpath(name))))
+            yield write
+        self._note_written(name, size)
+
+    def _note_written(self, name: str, size: int) -> None:
+        where = f"{size:,} bytes to standard output" if is_stdout(name) else f"{name}, {size:,} bytes"
         self.note(f"wrote {where}")
+
+
+def _to_stdout(data: bytes) -> None:
+    streams.write_data(_for_people(data) if sys.stdout.isatty() else data)
+
+
+@contextmanager
+def _device(name: str) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes to a pipe or a device."""
+    try:
+        file = open(name, "wb", buffering=0)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _unwritable(name, error) from error
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            raise _unwritable(name, error) from error
+
+    with file:
+        yield write
+
+
+def _unwritable(name: str, error: OSError) -> StorageError:
+    return StorageError(f"cannot write {name}: {error.strerror}", hint="choose another name")
 
 
 def _for_people(data: bytes) -> bytes:

@@ -27,12 +27,13 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import WordConfig
+from charlm.evaluation.passages import Passage, passage_of
 from charlm.evaluation.surprisal import Floats, Places, Surprisal
 from charlm.text.records import end_of
 
@@ -50,6 +51,10 @@ class _Columns:
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name, as `pandas.DataFrame` takes them."""
         return {column.name: getattr(self, column.name) for column in fields(self)}  # type: ignore[arg-type]
+
+    def part(self, begin: int, end: int) -> Self:
+        """These rows."""
+        return type(self)(**{name: column[begin:end] for name, column in self.columns().items()})
 
     def __len__(self) -> int:
         return len(next(iter(self.columns().values())))
@@ -105,46 +110,58 @@ class WordTable(_Columns):
 
 def character_table(judged: Surprisal) -> CharacterTable:
     """The columns of characters; without a forecast the entropy is NaN and the rank 0."""
-    edges, lengths = judged.record_edges, np.diff(judged.starts)
-    entropy, rank = _forecast(judged)
+    return characters_in(passage_of(judged))
+
+
+def characters_in(passage: Passage) -> CharacterTable:
+    """The columns of a passage's characters."""
     return CharacterTable(
-        character=_strings(judged.text),
-        record=np.repeat(np.arange(1, len(edges)), np.diff(edges)),
-        bits=judged.character_nats / math.log(2),
-        entropy=np.repeat(entropy, lengths),
-        rank=np.repeat(rank, lengths),
+        character=_strings(passage.text),
+        record=np.repeat(np.arange(1, len(passage.edges)), np.diff(passage.edges)),
+        bits=passage.nats / math.log(2),
+        entropy=passage.entropy,
+        rank=passage.rank,
     )
 
 
 def word_table(judged: Surprisal, config: WordConfig = WordConfig()) -> WordTable:  # noqa: B008 - frozen
     """The columns of words; without a forecast the entropy is NaN and the rank 0."""
-    own = _spans(judged, config.words_by)
-    counted = _with_blanks(own, judged.record_edges, config.blank, ends=bool(end_of(judged.records)))
-    ends = _ends(judged)
+    return words_in(passage_of(judged), config)
+
+
+def words_in(passage: Passage, config: WordConfig) -> WordTable:
+    """The columns of a passage's words."""
+    own, edges = _spans(passage, config.words_by), passage.edges
+    counted = _with_blanks(own, edges, config.blank, ends=bool(end_of(passage.records)))
+    ends = _ends(passage)
     order = np.argsort(np.append(own[:, 0], ends[:, 0]), kind="stable")
     own, counted = np.concatenate([own, ends])[order], np.concatenate([counted, ends])[order]
-    record = np.searchsorted(judged.record_edges, own[:, 0], side="right")
-    unit = np.searchsorted(judged.starts, own[:, 0], side="right") - 1
-    entropy, rank = _forecast(judged)
+    record = np.searchsorted(edges, own[:, 0], side="right")
     return WordTable(
         record=record,
         number=np.arange(1, len(own) + 1) - np.searchsorted(record, record),
-        word=_strings([judged.text[start:end] for start, end in own.tolist()]),
+        word=_strings([passage.text[start:end] for start, end in own.tolist()]),
         is_end=np.append(np.zeros(len(order) - len(ends), dtype=bool), np.ones(len(ends), dtype=bool))[order],
         characters=counted[:, 1] - counted[:, 0],
-        bits=np.array([part.bits for part in judged.parts(counted[:, 0].tolist(), counted[:, 1].tolist())]),
-        entropy=entropy[unit],
-        rank=rank[unit],
+        bits=_sums(passage.nats, counted) / math.log(2),
+        entropy=passage.entropy[own[:, 0]],
+        rank=passage.rank[own[:, 0]],
     )
 
 
-def _spans(judged: Surprisal, words_by: str) -> Places:
+def _sums(nats: Floats, spans: Places) -> Floats:
+    """The nats of these parts of a text [parts, 2], which are in its order and apart; none is empty."""
+    return np.add.reduceat(np.append(nats, 0.0), spans.ravel())[::2] if len(spans) else np.zeros(0)
+
+
+def _spans(passage: Passage, words_by: str) -> Places:
     """The first character and the end of each word, [words, 2]."""
+    text, end = passage.text, end_of(passage.records)
     if words_by == "space":
-        return _pairs([(word.start, word.end) for word in judged.words()])
-    kinds = judged.text.translate({ord(character): _kind(character) for character in set(judged.text)})
-    if end := end_of(judged.records):
-        kinds = "".join("s" if one == end else kind for one, kind in zip(judged.text, kinds, strict=True))
+        return _pairs([match.span() for match in re.finditer(rf"[^\s{end}]+", text)])
+    kinds = text.translate({ord(character): _kind(character) for character in set(text)})
+    if end:
+        kinds = "".join("s" if one == end else kind for one, kind in zip(text, kinds, strict=True))
     return _pairs([match.span() for match in _PART.finditer(kinds)])
 
 
@@ -160,9 +177,9 @@ def _kind(character: str) -> str:
     return _KINDS.get(character, others)
 
 
-def _ends(judged: Surprisal) -> Places:
+def _ends(passage: Passage) -> Places:
     """The first character and the end of each end of a record, [R, 2]; none where the model reads one text."""
-    after = judged.record_edges[1:] if end_of(judged.records) else np.zeros(0, dtype=np.int64)
+    after = passage.edges[1:] if end_of(passage.records) else np.zeros(0, dtype=np.int64)
     return np.stack([after - 1, after], axis=1)
 
 
@@ -177,14 +194,6 @@ def _with_blanks(own: Places, edges: Places, blank: str, *, ends: bool) -> Place
     start = np.where(first, edges[record - 1], before if blank == "before" else own[:, 0])
     end = np.where(last, edges[record] - ends, own[:, 1] if blank == "before" else after)
     return np.stack([start, end], axis=1)
-
-
-def _forecast(judged: Surprisal) -> tuple[Floats, Places]:
-    """Entropy and rank of the first token of each unit, both [U]."""
-    units = len(judged.starts) - 1
-    if judged.forecast is None:
-        return np.full(units, np.nan), np.zeros(units, dtype=np.int64)
-    return judged.forecast.entropy[judged.first_tokens], judged.forecast.rank[judged.first_tokens]
 
 
 def _pairs(spans: list[tuple[int, int]]) -> Places:

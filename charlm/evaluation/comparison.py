@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from charlm.evaluation.baselines import HIGHEST_ORDER, code_lengths, ngram_nats
 from charlm.evaluation.bootstrap import Floats, Interval, block_length, difference, interval, resampled_means
 from charlm.evaluation.mixture import mix
-from charlm.evaluation.score import Score, add_escape
+from charlm.evaluation.score import Score, add_escape, add_to_cells
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
 from charlm.storage.provenance import newest, open_own
@@ -39,7 +39,8 @@ from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
 MIXED_ORDER: Final = 8  # of the n-gram model in mixtures
 VALIDATION_TEXT: Final = "validation text"
-_LONG: Final = 2**24  # characters from which a validation text stays on the disk
+_LONG: Final = 2**24  # characters from which a text stays on the disk
+_READ: Final = 2**18  # characters of it that are cut into cold windows at once
 _CELL: Final = 1024  # characters of it that are resampled together
 
 Kind = Literal["network", "cold windows", "mixture", "counts", "code length"]
@@ -57,13 +58,23 @@ class LoadedModel(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
+    @property
+    def records(self) -> str: ...
+
     def open_validation_text(self, corpus: Sequence[str] = ()) -> Text: ...
 
     def as_read(self, text: str) -> str: ...
 
     def prepare(self) -> None: ...
 
-    def score_stored(self, text: StoredText, cells: NDArray[np.float64] | None = None) -> Score: ...
+    def score_stored(
+        self,
+        text: StoredText,
+        cells: NDArray[np.float64] | None = None,
+        *,
+        exact: bool = False,
+        dynamic: bool = False,
+    ) -> Score: ...
 
     def nats(self, text: str, *, exact: bool = False, dynamic: bool = False) -> NDArray[np.float32]: ...
 
@@ -232,7 +243,7 @@ def best_two(rows: Iterable[Row]) -> Pair | None:
 
 def compare(
     models: Sequence[LoadedModel],
-    texts: Sequence[tuple[str, str]] = (),
+    texts: Sequence[tuple[str, Text]] = (),
     corpus: Sequence[str] = (),
     options: ComparisonOptions | None = None,
 ) -> Comparison:
@@ -244,7 +255,8 @@ def compare(
     """
     options = options or ComparisonOptions()
     named: list[list[tuple[str, Text]]] = [
-        [*texts] or [(VALIDATION_TEXT, _validation_text(model, corpus, options))] for model in models
+        _given(texts, models, options) or [(VALIDATION_TEXT, _validation_text(model, corpus, options))]
+        for model in models
     ]
     read = [[(name, _as_read(model, text)) for name, text in own] for model, own in zip(models, named, strict=True)]
     training = [_Training.of(model, corpus) for model in models] if options.counts else []
@@ -258,7 +270,7 @@ def compare(
         for name, text in own:
             number = numbers.setdefault((name, text if isinstance(text, str) else text.name), len(numbers))
             if not isinstance(text, str):
-                rows.append(_stored_row(model, name, text, number))
+                rows += _stored_rows(model, name, text, number, options)
                 continue
             reading = _Reading(model, name, text, number)
             rows += _network_rows(reading, train, options)
@@ -278,30 +290,69 @@ _DYNAMIC: Final = ", dynamic"
 _Float = TypeVar("_Float", bound=np.floating[Any])
 
 
+def _given(
+    texts: Sequence[tuple[str, Text]], models: Sequence[LoadedModel], options: ComparisonOptions
+) -> list[tuple[str, Text]]:
+    """The texts, long ones on the disk; in memory where a model reads records, for all models are resampled alike."""
+    in_memory = any(model.records != "none" for model in models)
+    return [(name, str(text) if in_memory else _kept(text, options)) for name, text in texts]
+
+
 def _validation_text(model: LoadedModel, corpus: Sequence[str], options: ComparisonOptions) -> Text:
-    """A model's validation text; on the disk where it is long, and where the network alone is asked for."""
-    text = model.open_validation_text(corpus)
-    alone = not (options.counts or options.exact or options.dynamic or options.cold_windows)
-    return text if alone and len(text) > _LONG else str(text)
+    return _kept(model.open_validation_text(corpus), options)
+
+
+def _kept(text: Text, options: ComparisonOptions) -> Text:
+    """A text, on the disk where it is long; n-gram models and compressors need it in memory."""
+    return text if len(text) > _LONG and not options.counts else str(text)
 
 
 def _as_read(model: LoadedModel, text: Text) -> Text:
     return model.as_read(text) if isinstance(text, str) else text  # records are in memory always
 
 
-def _stored_row(model: LoadedModel, name: str, text: StoredText, number: int) -> Row:
-    """The network's row for a text on the disk, resampled by pieces of `_CELL` characters in place of single ones."""
-    cells = np.zeros(max(1, len(text) // _CELL))
-    model.prepare()
-    began = time.perf_counter()
-    score = model.score_stored(text, cells)
-    seconds = time.perf_counter() - began
-    per_character = len(text) / len(cells)
-    length = max(1, round(block_length(len(text)) / per_character))
-    bits = cells / per_character / math.log(2)
-    means = resampled_means(bits, length=length) if model.tokenizer.one_per_character else None
-    cell = model.checkpoint.config.model.cell
-    return Row(name, number, str(model.path), cell, "network", score, means, seconds)
+def _stored_rows(
+    model: LoadedModel, name: str, text: StoredText, number: int, options: ComparisonOptions
+) -> Iterator[Row]:
+    """The network's rows for a text on the disk, resampled by pieces of `_CELL` characters in place of single ones."""
+    cell, window = model.checkpoint.config.model.cell, options.cold_windows
+    reads: list[tuple[str, Kind, Callable[[Floats], Score]]] = [
+        (cell, "network", lambda cells: model.score_stored(text, cells, exact=options.exact))
+    ]
+    if options.dynamic:
+        reads.append((cell + _DYNAMIC, "network", lambda cells: model.score_stored(text, cells, dynamic=True)))
+    if window:
+        reads.append((_cold_name(cell, window), "cold windows", lambda cells: _cold_score(model, text, window, cells)))
+    for what, kind, read in reads:
+        cells = np.zeros(max(1, len(text) // _CELL))
+        model.prepare()
+        began = time.perf_counter()
+        score = read(cells)
+        seconds = time.perf_counter() - began
+        by_character = model.tokenizer.one_per_character or kind == "cold windows"
+        means = _cell_means(cells, len(text)) if by_character else None
+        yield Row(name, number, str(model.path), what, kind, score, means, seconds)
+
+
+def _cell_means(cells: Floats, characters: int) -> Floats | None:
+    """The means of resampled texts, made of pieces of a text, from the nats of each piece."""
+    per_cell = characters / len(cells)
+    length = max(1, round(block_length(characters) / per_cell))
+    return resampled_means(cells / per_cell / math.log(2), length=length)
+
+
+def _cold_score(model: LoadedModel, text: StoredText, window: int, cells: Floats) -> Score:
+    """The score of a text of which every `window` characters are read from the zero state."""
+    nats, size = 0.0, window * max(1, _READ // window)
+    for at in range(0, len(text), size):
+        own = model.cold_nats(text[at : at + size], window)
+        nats += float(own.sum())
+        add_to_cells(cells, np.arange(at, at + len(own)), own, len(text))
+    return Score.of(nats, tokenize(model.tokenizer, text))
+
+
+def _cold_name(cell: str, window: int) -> str:
+    return f"{cell}, cold windows of {window}"
 
 
 class _Reading:
@@ -328,8 +379,9 @@ class _Reading:
     def cold(self, window: int) -> Row:
         series, seconds = self.timed(lambda: self.model.cold_nats(self.text, window))
         score = Score.of(float(series.sum()), self.tokens)
-        name = f"{self.cell}, cold windows of {window}"
-        return self._row(name, "cold windows", score, resampled_means(series / math.log(2)), seconds)
+        return self._row(
+            _cold_name(self.cell, window), "cold windows", score, resampled_means(series / math.log(2)), seconds
+        )
 
     def coded(self, model: str, score: Score) -> Row:
         return self._row(model, "code length", score, None, None)

@@ -18,7 +18,7 @@ Legend: N tokens. This module knows nothing of files or printing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -28,10 +28,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import add_escape, cross_entropy
+from charlm.evaluation.score import Score, add_escape, add_to_cells, cross_entropy
 from charlm.models.network import Network, State, detach_state
 from charlm.runtime.threads import RepeatableThreads
-from charlm.text.tokenizer import Ids, Tokenizer
+from charlm.text.stored import StoredIds
+from charlm.text.tokenizer import Ids, StoredTokens, Tokenizer
 
 Tensors = list[Tensor] | tuple[Tensor, ...]  # one for each parameter of a network, in their order
 
@@ -66,6 +67,42 @@ def dynamic_nats(
     `squares` come from `gradient_squares`; without them s is measured on the text. Computes on the device of the
     network, segment by segment in order, with up to `threads` threads; with 1, as many as torch has.
     """
+    read = _adapting(network, tokenizer, ids, adaptation, squares, threads)
+    nats = [nll for _, nll in read]
+    return add_escape(torch.cat(nats).cpu().numpy(), ids, tokenizer) if nats else np.zeros(0, dtype=np.float32)
+
+
+def dynamic_score(
+    network: Network,
+    tokenizer: Tokenizer,
+    tokens: StoredTokens,
+    *,
+    cells: NDArray[np.float64] | None = None,
+    threads: int = 1,
+) -> Score:
+    """The score of the same for a text on the disk, in memory that does not depend on its length.
+
+    `cells` become the sums of pieces of the text, as in `charlm.evaluation.score.score_stored`.
+    """
+    nats, at, sums = 0.0, 0, np.zeros(1) if cells is None else cells
+    sums[:] = 0
+    for ids, nll in _adapting(network, tokenizer, tokens.ids, DEFAULT, None, threads):
+        values = add_escape(nll.cpu().numpy(), ids, tokenizer)
+        nats += float(values.sum(dtype=np.float64))
+        add_to_cells(sums, np.arange(at, at + len(ids)), values, len(tokens.ids))
+        at += len(ids)
+    return Score.of(nats, tokens)
+
+
+def _adapting(
+    network: Network,
+    tokenizer: Tokenizer,
+    ids: Ids | StoredIds,
+    adaptation: Adaptation,
+    squares: Tensors | None,
+    threads: int,
+) -> Iterator[tuple[Ids, Tensor]]:
+    """Ids and nats of each segment, without the escape, under a copy of the network that learns as it reads."""
     learner = _learner(network)
     weights: list[Tensor] = list(learner.parameters())
     update = _Update(weights, adaptation, squares)
@@ -89,7 +126,8 @@ def gradient_squares(
     def add(gradients: Tensors) -> None:
         torch._foreach_addcmul_(sums, gradients, gradients)
 
-    _read(learner, tokenizer, tokens, segment, add, RepeatableThreads(1))
+    for _ in _read(learner, tokenizer, tokens, segment, add, RepeatableThreads(1)):
+        pass  # `add` has what is wanted
     return list(torch._foreach_div(sums, -(-len(tokens) // segment)))
 
 
@@ -111,27 +149,27 @@ def _learner(network: Network) -> Network:
 def _read(
     network: Network,
     tokenizer: Tokenizer,
-    ids: Ids,
+    ids: Ids | StoredIds,
     segment: int,
     learn: Callable[[Tensors], None],
     threads: RepeatableThreads,
-) -> NDArray[np.float32]:
-    """-ln P of each token [N]; after each segment `learn` gets the gradient of its mean loss."""
-    weights, state, nats = list(network.parameters()), network.init_state(1), []
+) -> Iterator[tuple[Ids, Tensor]]:
+    """Ids of each segment and their -ln P, without the escape; before, `learn` got the gradient of its mean loss."""
+    weights, state, before = list(network.parameters()), network.init_state(1), tokenizer.start
 
     def read(inputs: Tensor, targets: Tensor, before: State) -> tuple[Tensor, State, Tensors]:
         logits, after = network(inputs, before)
         nll = cross_entropy(logits, targets)[:, 0]
         return nll.detach(), detach_state(after), torch.autograd.grad(nll.mean(), weights)
 
-    tokens = torch.from_numpy(np.concatenate([[tokenizer.start], ids]).astype(np.int64)).to(network.device)
     for at in range(0, len(ids), segment):
-        inputs, targets = tokens[:-1][at : at + segment, None], tokens[1:][at : at + segment, None]
-        nll, state, gradients = threads(len(inputs), 1, partial(read, inputs, targets, state))
-        nats.append(nll)
+        own = ids[at : at + segment]
+        tokens = torch.from_numpy(np.concatenate([[before], own]).astype(np.int64)).to(network.device)[:, None]
+        nll, state, gradients = threads(len(own), 1, partial(read, tokens[:-1], tokens[1:], state))
         threads.use_all()  # the sums of an update depend on the number
         learn(gradients)
-    return add_escape(torch.cat(nats).cpu().numpy(), ids, tokenizer) if nats else np.zeros(0, dtype=np.float32)
+        yield own, nll
+        before = int(own[-1])
 
 
 class _Update:

@@ -37,6 +37,9 @@ CONTEXT: Final = 256  # tokens that each lane reads without scoring; measured in
 LANES: Final = 64
 _DRIFT: Final = 1e-4  # largest drift in nats a token; a third of what 0.0005 bits a character allow
 _CHUNK: Final = 256
+_EACH: Final = 5e-4 * math.log(2)  # the same for the token with the largest, where each is written down
+_ALONE: Final = 4096  # tokens before a block that is too short for two lanes, so that nothing is measured
+_HISTORY: Final = 2**20  # tokens that the longest context of a block may have
 _ALIKE: Final = 0.75  # of the longest record's length, from which one is read beside it
 _LOGITS: Final = 2**24  # largest number of logits of a chunk: bounds memory for large vocabularies
 
@@ -305,12 +308,29 @@ def token_nats(
     would be shorter than twice the context; without a context there is one. Each process of a group reads its share of
     the lanes.
     """
-    nats, cold, warmed = (np.zeros(len(ids), dtype=np.float32) for _ in range(3))
-    if not len(ids):
-        return nats, 0.0
     tokens = np.concatenate([[tokenizer.start], ids]).astype(np.int64)
-    lanes = _lane_count(len(ids), lanes, context)
-    plan = _Lanes(len(ids), lanes, context, group.share(lanes))
+    nats, apart = _in_lanes(model, tokenizer, tokens, lanes, context, chunk, device, watchers, group)
+    return nats, float(apart.mean()) if apart.size else 0.0
+
+
+def _in_lanes(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    tokens: NDArray[np.int64],
+    lanes: int,
+    context: int,
+    chunk: int,
+    device: torch.device | None,
+    watchers: Sequence[Watcher],
+    group: Group = ALONE,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """-ln P of all tokens [N + 1] but the first, and by how much the lanes differ where two have the same token."""
+    count = len(tokens) - 1
+    nats, cold, warmed = (np.zeros(count, dtype=np.float32) for _ in range(3))
+    if not count:
+        return nats, cold
+    lanes = _lane_count(count, lanes, context)
+    plan = _Lanes(count, lanes, context, group.share(lanes))
     with group.together():
         for read in _readings(model, tokenizer, tokens.__getitem__, plan, chunk, device):
             nats[read.place[read.scored]] = read.values[read.scored]
@@ -318,7 +338,58 @@ def token_nats(
                 watcher(read.logits, read.targets, read.place, read.scored)
             cold[read.place[read.warming]], warmed[read.place[read.warming]] = read.values[read.warming], 1
     group.sum_([torch.from_numpy(part) for part in (nats, cold, warmed)])
-    return nats, float(np.abs(cold - nats)[warmed > 0].mean()) if warmed.any() else 0.0
+    return nats, np.abs(cold - nats)[warmed > 0]
+
+
+class BlockReader:
+    """Reads a long text in consecutive blocks, in memory that depends on their size only.
+
+    A block is read in lanes, as by `lane_nats`, and the first lane has the end of the block before as its context. The
+    context is four times as long, from this block on, where a token differs between two lanes by more than 0.0005 bits;
+    a block that no context suffices for is read in one lane, behind the 1,048,576 tokens before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._context = tokenizer, CONTEXT
+        self._before = np.array([tokenizer.start], dtype=np.int64)
+
+    @torch.inference_mode()
+    def nats(
+        self, model: Scorable, ids: Ids, *, device: torch.device | None = None, watchers: Sequence[Watcher] = ()
+    ) -> NDArray[np.float32]:
+        """-ln P of each token [N] of the next block, in nats; `watchers` see the places in it."""
+        context = self._context
+        if _lane_count(len(ids), LANES, context) == 1:
+            context = max(context, _ALONE)
+        while True:
+            before = self._before[-context - 1 :]
+            tokens, known = np.concatenate([before, ids]), len(before) - 1
+            behind = [_Behind(watcher, known) for watcher in watchers]
+            nats, apart = _in_lanes(model, self._tokenizer, tokens, LANES, context, _CHUNK, device, behind)
+            if not apart.size or apart.max() <= _EACH:
+                break
+            longer = context * 4
+            context = self._context = longer if _lane_count(len(tokens) - 1, LANES, longer) > 1 else _HISTORY
+        self._before = np.concatenate([self._before, ids])[-_HISTORY - 1 :]
+        return nats[known:]
+
+
+class _Behind:
+    """A watcher that shows to another one what is scored behind so many tokens."""
+
+    def __init__(self, watcher: Watcher, known: int) -> None:
+        self._watcher, self._known = watcher, known
+
+    def __call__(
+        self,
+        logits_TBV: Tensor,
+        targets_TB: NDArray[np.int64],
+        places_TB: NDArray[np.int64],
+        scored_TB: NDArray[np.bool_],
+    ) -> None:
+        scored = scored_TB & (places_TB >= self._known)
+        if scored.any():
+            self._watcher(logits_TBV, targets_TB, places_TB - self._known, scored)
 
 
 def score_stored(
@@ -326,6 +397,7 @@ def score_stored(
     tokenizer: Tokenizer,
     tokens: StoredTokens,
     *,
+    exact: bool = False,
     device: torch.device | None = None,
     cells: NDArray[np.float64] | None = None,
     group: Group = ALONE,
@@ -334,7 +406,7 @@ def score_stored(
 
     `cells` [M] become the sums of M pieces of the text, in nats, with as many tokens each, give or take one.
     """
-    context, sums = CONTEXT, np.zeros(1) if cells is None else cells
+    context, sums = 0 if exact else CONTEXT, np.zeros(1) if cells is None else cells
     while True:
         sums[:] = 0
         nats, drift = _stored_nats(model, tokenizer, tokens.ids, context, device, sums, group)
@@ -367,7 +439,7 @@ def _stored_nats(
     with group.together():
         for read in _readings(model, tokenizer, tokens, plan, _CHUNK, device):
             nats += read.values[read.scored].sum(dtype=np.float64)
-            np.add.at(cells, read.place[read.scored] * len(cells) // len(ids), read.values[read.scored])
+            add_to_cells(cells, read.place[read.scored], read.values[read.scored], len(ids))
             inside = read.place < len(ids)
             for (known, value), first in zip(both, (begin, begin + plan.stride), strict=True):
                 rows = (read.offset[:, 0] >= first) & (read.offset[:, 0] < first + len(known))
@@ -378,6 +450,13 @@ def _stored_nats(
     (cold, of_cold), (warm, of_warm) = both
     drift = np.abs(of_cold[:, 1:] - of_warm[:, :-1])[(cold[:, 1:] > 0) & (warm[:, :-1] > 0)]
     return float(nats[0]), float(drift.mean()) if drift.size else 0.0
+
+
+def add_to_cells(
+    cells: NDArray[np.float64], places: NDArray[np.int64], nats: NDArray[np.floating[Any]], count: int
+) -> None:
+    """Add the nats at these places, of so many in all, to the sums of pieces of the text that they belong to."""
+    np.add.at(cells, places * len(cells) // count, nats)
 
 
 class _Lanes(NamedTuple):

@@ -36,7 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm.evaluation.score import Scorable, perplexity, text_nats
+from charlm.evaluation.score import BlockReader, Scorable, perplexity, text_nats
 from charlm.evaluation.separate import separate_nats
 from charlm.storage.checkpoint import finite
 from charlm.text.records import end_of
@@ -300,6 +300,21 @@ def surprisal(
         forecast=None if expected is None else expected.found,
         records=records,
     )
+
+
+class SurprisalReader:
+    """The surprisal of a long text, block by block, with forecasts (`charlm.evaluation.score.BlockReader`)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._reader = tokenizer, BlockReader(tokenizer)
+
+    def read(self, model: Scorable, text: str, *, device: torch.device | None = None) -> Surprisal:
+        """The surprisal of the next block."""
+        encoded = self._tokenizer.encode(text)
+        expected = _Expectations(self._tokenizer, len(encoded.ids))
+        nats = self._reader.nats(model, encoded.ids, device=device, watchers=[expected])
+        starts, unit_of = _units(self._tokenizer, encoded.ids, text)
+        return Surprisal(text, encoded.ids, nats, starts, unit_of, len(encoded.escaped), forecast=expected.found)
 
 
 class _TopTokens:

@@ -6,11 +6,13 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from charlm.evaluation.columns import CharacterTable, WordTable, character_table
 from charlm.report.surprisal import Scored
 from charlm.report.words import escaped, one_line
 
+_ROWS: Final = 2**16  # that are in memory at once
 Cells = tuple[str, str, str]
 
 
@@ -23,29 +25,49 @@ def character_csv(*models: Sequence[Scored], names: Sequence[str] = ()) -> str:
     """
     texts = list(zip(*models, strict=True))
     several = len(texts) > 1
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    if len(models) == 1:
-        writer.writerow(["offset", "character", "bits", *["text"] * several, "record", "entropy", "rank"])
-    else:
-        writer.writerow(["offset", "character", "record", *headings(names), *["text"] * several])
+    found = [csv_header(names if len(models) > 1 else [""], several=several)]
     for text in texts:
         name = [one_line(text[0].name)] * several
-        for leading, figures in _rows([character_table(one.surprisal) for one in text]):
-            offset, character, record = leading
-            if len(figures) == 1:
-                bits, entropy, rank = figures[0]
-                writer.writerow([offset, character, bits, *name, record, entropy, rank])
-            else:
-                writer.writerow([*leading, *(cell for cells in figures for cell in cells), *name])
+        found += csv_rows([character_table(one.surprisal) for one in text], name)
+    return "".join(found)
+
+
+def csv_header(names: Sequence[str], *, several: bool) -> str:
+    """The first line, for models of these names, and for one text or several."""
+    if len(names) == 1:
+        return _lines([["offset", "character", "bits", *["text"] * several, "record", "entropy", "rank"]])
+    return _lines([["offset", "character", "record", *headings(names), *["text"] * several]])
+
+
+def csv_rows(tables: Sequence[CharacterTable], name: Sequence[str], begin: int = 0) -> Iterator[str]:
+    """The lines of a text, or of a passage of it behind `begin` characters, some at a time.
+
+    `tables` has one for each model; `name` is that of the text, or empty.
+    """
+    for at in range(0, len(tables[0]), _ROWS):
+        some = [table.part(at, at + _ROWS) for table in tables]
+        yield _lines([_row(leading, figures, name) for leading, figures in _rows(some, begin + at)])
+
+
+def _lines(rows: Sequence[Sequence[object]]) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
     return written.getvalue()
 
 
-def _rows(tables: Sequence[CharacterTable]) -> Iterator[tuple[tuple[int, str, int], tuple[Cells, ...]]]:
+def _row(leading: tuple[int, str, int], figures: Sequence[Cells], name: Sequence[str]) -> list[object]:
+    if len(figures) == 1:
+        (bits, entropy, rank), (offset, character, record) = figures[0], leading
+        return [offset, character, bits, *name, record, entropy, rank]
+    return [*leading, *(cell for cells in figures for cell in cells), *name]
+
+
+def _rows(tables: Sequence[CharacterTable], begin: int) -> Iterator[tuple[tuple[int, str, int], tuple[Cells, ...]]]:
     """Of each character the offset, itself and its record; and each model's figures."""
     characters = tables[0].character.tolist()
     known = {character: escaped(character) for character in set(characters)}
-    leading = zip(range(len(characters)), map(known.__getitem__, characters), tables[0].record.tolist(), strict=True)
+    offsets = range(begin, begin + len(characters))
+    leading = zip(offsets, map(known.__getitem__, characters), tables[0].record.tolist(), strict=True)
     yield from zip(leading, zip(*map(cells_of, tables), strict=True), strict=True)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from rich.text import Text
 
-from charlm.evaluation.surprisal import PositionLoss, Surprisal
+from charlm.evaluation.surprisal import Part, PositionLoss, Surprisal
 from charlm.report.console import Console, heading, paragraphs, table
 from charlm.report.levels import LEVELS, NAMES, TERMINAL, sign
 from charlm.report.tables import cut_end
@@ -29,6 +29,27 @@ class Scored(NamedTuple):
     losses: tuple[PositionLoss, ...] = ()
 
 
+class Totalled(Protocol):
+    """What is known of a text whose characters are in memory no more."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def characters(self) -> int: ...
+
+    @property
+    def unknown(self) -> int: ...
+
+    @property
+    def nats(self) -> float: ...
+
+
+def totals_report(out: Console, texts: Sequence[Totalled]) -> None:
+    """The totals of texts that were written row by row."""
+    _totals_table(out, [_totals(one.name, Part(0, one.characters, one.nats), one.unknown) for one in texts])
+
+
 def surprisal_report(out: Console, texts: Sequence[Scored], *, words: int = 10, show_text: bool = True) -> None:
     """The texts, coloured or line by line; then totals of each, and the `words` worst words of each."""
     coloured = out.is_terminal and out.color_system is not None and not out.no_color
@@ -39,7 +60,8 @@ def surprisal_report(out: Console, texts: Sequence[Scored], *, words: int = 10, 
             heading(out, text.name if len(texts) > 1 else "")
             (_coloured if coloured else _by_line)(out, text.surprisal)
             paragraphs(out, [""])
-    table(out, ["", "characters", "unknown", "bits", "bits per character", "perplexity"], list(map(_totals, texts)))
+    judged = [(text.name, text.surprisal) for text in texts]
+    _totals_table(out, [_totals(name, one.total, one.unknown_characters) for name, one in judged])
     for text in texts:
         _worst_words(out, text, words, title=text.name if len(texts) > 1 else "")
 
@@ -98,12 +120,15 @@ def _by_line(out: Console, surprisal: Surprisal) -> None:
     table(out, ["line", "bits", "bits per character", "text"], rows, left=3, cut=cut_end)
 
 
-def _totals(text: Scored) -> tuple[str, ...]:
-    total = text.surprisal.total
+def _totals_table(out: Console, rows: Sequence[Sequence[str]]) -> None:
+    table(out, ["", "characters", "unknown", "bits", "bits per character", "perplexity"], rows)
+
+
+def _totals(name: str, total: Part, unknown: int) -> tuple[str, ...]:
     return (
-        text.name,
+        name,
         f"{total.characters:,}",
-        f"{text.surprisal.unknown_characters:,}",
+        f"{unknown:,}",
         figure(total.bits, 1),
         figure(total.bits_per_character),
         figure(total.perplexity, 3),

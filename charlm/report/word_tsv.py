@@ -18,12 +18,22 @@ def word_tsv(config: WordConfig, *models: Sequence[Scored], names: Sequence[str]
     names; several texts have their names behind. Words are `escaped` and never quoted.
     """
     texts = list(zip(*models, strict=True))
-    figures = headings(names) if len(models) > 1 else ["bits", "entropy", "rank"]
-    lines = [["record", "number", "word", "characters", *figures, *["text"] * (len(texts) > 1)]]
+    found = [tsv_header(names if len(models) > 1 else [""], several=len(texts) > 1)]
     for text in texts:
         name = [one_line(text[0].name)] * (len(texts) > 1)
-        lines += [[*row, *name] for row in _rows([word_table(one.surprisal, config) for one in text])]
-    return "".join("\t".join(line) + "\n" for line in lines)
+        found.append(tsv_rows([word_table(one.surprisal, config) for one in text], name))
+    return "".join(found)
+
+
+def tsv_header(names: Sequence[str], *, several: bool) -> str:
+    """The first line, for models of these names, and for one text or several."""
+    figures = headings(names) if len(names) > 1 else ["bits", "entropy", "rank"]
+    return "\t".join(["record", "number", "word", "characters", *figures, *["text"] * several]) + "\n"
+
+
+def tsv_rows(tables: Sequence[WordTable], name: Sequence[str]) -> str:
+    """The lines of these words; `tables` has one for each model, and `name` is that of the text, or empty."""
+    return "".join("\t".join([*row, *name]) + "\n" for row in _rows(tables))
 
 
 def _rows(tables: Sequence[WordTable]) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -57,18 +57,47 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
 
 def write_stream(path: Path, blocks: Iterable[bytes]) -> None:
     """Replace `path` by these blocks, one after the other, as `write_durably` does; memory holds one at a time."""
+    with writing(path) as write:
+        for block in blocks:
+            write(block)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """A function that adds to what will replace `path` when all is done; an error that is raised meanwhile prevents it.
+
+    Raises StorageError as `write_durably` does.
+    """
     temporary, written = path.with_name(f".{path.name}.{os.getpid()}.tmp"), sha256()
-    try:
-        with _removed_on_failure(temporary):
-            with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
-                for block in blocks:
-                    _write_all(descriptor, block)
-                    written.update(block)
+    with _removed_on_failure(temporary):
+        with _reported(path):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+
+        def write(block: bytes) -> None:
+            with _reported(path):
+                _write_all(descriptor, block)
+            written.update(block)
+
+        try:
+            yield write
+            with _reported(path):
                 os.fsync(descriptor)
+        finally:
+            with _reported(path):
+                os.close(descriptor)
+        with _reported(path):
             if _hashed(temporary) != written.digest():
                 raise OSError(errno.EIO, "what was read back differs from what was written")
             os.replace(temporary, path)
+    with _reported(path):
         _flush_folder(path.parent)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turn what the system says into a StorageError."""
+    try:
+        yield
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}",

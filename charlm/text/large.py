@@ -2,7 +2,8 @@
 
 A corpus of more than `LARGE` bytes of text is read once, from its first byte to its last, into a store
 (`charlm.text.store`), which is made once for each text. The parts, the split and the fingerprint are those that
-`charlm.text.corpus` would have found in memory. Records are held in memory, whatever their size.
+`charlm.text.corpus` would have found in memory. Records are held in memory, whatever their size. A single text that is
+scored is opened in the same way, whole.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -25,6 +27,7 @@ from charlm.text.corpus import (
     joins,
     load_corpus,
     names_of,
+    read_text,
     refuse_folder,
     refuse_too_short,
     unread,
@@ -34,7 +37,7 @@ from charlm.text.files import STDIN, Globs, Source, blocks, files_below, is_pack
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped
 from charlm.text.split import CHARACTERS, FILES, Cut, cuts, describe, way_of
 from charlm.text.store import FORMAT, Maker, Store, Unusable, Written, making, open_store, publish, recall, remember
-from charlm.text.stored import Spans, StoredText
+from charlm.text.stored import Spans, StoredText, Text
 
 LARGE: Final = 2**23  # bytes of text that are still held in memory
 _SETTLED: Final = 2.0  # seconds after which a change of a file changes its time, too, with any file system
@@ -76,6 +79,39 @@ def open_corpus(
             paths, val, test, split=split, encoding=encoding, records=records, globs=globs, known=inputs.in_memory()
         )
     return _Request(tuple(paths), (val, test), shares, split, Reader(encoding, tuple(named)), globs).open(inputs)
+
+
+def open_text(path: str) -> Text:
+    """The exact text of a file, or of standard input for `-`: in memory or, where it is large, on the disk.
+
+    Raises as `charlm.text.corpus.read_text`; StorageError, too, where the disk is full.
+    """
+    if os.path.isdir(path):
+        return read_text(path)  # which says what is wrong
+    inputs, reader = _Inputs([path], Globs()), Reader()
+    if inputs.large:
+        return _whole(path, inputs, reader)
+    known = inputs.in_memory()
+    return reader.read(known[path], path) if path in known else read_text(path, reader)
+
+
+def _whole(path: str, inputs: _Inputs, reader: Reader) -> StoredText:
+    """A text from its store, or made: its words are counted where it is the validation part."""
+    begun, state = time.time(), _state_of_text(inputs)
+    if inputs.settled(begun) and (table := recall(state)) is not None:
+        with suppress(Unusable, KeyError, TypeError):
+            return open_store(str(table["store"])).parts["val"]
+    with making(inputs.size) as maker:
+        one = maker.add(path, reader.pieces(inputs.blocks(path), path))
+        spans: dict[str, Spans] = {"train": [], "val": [(one.begin, one.end)], "test": []}
+        store = publish(maker, maker.finish(spans, [one.sha256]))
+    if inputs.settled(begun) and state == _state_of_text(_Inputs([path], Globs())):
+        remember(state, {"store": store.folder.name})
+    return store.parts["val"]
+
+
+def _state_of_text(inputs: _Inputs) -> str:
+    return hashlib.sha256(json.dumps([FORMAT, "text", inputs.states]).encode()).hexdigest()[:32]
 
 
 class _Inputs:

@@ -190,7 +190,7 @@ class Maker:
         codes = StoredIds(Numbers(self._path, self._kind, self._length), [(0, self._length)])
         parts, digests = {}, []
         for name in PARTS:
-            mark = self._latest(spans[name])
+            mark = self._latest(spans[name]) if name == "train" else None  # marks know nothing of words
             text = StoredText(self.folder, codes.over(spans[name]), alphabet, np.zeros(0, dtype=np.int64))
             counts, words, digest = _counted(text, mark, with_words=name != "train")
             parts[name] = {"spans": [list(span) for span in spans[name]], "counts": counts, "words": words}
