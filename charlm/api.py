@@ -324,7 +324,7 @@ class LanguageModel:
                 kept="nothing was scored",
                 hint="name one with --text FILE",
             )
-        return found
+        return found if self.records == self.config.data.records else str(found)  # it is read in another way
 
     held_out = validation_text  # its name in earlier versions
 
@@ -506,7 +506,9 @@ class LanguageModel:
         if dynamic:
             return self._dynamic_score(tokens, cells)
         with self._scoring() as (model, device):
-            return score_stored(model, self.tokenizer, tokens, exact=exact, device=device, cells=cells)
+            return score_stored(
+                model, self.tokenizer, tokens, exact=exact, device=device, cells=cells, records=self.records
+            )
 
     def as_read(self, text: str) -> str:
         """A text as the model reads it: its records, each with its end, if it is a model of records."""

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from charlm.generation.decoder import Decoder, DecoderState
 from charlm.runtime.group import ALONE, Group
-from charlm.text.records import record_edges
+from charlm.text.records import edge_groups, edges_of, record_edges
 from charlm.text.stored import StoredIds
 from charlm.text.tokenizer import Encoded, Ids, StoredTokens, Tokenizer, Tokens
 
@@ -41,6 +41,7 @@ _EACH: Final = 5e-4 * math.log(2)  # the same for the token with the largest, wh
 _ALONE: Final = 4096  # tokens before a block that is too short for two lanes, so that nothing is measured
 _HISTORY: Final = 2**20  # tokens that the longest context of a block may have
 _ALIKE: Final = 0.75  # of the longest record's length, from which one is read beside it
+_RECORD_TOKENS: Final = 2**20  # of a text on the disk, whose records are read in groups
 _LOGITS: Final = 2**24  # largest number of logits of a chunk: bounds memory for large vocabularies
 
 
@@ -400,19 +401,41 @@ def score_stored(
     exact: bool = False,
     device: torch.device | None = None,
     cells: NDArray[np.float64] | None = None,
+    records: str = "none",
     group: Group = ALONE,
 ) -> Score:
-    """`score` of a text on the disk, in memory that does not depend on its length.
+    """`score` of a text on the disk, in memory that does not depend on its length; of `records`, on the longest.
 
     `cells` [M] become the sums of M pieces of the text, in nats, with as many tokens each, give or take one.
     """
     context, sums = 0 if exact else CONTEXT, np.zeros(1) if cells is None else cells
+    if records != "none":
+        return Score.of(_stored_record_nats(model, tokenizer, tokens, records, device, sums, group), tokens)
     while True:
         sums[:] = 0
         nats, drift = _stored_nats(model, tokenizer, tokens.ids, context, device, sums, group)
         if drift <= _DRIFT:
             return Score.of(nats, tokens)
         context *= 4
+
+
+def _stored_record_nats(
+    model: Scorable,
+    tokenizer: Tokenizer,
+    tokens: StoredTokens,
+    records: str,
+    device: torch.device | None,
+    cells: NDArray[np.float64],
+    group: Group,
+) -> float:
+    """The sum of `record_nats`, of some records after the other."""
+    nats, cells[:] = 0.0, 0
+    for edges in edge_groups(edges_of(tokens, tokenizer, records), _RECORD_TOKENS):
+        begin, end = int(edges[0]), int(edges[-1])
+        found = record_nats(model, tokenizer, tokens.ids[begin:end], edges - begin, device=device, group=group)
+        np.add.at(cells, np.arange(begin, end) * len(cells) // len(tokens.ids), found)
+        nats += float(found.sum(dtype=np.float64))
+    return nats
 
 
 @torch.inference_mode()

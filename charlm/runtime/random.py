@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,19 @@ def uniforms(
     """`uniform` at `positions` positions from `first` on, in `streams` streams from `first_stream` on: [T, B]."""
     position = np.arange(first, first + positions, dtype=np.uint64)[:, None]
     stream = np.arange(first_stream, first_stream + streams, dtype=np.uint64)[None, :]
-    low, high, number = np.broadcast_arrays(position & _MASK, position >> 32, stream)
+    return _uniforms(seed, purpose, *np.broadcast_arrays(position & _MASK, position >> 32, stream))
+
+
+def uniforms_of(seed: int, purpose: Purpose, position: int, streams: NDArray[Any]) -> NDArray[np.float64]:
+    """`uniform` at one position, in each of these streams [S]."""
+    number = streams.astype(np.uint64)
+    low, high = (np.full_like(number, word) for word in (position & _MASK, position >> 32 & _MASK))
+    return _uniforms(seed, purpose, low, high, number)
+
+
+def _uniforms(
+    seed: int, purpose: Purpose, low: NDArray[np.uint64], high: NDArray[np.uint64], number: NDArray[np.uint64]
+) -> NDArray[np.float64]:
     w0, w1, _, _ = philox((low, high, number, np.full_like(low, purpose)), (seed & _MASK, seed >> 32 & _MASK))
     return ((w0 >> 5) * 67108864 + (w1 >> 6)) / 9007199254740992
 

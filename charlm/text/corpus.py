@@ -30,7 +30,16 @@ from charlm.text.files import (
     read_unpacked,
     source_path,
 )
-from charlm.text.records import as_records, divide, joined, records_of, without_duplicates
+from charlm.text.records import (
+    as_records,
+    describe_duplicates,
+    describe_parts,
+    divide,
+    joined,
+    records_of,
+    refuse_too_few,
+    without_duplicates,
+)
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped, remarks_on
 from charlm.text.split import CHARACTERS, FILES, RECORDS, cuts, describe, way_of
 
@@ -38,11 +47,6 @@ __all__ = ["STDIN", "Corpus", "Source", "load_corpus", "read_bytes", "read_text"
 
 OPTIONS: Final = ("--val", "--test")
 NOTHING_KNOWN: Final[Mapping[str, bytes]] = MappingProxyType({})
-_SEPARATED: Final = {
-    "line": "put each on a line of its own",
-    "paragraph": "put a blank line between two paragraphs, or use --records line",
-    "file": "name several files or a folder, or use --records line or paragraph",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,23 +210,14 @@ def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | No
 def _divided_by_record(read: Sequence[tuple[Source, str]], shares: Shares, kind: str) -> Corpus:
     """The records of these files in parts, each in the order in which it was read."""
     found = [record for source, text in read for record in records_of(text, kind, source.path)]
-    if len(found) < 2:
-        raise DataError(
-            f"--records {kind} needs two records at least, but the text has {len(found)}",
-            kept="nothing was written",
-            hint=_SEPARATED[kind],
-        )
+    refuse_too_few(len(found), kind)
     parts = divide(found, shares[0] or 0.0, shares[1] or 0.0)
-    counts = {"training": parts.train, "validation": parts.val, "test": parts.test}
-    said = ", ".join(f"{len(records):,} for {name}" for name, records in counts.items() if records)
-    if any(shares) and len(parts.train) < len(found):
-        said += ", chosen by hash"
     return Corpus(
         train=joined(parts.train, kind),
         val=joined(parts.val, kind),
         test=joined(parts.test, kind),
         sources=tuple(source for source, _ in read),
-        remarks=(f"{len(found):,} records ({kind}): {said}",),
+        remarks=(describe_parts(kind, [len(parts.train), len(parts.val), len(parts.test)]),),
         split=RECORDS,
     )
 
@@ -230,11 +225,8 @@ def _divided_by_record(read: Sequence[tuple[Source, str]], shares: Shares, kind:
 def _without_duplicates(corpus: Corpus, kind: str, remarks: list[Remark | str]) -> Corpus:
     """The corpus with no record in its validation text that is trained on or tested, which the remarks report."""
     val, left_out = without_duplicates(corpus.val, (corpus.train, corpus.test), kind)
-    if left_out:
-        remarks.append(f"{left_out:,} validation records are in the training or test text, too, and are left out")
     _, known = without_duplicates(corpus.test, (corpus.train,), kind)
-    if known:
-        remarks.append(f"{known:,} test records are in the training text, too; they are scored like the others")
+    remarks += describe_duplicates(left_out, known)
     return replace(corpus, val=val)
 
 

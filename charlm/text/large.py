@@ -2,8 +2,8 @@
 
 A corpus of more than `LARGE` bytes of text is read once, from its first byte to its last, into a store
 (`charlm.text.store`), which is made once for each text. The parts, the split and the fingerprint are those that
-`charlm.text.corpus` would have found in memory. Records are held in memory, whatever their size. A single text that is
-scored is opened in the same way, whole.
+`charlm.text.corpus` would have found in memory. Records are sorted into their parts there (`charlm.text.record_store`).
+A single text that is scored is opened in the same way, whole.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from charlm.text.corpus import (
 )
 from charlm.text.encoding import UTF8, NotText, Reader
 from charlm.text.files import STDIN, Globs, Source, blocks, files_below, is_packed, read_once, source_path
+from charlm.text.record_store import Sorter
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped
-from charlm.text.split import CHARACTERS, FILES, Cut, cuts, describe, way_of
+from charlm.text.split import CHARACTERS, FILES, RECORDS, Cut, cuts, describe, way_of
 from charlm.text.store import FORMAT, Maker, Store, Unusable, Written, making, open_store, publish, recall, remember
 from charlm.text.stored import Spans, StoredText, Text
 
@@ -74,11 +75,13 @@ def open_corpus(
     shares = check_shares(val, test)
     named = names_of(paths, (val, test), shares)
     inputs = _Inputs(named, globs)
-    if records != "none" or not inputs.large:
+    if not inputs.large:
         return load_corpus(
             paths, val, test, split=split, encoding=encoding, records=records, globs=globs, known=inputs.in_memory()
         )
-    return _Request(tuple(paths), (val, test), shares, split, Reader(encoding, tuple(named)), globs).open(inputs)
+    return _Request(tuple(paths), (val, test), shares, split, Reader(encoding, tuple(named)), globs, records).open(
+        inputs
+    )
 
 
 def open_text(path: str) -> Text:
@@ -184,6 +187,7 @@ class _Request:
     split: str | None
     reader: Reader
     globs: Globs
+    records: str = "none"
 
     def open(self, inputs: _Inputs) -> StoredCorpus:
         """From its store, or made: then it is kept for the next time, where it comes from files."""
@@ -206,6 +210,7 @@ class _Request:
             path if share is not None else source_path(path) for path, share in zip(self.held, self.shares, strict=True)
         ]
         described = [FORMAT, inputs.states, held, split, self.reader.encoding]
+        described += [self.records] if self.records != "none" else []
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
     def _is_of(self, table: Mapping[str, Any]) -> bool:
@@ -216,9 +221,15 @@ class _Request:
     def _make(self, inputs: _Inputs) -> tuple[Store, dict[str, Any]]:
         """Read everything into a store; with it, what a corpus knows beside its text."""
         remarks: list[Remark | str] = []
-        with making(inputs.size) as maker:
+        with making(inputs.size * (3 if self.records != "none" else 1)) as maker:
+            sorter = None
             written = [one for path in self.paths for one in self._write(path, maker, inputs, remarks)]
-            sources, spans, way = self._divide(written, remarks)
+            if self.records == "none":
+                sources, spans, way = self._divide(written, remarks)
+            else:
+                sources, spans, way = [_source(one) for one in written], {}, RECORDS
+                sorter = Sorter(maker, self.records, self.shares)
+                remarks.append(sorter.divide((source_path(one.name), one.begin, one.end) for one in written))
             for option, path, share in zip(OPTIONS, self.held, self.shares, strict=True):
                 if share is None:
                     one = maker.add(path, self.reader.pieces(inputs.blocks(path), path))
@@ -227,15 +238,22 @@ class _Request:
                     sources, remarks = [*sources, source], [*remarks, *one.look.remarks(one.characters)]
                     spans["test" if source.test else "val"] = [(one.begin, one.end)]
                     written = [*written, one]
+                    if sorter is not None:
+                        sorter.hold_out(path, one.begin, one.end, test=source.test)
+            typed: Spans = [
+                (one.begin, one.end) for one, source in zip(written, sources, strict=True) if source.path == STDIN
+            ]
+            if sorter is not None:
+                spans, typed, said = sorter.finish(typed)
+                remarks += said
             refuse_too_short(self.paths, self.shares, sources, sum(end - begin for begin, end in spans["train"]))
-            store = publish(maker, maker.finish(spans, [source.sha256 for source in sources]))
-        typed = [[one.begin, one.end] for one, source in zip(written, sources, strict=True) if source.path == STDIN]
+            store = publish(maker, maker.finish(spans, [source.sha256 for source in sources], self.records))
         return store, {
             "store": store.folder.name,
             "sources": [asdict(source) for source in sources],
             "remarks": list(fold(remarks)),
             "split": way,
-            "stdin": typed[0] if typed else None,
+            "stdin": list(typed[0]) if typed else None,
         }
 
     def _write(self, path: str, maker: Maker, inputs: _Inputs, remarks: list[Remark | str]) -> Iterator[Written]:

@@ -14,33 +14,42 @@ than T, its lane has no tokens in the rest of the chunk, which costs nothing (`c
 Records are dealt out from the longest to the shortest, forward and then backward through the lanes (1 2 2 1 1 2 ...),
 so that all lanes have about as many pieces. Which lane a record comes to, and when, depends on (seed, epoch) alone.
 
-Legend: R records, T tokens of a chunk, B lanes. This module knows nothing of models.
+For each record an epoch holds two numbers, of four bytes each where there are fewer than 2^32 records and pieces: the
+record that comes next, and its first piece. Everything else is computed in blocks, or read from the edges of the
+records, which lie on the disk with a large text. While an epoch is dealt out, it takes a byte or two more.
+
+Legend: R records, P pieces, T tokens of a chunk, B lanes. This module knows nothing of models.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charlm.runtime.random import Purpose, uniforms
+from charlm.runtime.random import Purpose, uniforms, uniforms_of
 from charlm.text.lanes import IGNORE, Chunk, Held
 from charlm.text.position import Position
+from charlm.text.stored import Loaded, Numbers, Places, StoredIds
 from charlm.text.tokenizer import Ids
 
-Places = NDArray[np.int64]
+Edges = Places | Numbers  # where records begin among N ids, and behind them N [R + 1]
+Small = NDArray[Any]  # integers of the smallest type that they fit
+
+_BLOCK: Final = 2**16  # records that are dealt out at once
 
 
 class _Epoch(NamedTuple):
-    """Pieces of records [P], those of a lane next to each other and in the order in which it reads them."""
+    """The records in the order in which they are read, lane by lane."""
 
     number: int
-    begin: Places  # where each is in the text
-    length: Places
-    is_first: NDArray[np.bool_]  # of its record
-    lane: Places  # where the pieces of each lane begin, and P behind them [B + 1]
+    order: Small  # [R]
+    first: Small  # the number of the first piece of each of them [R]
+    lane: Places  # the first piece of each lane, and P behind them [B + 1]
 
 
 class RecordLanes:
@@ -57,8 +66,8 @@ class RecordLanes:
 
     def __init__(
         self,
-        ids: Ids,
-        edges: Places,
+        ids: Ids | StoredIds,
+        edges: Edges,
         *,
         start: int,
         batch: int,
@@ -67,10 +76,12 @@ class RecordLanes:
         device: torch.device | None = None,
     ) -> None:
         self._ids, self._start, self._bptt, self._seed = Held(ids, device), start, bptt, seed
-        self._begin, self._length = edges[:-1], np.diff(edges)
-        self._pieces = -(-self._length // bptt)  # of each record
-        total, longest = int(self._pieces.sum()), int(self._pieces.max())
-        self.batch = min(batch, len(self._pieces), max(1, total // longest))
+        self._edges = edges if isinstance(edges, Numbers) else Loaded(edges)
+        self._records, total, self._most = len(edges) - 1, 0, 0
+        for _, pieces in self._pieces():
+            total, self._most = total + int(pieces.sum()), max(self._most, int(pieces.max()))
+        self.batch = min(batch, self._records, max(1, total // self._most))
+        self._total = total
         self._kept: _Epoch | None = None
         self.chunks = int(np.diff(self._epoch(0).lane).max())  # in every epoch
         self.chunk_tokens = len(ids) / self.chunks
@@ -88,10 +99,9 @@ class RecordLanes:
         late = (self.chunks - count) * (np.arange(self.batch) % 2)
         at = position.offset - late
         busy = (at >= 0) & (at < count)
-        piece = np.where(busy, epoch.lane[:-1] + at, 0)
-        lengths = np.where(busy, epoch.length[piece], 0)
-        begins = epoch.is_first[piece] | ~busy
-        place = np.arange(-1, lengths.max())[:, None] + epoch.begin[piece]
+        begin, length, is_first = self._found(epoch, np.where(busy, epoch.lane[:-1] + at, 0))
+        lengths, begins = np.where(busy, length, 0), is_first | ~busy
+        place = np.arange(-1, lengths.max())[:, None] + begin
         inside = np.arange(len(place) - 1)[:, None] < lengths
         tokens = self._ids.at(torch.from_numpy(np.clip(place, 0, len(self._ids) - 1)))
         inputs, targets = tokens[:-1], tokens[1:].clone()
@@ -103,28 +113,121 @@ class RecordLanes:
         following = Position(position.epoch + 1) if last else position._replace(offset=position.offset + 1)
         return Chunk(inputs, targets, int(lengths.sum()), begins, following, lengths)
 
+    def _found(self, epoch: _Epoch, piece: Places) -> tuple[Places, Places, NDArray[np.bool_]]:
+        """Where these pieces begin in the text, their lengths, and which are the first of their record."""
+        number = np.searchsorted(epoch.first, piece.astype(epoch.first.dtype), side="right") - 1
+        record = epoch.order[number].astype(np.int64)
+        skipped = (piece - epoch.first[number].astype(np.int64)) * self._bptt
+        begin, end = self._edges.at(np.stack([record, record + 1]))
+        return begin + skipped, np.minimum(end - begin - skipped, self._bptt), skipped == 0
+
     def _here(self, mask: NDArray[np.bool_]) -> torch.Tensor:
         return torch.from_numpy(mask).to(self._ids.device)
 
     def _epoch(self, number: int) -> _Epoch:
-        """The pieces of an epoch, which are the same each time they are asked for."""
+        """The order of an epoch, which is the same each time it is asked for."""
         if self._kept is None or self._kept.number != number:
+            self._kept = None  # its memory is needed now
             self._kept = self._dealt(number)
         return self._kept
 
+    def _pieces(self) -> Iterator[tuple[slice, Places]]:
+        """The number of pieces of each record, in blocks."""
+        for block in _blocks(self._records):
+            yield block, -(-np.diff(self._edges.between(block.start, block.stop + 1)) // self._bptt)
+
     def _dealt(self, number: int) -> _Epoch:
-        """Shuffle the records, deal them out by their length, and cut each into its pieces."""
-        B, R = self.batch, len(self._pieces)
-        shuffled = np.argsort(uniforms(self._seed, Purpose.SHUFFLE, number, 1, R)[0], kind="stable")
-        ranked = shuffled[np.argsort(-self._pieces[shuffled], kind="stable")]
-        turn, seat = np.divmod(np.arange(R), B)
-        lane = np.empty(R, dtype=np.int64)
-        lane[ranked] = np.where(turn % 2, B - 1 - seat, seat)
-        order = shuffled[np.argsort(lane[shuffled], kind="stable")]  # lane by lane, within a lane shuffled
-        pieces = self._pieces[order]
-        first = np.concatenate([[0], np.cumsum(pieces)])  # piece of each record, and P behind them
-        part = np.arange(first[-1]) - np.repeat(first[:-1], pieces)
-        begin = np.repeat(self._begin[order], pieces) + part * self._bptt
-        length = np.minimum(np.repeat(self._length[order], pieces) - part * self._bptt, self._bptt)
-        edges = first[np.searchsorted(lane[order], np.arange(B + 1))]
-        return _Epoch(number, begin, length, part == 0, edges)
+        """Shuffle the records, and deal them out by how many pieces they have."""
+        pieces = np.empty(self._records, dtype=np.min_scalar_type(self._most))
+        for block, some in self._pieces():
+            pieces[block] = some
+        order, begins = self._in_lanes(_shuffled(self._seed, number, self._records), pieces)
+        first, total = np.empty(self._records, dtype=np.min_scalar_type(self._total)), 0
+        for block in _blocks(self._records):
+            ends = total + np.cumsum(pieces[order[block]], dtype=np.int64)
+            first[block], total = ends - pieces[order[block]], int(ends[-1])
+        return _Epoch(number, order, first, np.append(first[begins].astype(np.int64), total))
+
+    def _in_lanes(self, shuffled: Small, pieces: Small) -> tuple[Small, Places]:
+        """The records lane by lane, within a lane shuffled [R], and where those of each lane begin [B]."""
+        B, R = self.batch, len(shuffled)
+        sizes = _sizes(R, B)
+        begins = np.cumsum(sizes) - sizes
+        lengths, counts = _counted(pieces)  # the most pieces first
+        rank, seat, order = np.cumsum(counts) - counts, begins.copy(), np.empty_like(shuffled)
+        for block in _blocks(R):
+            some = shuffled[block]
+            turn, place = np.divmod(_next(rank, len(lengths) - 1 - np.searchsorted(lengths, pieces[some])), B)
+            order[_next(seat, np.where(turn % 2, B - 1 - place, place))] = some
+        return order, begins
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK))
+
+
+def _sizes(records: int, lanes: int) -> Places:
+    """How many records each lane has, where they are dealt out forward and backward.
+
+    >>> _sizes(8, 3).tolist(), _sizes(5, 3).tolist()
+    ([3, 3, 2], [1, 2, 2])
+    """
+    turns, rest = divmod(records, lanes)
+    sizes = np.full(lanes, turns, dtype=np.int64)
+    sizes[lanes - rest if turns % 2 else 0 : lanes if turns % 2 else rest] += 1
+    return sizes
+
+
+def _counted(pieces: Small) -> tuple[Small, Places]:
+    """The different numbers of pieces, ascending, and how many records have each of them, the largest first."""
+    found: dict[int, int] = {}
+    for block in _blocks(len(pieces)):
+        for length, count in zip(*np.unique(pieces[block], return_counts=True), strict=True):
+            found[int(length)] = found.get(int(length), 0) + int(count)
+    lengths = sorted(found)
+    return np.array(lengths, pieces.dtype), np.array([found[length] for length in reversed(lengths)], dtype=np.int64)
+
+
+def _next(free: Places, group: Places) -> Places:
+    """A place for each member of a group, in turn, from the group's next free one on; `free` moves on.
+
+    >>> free = np.array([0, 10])
+    >>> _next(free, np.array([1, 0, 1])).tolist(), free.tolist()
+    ([10, 0, 11], [1, 12])
+    """
+    by, sizes = np.argsort(group, kind="stable"), np.bincount(group, minlength=len(free))
+    found = np.empty(len(group), dtype=np.int64)
+    found[by] = np.arange(len(group)) + np.repeat(free - (np.cumsum(sizes) - sizes), sizes)
+    free += sizes
+    return found
+
+
+def _shuffled(seed: int, number: int, records: int) -> Small:
+    """The numbers of the records, in the order of a uniform number that each has in this epoch.
+
+    Many are sorted into ranges of these numbers first, and then range by range, so that the numbers of all are never in
+    memory.
+    """
+    order = np.empty(records, dtype=np.min_scalar_type(records))
+    if records <= _BLOCK:
+        order[:] = np.argsort(uniforms(seed, Purpose.SHUFFLE, number, 1, records)[0], kind="stable")
+        return order
+    ranges = 1 << (records // _BLOCK).bit_length()  # a power of two: the product below is exact
+    sizes = np.zeros(ranges, dtype=np.int64)
+    for _, found in _ranges_of(seed, number, records, ranges):
+        sizes += np.bincount(found, minlength=ranges)
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    free = edges[:-1].copy()
+    for block, found in _ranges_of(seed, number, records, ranges):
+        order[_next(free, found)] = np.arange(block.start, block.stop)
+    for begin, end in pairwise(edges.tolist()):
+        some = order[begin:end]
+        some[:] = some[np.argsort(uniforms_of(seed, Purpose.SHUFFLE, number, some), kind="stable")]
+    return order
+
+
+def _ranges_of(seed: int, number: int, records: int, ranges: int) -> Iterator[tuple[slice, Places]]:
+    """The range that the uniform number of each record is in, in blocks."""
+    for block in _blocks(records):
+        found = uniforms(seed, Purpose.SHUFFLE, number, 1, block.stop - block.start, block.start)[0]
+        yield block, (found * ranges).astype(np.int64)

@@ -13,8 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
+from math import ceil
 from statistics import median
 from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 CHARACTERS: Final = "characters"
 FILES: Final = "files"
@@ -25,6 +30,7 @@ MANY: Final = 20  # files of different content that are held out whole, however 
 SEVERAL: Final = 10  # the same where they are short
 SHORT: Final = 10_000  # characters: a median below it makes files short
 _LARGE: Final = Fraction(1, 4)  # of the text: a larger file stays in training, or it would be most of what is held out
+_FEW: Final = 8  # hashes at either end of a range, and longest texts, that decide what is held out
 _FEWEST: Final = 3  # files with which there is one for each part
 
 
@@ -96,12 +102,83 @@ def _chosen(files: Sequence[File], val: Fraction, test: Fraction) -> tuple[froze
     """
     total = sum(file.characters for file in files)
     ranked = sorted({file.sha256 for file in files if 0 < file.characters <= _LARGE * total})
+    low, high = _counts(ranked, val, test, any(file.characters > _LARGE * total for file in files))
+    return frozenset(ranked[:low]), frozenset(ranked[len(ranked) - high :])
+
+
+def _counts(ranked: Sequence[str], val: Fraction, test: Fraction, has_larger: bool) -> tuple[int, int]:
+    """How many of these hashes are held out for validation, from the first on, and for the test, up to the last.
+
+    Something is left to train on: one of them, or what is larger.
+    """
     low = max(1, sum(_place(sha256) < val for sha256 in ranked)) if val else 0
     high = max(1, sum(_place(sha256) >= 1 - test for sha256 in ranked)) if test else 0
-    spare = len(ranked) - all(file.characters <= _LARGE * total for file in files)  # something is left to train on
+    spare = len(ranked) - (not has_larger)
     low = max(0, min(low, spare - bool(test)))
-    high = max(0, min(high, spare - low))
-    return frozenset(ranked[:low]), frozenset(ranked[len(ranked) - high :])
+    return low, max(0, min(high, spare - low))
+
+
+class HeldOut(NamedTuple):
+    """Which of many texts `cuts` holds out whole, by the first 64 bits of their hashes, and by their lengths."""
+
+    last_val: int  # a smaller one, or this, is for validation; -1: none is
+    first_test: int  # a larger one, or this, is for the test; 2**64: none is
+    longest: int  # characters of a text that can be held out
+
+
+class Chooser:
+    """Finds which of many texts `cuts` would hold out, in one pass, and in memory that does not grow with their number.
+
+    What it depends on is kept: of each of three ranges of hashes (for validation, for training, for the test) those
+    nearest to its ends, and the longest texts. One that is larger than a quarter of all is not held out, and of such
+    there are at most three; something is always left to train on. Both can only change what happens near those ends.
+    """
+
+    def __init__(self, val: float, test: float) -> None:
+        self._val, self._test = _exact(val), _exact(test)
+        bounds = [0, ceil(self._val * 2**64), ceil((1 - self._test) * 2**64), 2**64]
+        self._ranges = [_Range(begin, end - 1) for begin, end in pairwise(bounds) if begin < end]
+        self._longest: dict[bytes, int] = {}
+        self.characters = 0
+
+    def push(self, digests: Sequence[bytes], lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The next texts: their SHA-256 [R], and their lengths [R]; returns the first 64 bits of the former."""
+        keys = np.frombuffer(b"".join(digests), dtype=">u8")[::4].astype(np.uint64)
+        for one in self._ranges:
+            one.push(digests, keys)
+        for number in np.argsort(lengths)[-_FEW:].tolist():
+            self._longest[digests[number]] = int(lengths[number])
+        kept = sorted(self._longest.items(), key=lambda one: one[1])[-_FEW:]
+        self._longest, self.characters = dict(kept), self.characters + int(lengths.sum())
+        return keys
+
+    def found(self) -> HeldOut:
+        """Which of all of them are held out."""
+        longest = self.characters // _LARGE.denominator
+        large = {digest for digest, length in self._longest.items() if length > longest}
+        ranked = sorted(digest.hex() for one in self._ranges for digest in one.kept if digest not in large)
+        low, high = _counts(ranked, self._val, self._test, bool(large))
+        last_val = int(ranked[low - 1][:16], 16) if low else -1
+        return HeldOut(last_val, int(ranked[-high][:16], 16) if high else 2**64, longest)
+
+
+class _Range:
+    """Hashes from `first` to `last`, by their first 64 bits: those nearest to either end."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.kept: list[bytes] = []
+        self._outer = np.array([first, last], dtype=np.uint64)
+        self._inner = self._outer[::-1].copy()  # what lies between these two is not kept
+
+    def push(self, digests: Sequence[bytes], keys: NDArray[np.uint64]) -> None:
+        inside = (keys >= self._outer[0]) & (keys <= self._outer[1])
+        new = np.flatnonzero(inside & ((keys <= self._inner[0]) | (keys >= self._inner[1])))
+        found = sorted({*self.kept, *(digests[number] for number in new.tolist())})
+        self.kept = found
+        if len(found) > 2 * _FEW:
+            self.kept = [*found[:_FEW], *found[-_FEW:]]
+            ends = found[_FEW - 1], found[-_FEW]
+            self._inner = np.array([int.from_bytes(digest[:8], "big") for digest in ends], dtype=np.uint64)
 
 
 def _place(sha256: str) -> Fraction:

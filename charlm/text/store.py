@@ -91,7 +91,10 @@ class Store:
 
 
 class Maker:
-    """Writes the sources of a corpus one after the other, and then says which part each place belongs to."""
+    """Writes the sources of a corpus one after the other, and then says which part each place belongs to.
+
+    `length` is the number of characters that were written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +102,7 @@ class Maker:
         self._file = self._path.open("wb", buffering=0)
         self._code_of: NDArray[Any] = np.zeros(0x110000, dtype=self._kind)
         self._counts = np.zeros(2**8, dtype=np.int64)
-        self._length, self._marks, self._stride = 0, list[_Mark](), 1
+        self.length, self._marks, self._stride = 0, list[_Mark](), 1
 
     def close(self) -> None:
         """Close the file; nothing happens where it is closed."""
@@ -107,13 +110,13 @@ class Maker:
 
     def add(self, name: str, pieces: Iterable[Piece]) -> Written:
         """Write a source; where its pieces raise an error, all is as it was before."""
-        begin, before, sha256, size = self._length, self._counts.copy(), hashlib.sha256(), 0
+        begin, before, sha256, size = self.length, self._counts.copy(), hashlib.sha256(), 0
         look = Look(name)
         try:
             for number, piece in enumerate(pieces):
                 if not piece.text:
                     continue
-                self._write(piece.text)
+                self.write(piece.text)
                 sha256.update(piece.utf8)
                 size += len(piece.utf8)
                 look.push(piece.text)
@@ -125,9 +128,39 @@ class Maker:
         own = self._counts[: len(self._points) + 1].copy()
         own[: len(before)] -= before[: len(own)]
         characters = frozenset(chr(self._points[code - 1]) for code in np.flatnonzero(own))
-        return Written(name, begin, self._length, size, sha256.hexdigest(), look, characters)
+        return Written(name, begin, self.length, size, sha256.hexdigest(), look, characters)
 
-    def _write(self, text: str) -> None:
+    def know(self, text: str) -> None:
+        """Give these characters numbers, where they have none."""
+        points = np.unique(_points(text))
+        self._learn(points[self._code_of[points] == 0])
+
+    def text(self, begin: int, end: int) -> StoredText:
+        """What was written at these places, of which there is one at least."""
+        return self._text(self._path, begin, end)
+
+    def set_aside(self, name: str) -> StoredText:
+        """Everything that was written, which is now in a file of this name; what follows is written from place 0 on."""
+        self._file.close()
+        os.replace(self._path, self.folder / name)
+        aside = self._text(self.folder / name, 0, self.length)
+        self._file = self._path.open("wb", buffering=0)
+        self.length, self._marks = 0, []
+        return aside
+
+    def put(self, at: int, codes: NDArray[Any]) -> None:
+        """Write the numbers of characters from this place on."""
+        self._file.seek(at * np.dtype(self._kind).itemsize)
+        _write_all(self._file, codes.astype(self._kind))
+        self.length = max(self.length, at + len(codes))
+
+    def _text(self, path: Path, begin: int, end: int) -> StoredText:
+        codes = StoredIds(Numbers(path, self._kind, self.length), [(begin, end)])
+        alphabet = np.array(self._points, dtype=np.int32)
+        return StoredText(self.folder, codes, alphabet, np.zeros(len(alphabet), dtype=np.int64))
+
+    def write(self, text: str) -> None:
+        """Write these characters, as part of a source or of none."""
         points = _points(text)
         codes = self._code_of[points]
         if not codes.all():
@@ -135,7 +168,7 @@ class Maker:
             codes = self._code_of[points]
         self._count(codes)
         _write_all(self._file, codes)
-        self._length += len(codes)
+        self.length += len(codes)
 
     def _learn(self, points: NDArray[Any]) -> None:
         """Give these characters numbers, in a wider type where they no longer fit."""
@@ -167,7 +200,7 @@ class Maker:
         self._counts += np.bincount(codes, minlength=len(self._counts))
 
     def _mark(self, sha256: Any) -> None:
-        self._marks.append(_Mark(self._length, self._counts[: len(self._points) + 1].copy(), sha256.copy()))
+        self._marks.append(_Mark(self.length, self._counts[: len(self._points) + 1].copy(), sha256.copy()))
         if len(self._marks) > _MARKS:
             del self._marks[::2]
             self._stride *= 2
@@ -177,17 +210,20 @@ class Maker:
         with suppress(OSError, ValueError):
             self._file.truncate(begin * np.dtype(self._kind).itemsize)
             self._file.seek(0, os.SEEK_END)
-        self._length = begin
+        self.length = begin
         self._counts[:] = 0
         self._counts[: len(counts)] = counts
         self._marks = [mark for mark in self._marks if begin and mark.length <= begin]
 
-    def finish(self, spans: Mapping[str, Spans], sources: Sequence[str]) -> str:
-        """Write the header, of these parts; returns the key of the store. `sources` are their hashes."""
+    def finish(self, spans: Mapping[str, Spans], sources: Sequence[str], records: str = "none") -> str:
+        """Write the header, of these parts; returns the key of the store.
+
+        `sources` are their hashes, `records` what the parts consist of.
+        """
         os.fsync(self._file.fileno())
         self._file.close()
         alphabet = np.array(self._points, dtype=np.int32)
-        codes = StoredIds(Numbers(self._path, self._kind, self._length), [(0, self._length)])
+        codes = StoredIds(Numbers(self._path, self._kind, self.length), [(0, self.length)])
         parts, digests = {}, []
         for name in PARTS:
             mark = self._latest(spans[name]) if name == "train" else None  # marks know nothing of words
@@ -199,13 +235,14 @@ class Maker:
         header = {
             "format": FORMAT,
             "kind": self._kind,
-            "length": self._length,
+            "length": self.length,
             "alphabet": alphabet.tolist(),
             "parts": parts,
             "fingerprint": fingerprint,
             "sample": _sample(self._path),
         }
         described = [FORMAT, fingerprint, list(sources), [parts[name]["spans"] for name in PARTS]]
+        described += [records] if records != "none" else []
         header["key"] = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
         _write_flushed(self.folder / _HEADER, json.dumps(header).encode())
         return str(header["key"])
@@ -462,6 +499,36 @@ def stored_ids(text: StoredText, name: str, blocks: Iterable[Ids32], size: int) 
             path = text.folder / f"{name}-{kind}-{count}.ids"
             os.replace(temporary, path)
             return StoredIds(Numbers(path, kind, count), [(0, count)])
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def stored_edges(ids: StoredIds, token: int, end: str) -> Numbers:
+    """Where records begin among ids [N], and behind them N [R + 1]; kept with their store.
+
+    Each record ends with the `token` of the character `end`. Raises StorageError where the disk is full.
+    """
+    folder, name = ids.path.parent, f"{ids.path.stem}-{ids.name}-{ord(end)}.edges"
+    with suppress(OSError, ValueError):
+        kept = Numbers(folder / name, "i8", (folder / name).stat().st_size // 8)
+        if kept.between(len(kept) - 1, len(kept)).tolist() == [len(ids)]:
+            return kept
+    temporary = folder / f"{_MAKING}-{_node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    count = 1
+    try:
+        with _on_disk(folder, len(ids)):
+            with temporary.open("wb", buffering=0) as file:
+                _write_all(file, np.zeros(1, dtype=np.int64))
+                for at in range(0, len(ids), BLOCK):
+                    edges = np.flatnonzero(ids[at : at + BLOCK] == token) + at + 1
+                    if at + BLOCK >= len(ids):  # whatever the last record ends with
+                        edges = np.append(edges[edges < len(ids)], len(ids))
+                    _write_all(file, edges.astype(np.int64))
+                    count += len(edges)
+                os.fsync(file.fileno())
+            os.replace(temporary, folder / name)
+            return Numbers(folder / name, "i8", count)
     finally:
         with suppress(OSError):
             temporary.unlink()

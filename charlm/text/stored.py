@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -25,6 +26,7 @@ Spans = Sequence[tuple[int, int]]  # where each begins and ends
 
 BLOCK: Final = 2**20  # characters or ids that are read at once, where all are read
 _GIVEN_BACK: Final = 2**24  # bytes
+_REGION: Final = 2**16  # bytes that Linux maps into memory where one of them is read
 
 
 class Numbers:
@@ -33,27 +35,50 @@ class Numbers:
     def __init__(self, path: Path, kind: str, count: int) -> None:
         dtype = np.dtype(kind)
         with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(self._map) != count * dtype.itemsize:
-            raise ValueError(f"{len(self._map):,} bytes in place of {count * dtype.itemsize:,}")
-        self._all: NDArray[Any] = np.frombuffer(self._map, dtype)
+            size = file.seek(0, os.SEEK_END)
+            if size != count * dtype.itemsize:
+                raise ValueError(f"{size:,} bytes in place of {count * dtype.itemsize:,}")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else mmap.mmap(-1, 1)
+        self.path, self._all = path, np.frombuffer(self._map, dtype, count)
         self._read = 0
 
     def between(self, begin: int, end: int) -> NDArray[Any]:
         """A copy of these places [end - begin]."""
-        return self._given_back(self._all[begin:end].copy())
+        found = self._all[begin:end].copy()
+        return self._given_back(found, found.nbytes)
 
     def at(self, places: Places) -> NDArray[Any]:
-        """The numbers at these places (arrays of any shape)."""
-        return self._given_back(self._all[places])
+        """The numbers at these places (arrays of any shape), which are near each other along the first axis."""
+        found = self._all[places]
+        regions = (places * found.itemsize // _REGION).T.ravel()
+        return self._given_back(found, _REGION * (1 + int(np.count_nonzero(np.diff(regions)))))
 
-    def _given_back(self, found: NDArray[Any]) -> NDArray[Any]:
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def _given_back(self, found: NDArray[Any], size: int) -> NDArray[Any]:
         """The same; where much has been read, the system may take back the memory that it was mapped into."""
-        self._read += found.nbytes
+        self._read += size
         if self._read >= _GIVEN_BACK and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._read = 0
         return found
+
+
+class Loaded:
+    """Integers that are in memory, read in the same way."""
+
+    def __init__(self, numbers: Places) -> None:
+        self._all = numbers
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def between(self, begin: int, end: int) -> Places:
+        return self._all[begin:end]
+
+    def at(self, places: Places) -> Places:
+        return self._all[places]
 
 
 class StoredIds:
@@ -88,6 +113,11 @@ class StoredIds:
     def over(self, spans: Spans) -> StoredIds:
         """Other places of the same file."""
         return StoredIds(self._numbers, spans, self._table)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._numbers.path
 
     @property
     def name(self) -> str:
@@ -171,8 +201,23 @@ def blocks_of(text: Text, size: int = BLOCK) -> Iterator[str]:
     return (text[at : at + size] for at in range(0, len(text), size))
 
 
+def position_of(text: Text, character: str, begin: int) -> int:
+    """Where this character stands first from `begin` on; raises ValueError where it does not.
+
+    >>> position_of("a b c", " ", 2)
+    3
+    """
+    if isinstance(text, str):
+        return text.index(character, begin)
+    for at in range(begin, len(text), BLOCK):
+        if (found := text[at : at + BLOCK].find(character)) >= 0:
+            return at + found
+    raise ValueError(f"there is no {character!r}")
+
+
 def line_blocks(text: Text, size: int = 0) -> Iterator[str]:
-    """A text in pieces of at most so many characters (0: `BLOCK`), which end with a line where a line ends in them.
+    """A text in pieces of at most so many characters (0: `BLOCK`), which end with a line or a record (U+0003) where one
+    ends in them.
 
     >>> list(line_blocks("one\\ntwo\\nseventeen", 5))
     ['one\\n', 'two\\n', 'seven', 'teen']
@@ -181,7 +226,7 @@ def line_blocks(text: Text, size: int = 0) -> Iterator[str]:
     while at < len(text):
         piece = text[at : at + size]
         if at + len(piece) < len(text):
-            piece = piece[: piece.rfind("\n") + 1] or piece
+            piece = piece[: max(map(piece.rfind, "\n\x03")) + 1] or piece
         yield piece
         at += len(piece)
 

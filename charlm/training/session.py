@@ -32,7 +32,7 @@ from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus
 from charlm.text.files import Globs
 from charlm.text.large import StoredCorpus, open_corpus
-from charlm.text.records import record_edges, seem_independent
+from charlm.text.records import edges_of, seem_independent
 from charlm.text.stored import Text
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.agreement import agree
@@ -130,7 +130,7 @@ def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group
 
 def _records(train: Tokens | StoredTokens, tokenizer: Tokenizer, kind: str) -> int:
     """How many records there are; 0 where the text is one."""
-    return len(record_edges(train.ids, tokenizer, kind)) - 1 if isinstance(train, Tokens) else 0
+    return len(edges_of(train, tokenizer, kind)) - 1
 
 
 def _trained(run: Run, trainer: Trainer, *, save_first: bool = False) -> Trained:

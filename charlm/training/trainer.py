@@ -35,8 +35,8 @@ from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes
 from charlm.text.position import Position
 from charlm.text.record_lanes import RecordLanes
-from charlm.text.records import end_of, record_edges
-from charlm.text.stored import StoredIds, Text
+from charlm.text.records import edges_of, end_of
+from charlm.text.stored import Text
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens
 from charlm.training.clock import Clock
 from charlm.training.divergence import (
@@ -77,7 +77,7 @@ class Task:
 def in_lanes(task: Task, device: torch.device) -> Lanes | RecordLanes:
     """The training text, read in lanes."""
     ids, start, train = task.train.ids, task.tokenizer.start, task.config.train
-    if not isinstance(ids, StoredIds) and len(edges := record_edges(ids, task.tokenizer, task.config.data.records)) > 1:
+    if len(edges := edges_of(task.train, task.tokenizer, task.config.data.records)) > 1:
         return RecordLanes(ids, edges, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
     return Lanes(ids, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
 

@@ -14,7 +14,7 @@ from charlm.models.network import Network
 from charlm.runtime.group import ALONE, ElsewhereError, Group
 from charlm.storage.records import TrainState
 from charlm.text.records import end_of
-from charlm.text.stored import Text
+from charlm.text.stored import Text, position_of
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize
 from charlm.training.divergence import check_validation
 
@@ -109,7 +109,7 @@ class Validator:
         """The tokens of the first so many characters; 0: of as many as are scored where time allows."""
         characters = min(characters or SUBSET, len(self._text))
         if end := end_of(self._records):  # whole records: the one in which they end is the last
-            characters = str(self._text).index(end, characters - 1) + 1 if characters else 0
+            characters = position_of(self._text, end, characters - 1) + 1 if characters else 0
         if self._subset is None or self._subset.characters != characters:
             self._subset = tokenize(self._tokenizer, self._text[:characters])
         return self._subset
@@ -117,16 +117,10 @@ class Validator:
     def _score(self, tokens: Tokens | StoredTokens, model: Scorable) -> Score:
         self._network.eval()
         try:
+            how: dict[str, Any] = {"records": self._records, "device": self._network.device, "group": self._group}
             if isinstance(tokens, StoredTokens):
-                return score_stored(model, self._tokenizer, tokens, device=self._network.device, group=self._group)
-            return score(
-                model,
-                self._tokenizer,
-                tokens,
-                records=self._records,
-                device=self._network.device,
-                group=self._group,
-            )
+                return score_stored(model, self._tokenizer, tokens, **how)
+            return score(model, self._tokenizer, tokens, **how)
         except ElsewhereError as reason:  # another process was asked to stop
             raise InterruptedScore(str(reason)) from reason
         finally:
