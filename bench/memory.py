@@ -1,7 +1,8 @@
 """Memory and time of corpora of 10 MB, 100 MB and 1 GB, made on the spot: what a user waits for, and what it takes.
 
 Each run is a process of its own, `python -m bench.memory TEXT TOKENIZER`, for its peak memory. It trains three steps,
-and validates nothing, so that what is measured is reading, encoding and the first steps.
+and validates nothing, so that what is measured is reading, encoding and the first steps. Corpora of records (lines of
+about 100 characters) are measured by `python -m bench.memory TEXT TOKENIZER line`, with a thousandth held out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from bench.rows import Row, bounded
 
@@ -42,25 +43,41 @@ def rows() -> list[Row]:
                 _time(f"first step on {size}, second run", second["seconds"], 3.0 if largest else None),
             ]
         found.append(bounded("peak memory, 1 GB beyond 10 MB", "MB", [peaks[-1] - peaks[0]], _MORE))
+        found += _record_rows(folder)
         for tokenizer in ("char", "byte"):
             speed = _encoding_speed(folder / "100MB.txt", tokenizer, folder)
             found.append(Row(f"encoding, {tokenizer}", speed, None, None, ">= 100", speed >= 100, "MB/s"))
     return found
 
 
+def _record_rows(folder: Path) -> list[Row]:
+    """Memory and time of corpora of records, of which the largest has ten million."""
+    found, peaks = list[Row](), list[float]()
+    for size, count in SIZES.items():
+        text = write_text(folder / f"{size.replace(' ', '')}-lines.txt", count, words=(8, 32), end="\n")
+        run = _trained(text, "char", folder, "line")
+        text.unlink()
+        peaks.append(run["megabytes"])
+        found += [
+            Row(f"peak memory on {size} of records", run["megabytes"], None, None, "", None, "MB"),
+            _time(f"first step on {size} of records", run["seconds"], None),
+        ]
+    return [*found, bounded("peak memory, 1 GB of records beyond 10 MB", "MB", [peaks[-1] - peaks[0]], _MORE)]
+
+
 def _time(name: str, seconds: float, most: float | None) -> Row:
     return Row(name, seconds, None, None, "", None, "s") if most is None else bounded(name, "s", [seconds], most)
 
 
-def write_text(path: Path, size: int) -> Path:
-    """A text of this many bytes or a few more: paragraphs of made-up words, in another order each time."""
+def write_text(path: Path, size: int, words: tuple[int, int] = (20, 160), end: str = "\n\n") -> Path:
+    """A text of this many bytes or a few less: paragraphs of so many made-up words, in another order each time."""
     draw = random.Random(7)  # noqa: S311
-    words = ["".join(draw.choices(_LETTERS, range(len(_LETTERS), 0, -1), k=draw.randint(1, 9))) for _ in range(8000)]
+    known = ["".join(draw.choices(_LETTERS, range(len(_LETTERS), 0, -1), k=draw.randint(1, 9))) for _ in range(8000)]
     paragraphs = []
     for _ in range(_PARAGRAPHS):
-        text = " ".join(draw.choices(words, k=draw.randint(20, 160)))
+        text = " ".join(draw.choices(known, k=draw.randint(*words)))
         paragraphs.append(
-            f"{text[:1].upper()}{text[1:]} … “{draw.choice(words)}”, {draw.randint(1, 2000)}.\n\n".encode()
+            f"{text[:1].upper()}{text[1:]} … “{draw.choice(known)}”, {draw.randint(1, 2000)}.{end}".encode()
         )
     with path.open("wb") as file:
         while file.tell() < size:
@@ -82,10 +99,10 @@ def _tail(path: Path) -> bytes:
         return file.read().partition(b"\n")[2]
 
 
-def _trained(text: Path, tokenizer: str, folder: Path) -> dict[str, Any]:
+def _trained(text: Path, tokenizer: str, folder: Path, records: str = "") -> dict[str, Any]:
     """Peak memory and the time of the first step of a run in a process of its own."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    command = [sys.executable, "-m", "bench.memory", str(text), tokenizer]
+    command = [sys.executable, "-m", "bench.memory", str(text), tokenizer, *filter(None, [records])]
     began = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -100,7 +117,7 @@ def _encoding_speed(text: Path, tokenizer: str, folder: Path) -> float:
     return text.stat().st_size / 1e6 / float(done.stdout)
 
 
-def measure(text: str, tokenizer: str) -> dict[str, float]:
+def measure(text: str, tokenizer: str, records: Literal["none", "line"] = "none") -> dict[str, float]:
     """Train a few steps; when the first ended, and the peak memory."""
     import resource
 
@@ -117,7 +134,7 @@ def measure(text: str, tokenizer: str) -> dict[str, float]:
     own_process()  # as the command line does
     charlm.train(
         text, checkpoints=Path(text).parent / "runs", force=True, on_event=note, tokenizer=tokenizer, steps=STEPS,
-        val="0", device="cpu", precision="fp32",
+        val="0" if records == "none" else "0.001", device="cpu", precision="fp32", records=records,
     )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
     return {"first_step": ends[0], "megabytes": peak}
@@ -137,4 +154,7 @@ def encode(text: str, tokenizer: str) -> float:
 
 if __name__ == "__main__":
     path, kind, *what = sys.argv[1:]
-    print(encode(path, kind) if what else json.dumps(measure(path, kind)))
+    if what == ["encode"]:
+        print(encode(path, kind))
+    else:
+        print(json.dumps(measure(path, kind, "line" if what else "none")))

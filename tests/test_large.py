@@ -235,6 +235,8 @@ def test_spans_are_read_like_what_they_join(folder: Path, spans: list[tuple[int,
     assert len(ids) == len(joined)
     assert ids[begin:end].tolist() == joined[begin:end].tolist()
     assert ids.at(np.arange(len(joined))).tolist() == joined.tolist()
+    anywhere = np.random.default_rng(begin).integers(0, max(1, len(joined)), (3, 4 if len(joined) else 0))
+    assert ids.at(anywhere, scattered=True).tolist() == ids.at(anywhere).tolist() == joined[anywhere].tolist()
 
 
 @PROFILE

@@ -71,11 +71,11 @@ class Chunk:
 class Held:
     """The ids of a text [N], where they are read from: the device, or the disk if they are stored there.
 
-    `places` is the device on which places are computed.
+    `places` is the device on which places are computed; `scattered`: they are anywhere, not in a few lanes.
     """
 
-    def __init__(self, ids: Ids | StoredIds, device: torch.device | None) -> None:
-        self.device = device or torch.device("cpu")
+    def __init__(self, ids: Ids | StoredIds, device: torch.device | None, *, scattered: bool = False) -> None:
+        self.device, self._scattered = device or torch.device("cpu"), scattered
         self._ids = ids if isinstance(ids, StoredIds) else torch.tensor(ids, device=device)
         self.places = torch.device("cpu") if isinstance(ids, StoredIds) else self.device
 
@@ -85,7 +85,7 @@ class Held:
     def at(self, places: Tensor) -> Tensor:
         """The ids at these places, int64, on the device."""
         if isinstance(self._ids, StoredIds):
-            return torch.from_numpy(self._ids.at(places.numpy())).to(self.device).long()
+            return torch.from_numpy(self._ids.at(places.numpy(), scattered=self._scattered)).to(self.device).long()
         return self._ids[places.to(self.places)].long()
 
 

@@ -75,7 +75,7 @@ class RecordLanes:
         seed: int,
         device: torch.device | None = None,
     ) -> None:
-        self._ids, self._start, self._bptt, self._seed = Held(ids, device), start, bptt, seed
+        self._ids, self._start, self._bptt, self._seed = Held(ids, device, scattered=True), start, bptt, seed
         self._edges = edges if isinstance(edges, Numbers) else Loaded(edges)
         self._records, total, self._most = len(edges) - 1, 0, 0
         for _, pieces in self._pieces():
@@ -118,7 +118,7 @@ class RecordLanes:
         number = np.searchsorted(epoch.first, piece.astype(epoch.first.dtype), side="right") - 1
         record = epoch.order[number].astype(np.int64)
         skipped = (piece - epoch.first[number].astype(np.int64)) * self._bptt
-        begin, end = self._edges.at(np.stack([record, record + 1]))
+        begin, end = self._edges.scattered(np.stack([record, record + 1]))
         return begin + skipped, np.minimum(end - begin - skipped, self._bptt), skipped == 0
 
     def _here(self, mask: NDArray[np.bool_]) -> torch.Tensor:

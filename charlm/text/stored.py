@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -26,7 +28,7 @@ Spans = Sequence[tuple[int, int]]  # where each begins and ends
 
 BLOCK: Final = 2**20  # characters or ids that are read at once, where all are read
 _GIVEN_BACK: Final = 2**24  # bytes
-_REGION: Final = 2**16  # bytes that Linux maps into memory where one of them is read
+_NEAR: Final = 2**10  # places from one to the next that are read at once
 
 
 class Numbers:
@@ -34,31 +36,51 @@ class Numbers:
 
     def __init__(self, path: Path, kind: str, count: int) -> None:
         dtype = np.dtype(kind)
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size != count * dtype.itemsize:
-                raise ValueError(f"{size:,} bytes in place of {count * dtype.itemsize:,}")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if count else mmap.mmap(-1, 1)
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._file)
+        size = os.stat(self._file).st_size
+        if size != count * dtype.itemsize:
+            raise ValueError(f"{size:,} bytes in place of {count * dtype.itemsize:,}")
+        self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) if count else mmap.mmap(-1, 1)
         self.path, self._all = path, np.frombuffer(self._map, dtype, count)
         self._read = 0
 
     def between(self, begin: int, end: int) -> NDArray[Any]:
         """A copy of these places [end - begin]."""
-        found = self._all[begin:end].copy()
-        return self._given_back(found, found.nbytes)
+        return self._given_back(self._all[begin:end].copy())
 
     def at(self, places: Places) -> NDArray[Any]:
-        """The numbers at these places (arrays of any shape), which are near each other along the first axis."""
-        found = self._all[places]
-        regions = (places * found.itemsize // _REGION).T.ravel()
-        return self._given_back(found, _REGION * (1 + int(np.count_nonzero(np.diff(regions)))))
+        """The numbers at these places (arrays of any shape)."""
+        return self._given_back(self._all[places])
+
+    def scattered(self, places: Places) -> NDArray[Any]:
+        """The same, read in runs of places that ascend along the first axis, and not through the map.
+
+        Around each place that is read through it, the system may map hundreds of thousands of bytes: where runs lie all
+        over the file, that is as much memory as the file is long.
+        """
+        if not hasattr(os, "pread"):
+            return self.at(places)
+        flat = places.T.ravel()
+        steps = np.diff(flat)
+        edges = [0, *(np.flatnonzero((steps < 0) | (steps > _NEAR)) + 1).tolist(), len(flat)]
+        found = np.empty(len(flat), dtype=self._all.dtype)
+        for begin, end in pairwise(edges if len(flat) else ()):
+            self._read_run(flat[begin:end], found[begin:end])
+        return found.reshape(places.T.shape).T
+
+    def _read_run(self, places: Places, found: NDArray[Any]) -> None:
+        first, size = int(places[0]), found.itemsize
+        count = int(places[-1]) - first + 1
+        read = np.frombuffer(os.pread(self._file, count * size, first * size), dtype=found.dtype)
+        found[:] = read[places - first]
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def _given_back(self, found: NDArray[Any], size: int) -> NDArray[Any]:
+    def _given_back(self, found: NDArray[Any]) -> NDArray[Any]:
         """The same; where much has been read, the system may take back the memory that it was mapped into."""
-        self._read += size
+        self._read += found.nbytes
         if self._read >= _GIVEN_BACK and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._read = 0
@@ -77,7 +99,7 @@ class Loaded:
     def between(self, begin: int, end: int) -> Places:
         return self._all[begin:end]
 
-    def at(self, places: Places) -> Places:
+    def scattered(self, places: Places) -> Places:
         return self._all[places]
 
 
@@ -101,14 +123,15 @@ class StoredIds:
         pieces = [self._looked_up(self._numbers.between(*span)) for span in self._between(begin, end)]
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
 
-    def at(self, places: Places) -> Ids32:
-        """The ids at these places (arrays of any shape), each from 0 to N - 1."""
+    def at(self, places: Places, *, scattered: bool = False) -> Ids32:
+        """The ids at these places (arrays of any shape), each from 0 to N - 1; `scattered` as `Numbers.scattered`."""
         if len(self._spans) > 1:
             span = np.searchsorted(self._edges, places, side="right") - 1
             places = places - self._edges[span] + self._begin[span]
         elif self._spans:
             places = places + self._begin[0]
-        return self._looked_up(self._numbers.at(places))
+        read = self._numbers.scattered if scattered else self._numbers.at
+        return self._looked_up(read(places))
 
     def over(self, spans: Spans) -> StoredIds:
         """Other places of the same file."""
