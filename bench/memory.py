@@ -2,7 +2,8 @@
 
 Each run is a process of its own, `python -m bench.memory TEXT TOKENIZER`, for its peak memory. It trains three steps,
 and validates nothing, so that what is measured is reading, encoding and the first steps. Corpora of records (lines of
-about 100 characters) are measured by `python -m bench.memory TEXT TOKENIZER line`, with a thousandth held out.
+about 100 characters) are measured by `python -m bench.memory TEXT TOKENIZER line`, with 100 KB of them held out: of the
+largest, too, since the final figures take memory by the size of the validation text, up to a limit.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SIZES: Final = {"10 MB": 10**7, "100 MB": 10**8, "1 GB": 10**9}
 STEPS: Final = 3
 _MORE: Final = 150.0  # MB that a run on the largest text may take beyond one on the smallest
 _PARAGRAPHS: Final = 5000
+_HELD_OUT: Final = 10**5  # bytes of records
 _LETTERS: Final = "etaoinshrdlcumwfgypbvkjxqzéäöüñ"
 
 
@@ -134,7 +136,7 @@ def measure(text: str, tokenizer: str, records: Literal["none", "line"] = "none"
     own_process()  # as the command line does
     charlm.train(
         text, checkpoints=Path(text).parent / "runs", force=True, on_event=note, tokenizer=tokenizer, steps=STEPS,
-        val="0" if records == "none" else "0.001", device="cpu", precision="fp32", records=records,
+        val="0" if records == "none" else f"{_HELD_OUT / Path(text).stat().st_size:.6f}", device="cpu", precision="fp32", records=records,
     )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
     return {"first_step": ends[0], "megabytes": peak}

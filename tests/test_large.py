@@ -459,29 +459,31 @@ def victims(own_cache: Path) -> Iterator[Victims]:
 
 
 @pytest.mark.fault(48)
+@pytest.mark.parametrize("records", ["none", "line"])
 def test_a_full_disk_leaves_nothing_behind_and_is_said(
-    own_cache: Path, victims: Victims, tries: Tries, many: Callable[[int, int], int]
+    own_cache: Path, victims: Victims, tries: Tries, many: Callable[[int, int], int], records: str
 ) -> None:
     """The same stands for an archive that unpacks to more than the disk holds."""
-    sizes = many(6, 40)
+    command, sizes = [*COMMAND_ON_CPU, "--records", records], many(6, 40)
     for number in range(sizes):
         limit = 1 + len(TEXT) * number // sizes
-        assert victims.run(own_cache, COMMAND_ON_CPU, patches=PATCHES, largest_file=limit) == 74
+        assert victims.run(own_cache, command, patches=PATCHES, largest_file=limit) == 74
         (line,) = said(own_cache).splitlines()
         assert line.startswith("charlm: cannot store the corpus in ")
         assert "nothing was kept; free space there, or set XDG_CACHE_HOME" in line
         assert not stores()
         assert not (own_cache / "checkpoints").exists()
         tries.survived()
-    assert victims.run(own_cache, COMMAND_ON_CPU, patches=PATCHES) == 0
+    assert victims.run(own_cache, command, patches=PATCHES) == 0
 
 
 @pytest.mark.fault(49)
+@pytest.mark.parametrize("records", ["none", "line"])
 def test_a_kill_half_way_costs_the_store_and_the_next_run_removes_it(
-    own_cache: Path, victims: Victims, tries: Tries, many: Callable[[int, int], int]
+    own_cache: Path, victims: Victims, tries: Tries, many: Callable[[int, int], int], records: str
 ) -> None:
-    scope = "_Request._make"
-    assert victims.run(own_cache, COMMAND_ON_CPU, patches=PATCHES, kill_at=Point(scope, 1)) == 0
+    command, scope = [*COMMAND_ON_CPU, "--records", records], "_Request._make"
+    assert victims.run(own_cache, command, patches=PATCHES, kill_at=Point(scope, 1)) == 0
     points = events(own_cache)
     (first,) = stores()
     for number in range(tried := many(8, 60)):
@@ -490,10 +492,8 @@ def test_a_kill_half_way_costs_the_store_and_the_next_run_removes_it(
                 file.unlink()
             place.rmdir()
         at = 1 + (points - 1) * number // tried
-        assert (
-            victims.run(own_cache, [*COMMAND_ON_CPU, "--force"], patches=PATCHES, kill_at=Point(scope, 1, at)) == KILLED
-        )
-        assert victims.run(own_cache, [*COMMAND_ON_CPU, "--force"], patches=PATCHES) == 0
+        assert victims.run(own_cache, [*command, "--force"], patches=PATCHES, kill_at=Point(scope, 1, at)) == KILLED
+        assert victims.run(own_cache, [*command, "--force"], patches=PATCHES) == 0
         assert stores() == [first]
         tries.survived()
 
