@@ -133,10 +133,11 @@ def measure(text: str, tokenizer: str, records: Literal["none", "line"] = "none"
         if isinstance(event, Stepped):
             ends.append(time.time())
 
+    held_out = "0" if records == "none" else f"{_HELD_OUT / Path(text).stat().st_size:.6f}"
     own_process()  # as the command line does
     charlm.train(
         text, checkpoints=Path(text).parent / "runs", force=True, on_event=note, tokenizer=tokenizer, steps=STEPS,
-        val="0" if records == "none" else f"{_HELD_OUT / Path(text).stat().st_size:.6f}", device="cpu", precision="fp32", records=records,
+        val=held_out, device="cpu", precision="fp32", records=records,
     )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform == "linux" else 1e6)
     return {"first_step": ends[0], "megabytes": peak}
