@@ -28,8 +28,8 @@ _INTRODUCTION: Final = """
 
 How often a model gives the verb that agrees with its subject more probability than the other one (Linzen, Dupoux,
 Goldberg 2016), in the 50 pairs of sentences that come with charlm, by the number of nouns of the other number between
-the two. The models were trained on War and Peace; chance is 0.5; 95 % intervals. A model that makes each verb agree with
-the noun nearest to it has all pairs without such nouns right, and all others wrong.
+the two. The models were trained on War and Peace; chance is 0.5; 95 % intervals. A model that makes each verb agree
+with the noun nearest to it has all pairs without such nouns right, and all others wrong.
 """
 
 

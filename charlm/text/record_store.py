@@ -3,8 +3,8 @@
 The sources have been written into a store that is being made (`charlm.text.store`). They are read from there three
 times: to write their records, each with its end, and a hash of each; to see which are held out, and which of those
 occur elsewhere; and to write the records of each part next to each other. The files of hashes and of edges are removed
-when that is done. Memory holds hashes of the records of held-out parts alone, up to 30 bytes each while they are sorted,
-and those only where a part is a file.
+when that is done. Memory holds hashes of the records of held-out parts alone, up to 30 bytes each while they are
+sorted, and those only where a part is a file.
 
 Two records are taken to be equal where the first 64 bits of their SHA-256 are. Legend: R records.
 """
