@@ -40,7 +40,7 @@ from __future__ import annotations
 import platform
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -59,7 +59,7 @@ from charlm.generation.engine import open_decoder
 from charlm.runtime import processor
 from charlm.storage.checkpoint import Checkpoint
 from charlm.text.records import end_token
-from charlm.text.tokenizer import Encoded, Tokenizer
+from charlm.text.tokenizer import Encoded, Ids, Tokenizer
 
 ENGINES: Final = ("compiled", "numpy")
 _MAGIC: Final = b"\xc7CZ"
@@ -70,6 +70,7 @@ _DENSEST: Final = 18  # at most 2^18 tokens for each byte of a file
 _WHOLE: Final = 1 << 24  # the sum of the frequencies of a choice; the precision of the library
 _RARE: Final = 2.0**-12  # tokens below this probability share one possibility of the first choice
 _BLOCK: Final = 1024  # characters of a block of those outside the vocabulary
+_SOME: Final = 2**16
 _KEPT: Final = "nothing was written"
 Shares = NDArray[np.float64]
 
@@ -104,13 +105,19 @@ def compress(checkpoint: Checkpoint, text: str, *, engine: str = "auto") -> Comp
     if model.tokenizer.decode(encoded) != text:
         raise CharlmError("the checkpoint's tokenizer does not reproduce this text", kept=_KEPT)
     predictor, escaped, nats = _Predictor(model), iter(encoded.escaped.tolist()), 0.0
-    for token in encoded.ids.tolist():
+    for token in _each(encoded.ids):
         nats += predictor.nats(token)
         predictor.choose(writer, token, next(escaped) if token == model.tokenizer.unseen else 0)
     raw = text.encode()
     header = _Header(ENGINES.index(model.name), model.model, model.build, sha256(raw).digest(), len(encoded.ids))
     data = header.padded(writer.payload())
     return Compressed(data, len(text), len(raw), len(encoded.ids), nats, model.name)
+
+
+def _each(ids: Ids) -> Iterator[int]:
+    """Each id; as Python's own integers all of them would take ten times the memory."""
+    for at in range(0, len(ids), _SOME):
+        yield from ids[at : at + _SOME].tolist()
 
 
 def decompress(checkpoint: Checkpoint, data: bytes, *, engine: str = "auto") -> str:
