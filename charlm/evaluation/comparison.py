@@ -308,7 +308,7 @@ def _kept(text: Text, options: ComparisonOptions) -> Text:
 
 
 def _as_read(model: LoadedModel, text: Text) -> Text:
-    return model.as_read(text) if isinstance(text, str) else text  # records are in memory always
+    return model.as_read(text) if isinstance(text, str) else text  # stored records have their ends
 
 
 def _stored_rows(
