@@ -272,27 +272,18 @@ def test_texts_to_score_and_to_go_on_from_may_come_from_pipes(capsys: pytest.Cap
 
 
 @pytest.mark.fault(37)
-@pytest.mark.parametrize(
-    "arguments",
-    [["sample", "plain", "--prime-file"], ["eval", "plain", "--text"]],
-    ids=lambda words: words[0],
-)
-def test_a_text_larger_than_memory_is_one_line_and_nothing_is_written(place: Path, arguments: list[str]) -> None:
+def test_a_prime_larger_than_memory_is_one_line_and_nothing_is_written(place: Path) -> None:
     """A file of 64 GB, all holes, for a process that may have 4; zeros without end for one that may have 0.7.
 
-    Training reads such a text from the disk (tests/test_large.py).
+    Other commands read such a text from the disk (tests/test_large.py, tests/test_long_texts.py).
     """
     with (place / "huge.txt").open("wb") as file:
         file.truncate(64 << 30)
-    limited = 'ulimit -v "$0"; exec "$@"'
-    said = [command(*arguments, "huge.txt", cwd=place, before=("bash", "-c", limited, str(4 << 20)))]
-    if arguments[0] == "sample":
-        said.append(
-            command(*arguments, "-", cwd=place, before=("bash", "-c", limited + " < /dev/zero", str(700 << 10)))
-        )
-    (place / "huge.txt").unlink()
-    for done in said:
+    for what, kilobytes, redirected in (("huge.txt", 4 << 20, ""), ("-", 700 << 10, " < /dev/zero")):
+        limited = ("bash", "-c", f'ulimit -v "$0"; exec "$@"{redirected}', str(kilobytes))
+        done = command("sample", "plain", "--prime-file", what, cwd=place, before=limited)
         one_line(done, 1, "does not fit into memory; nothing was written")
+    (place / "huge.txt").unlink()
     assert {path.name for path in (place / "checkpoints").iterdir()} == {"plain"}
 
 
