@@ -181,7 +181,7 @@ def test_what_is_pushed_samples_as_the_run_does_and_is_one_commit(
 def test_the_real_command_downloads_once_and_needs_no_network_afterwards(
     trained: charlm.Trained, model: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--length", "50", "--seed", "7")
+    arguments = ("--length", "50", "--seed", "7", "--engine", "numpy")
     local, _ = told(capsys, 0, "sample", str(trained.run.folder), *arguments)
     with standing_in() as hub:
         env = environment(hub, tmp_path / "home")
