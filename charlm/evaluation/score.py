@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from charlm.runtime.group import ALONE, Group
 from charlm.text.records import edge_groups, edges_of, record_edges
 from charlm.text.stored import StoredIds
 from charlm.text.tokenizer import Encoded, Ids, StoredTokens, Tokenizer, Tokens
+
+Found = TypeVar("Found")
 
 CONTEXT: Final = 256  # tokens that each lane reads without scoring; measured in docs/log.md
 LANES: Final = 64
@@ -261,8 +263,10 @@ def exact_nats(
     group: Group = ALONE,
 ) -> NDArray[np.float32]:
     """-ln P of each token [N] in nats, read in one pass, of many processes by one."""
-    one: dict[str, Any] = {"lanes": 1, "context": 0, "chunk": chunk}
-    return token_nats(model, tokenizer, ids, device=device, watchers=watchers, group=group, **one)[0]
+    nats, _ = token_nats(
+        model, tokenizer, ids, lanes=1, context=0, chunk=chunk, device=device, watchers=watchers, group=group
+    )
+    return nats
 
 
 def lane_nats(
@@ -279,13 +283,19 @@ def lane_nats(
     If the lanes drift from the true history, because the model remembers for longer, the text is read again with four
     times the context, and finally in one pass. `watchers` see each reading; the last one counts.
     """
-    context = CONTEXT
-    while True:
-        nats, drift = token_nats(
+    return _without_drift(
+        lambda context: token_nats(
             model, tokenizer, ids, lanes=LANES, context=context, device=device, watchers=watchers, group=group
         )
+    )
+
+
+def _without_drift(read: Callable[[int], tuple[Found, float]], context: int = CONTEXT) -> Found:
+    """What is read with this much context, or with four times as much until lanes do not drift."""
+    while True:
+        found, drift = read(context)
         if drift <= _DRIFT:
-            return nats
+            return found
         context *= 4
 
 
@@ -408,15 +418,14 @@ def score_stored(
 
     `cells` [M] become the sums of M pieces of the text, in nats, with as many tokens each, give or take one.
     """
-    context, sums = 0 if exact else CONTEXT, np.zeros(1) if cells is None else cells
+    sums = np.zeros(1) if cells is None else cells
     if records != "none":
         return Score.of(_stored_record_nats(model, tokenizer, tokens, records, device, sums, group), tokens)
-    while True:
-        sums[:] = 0
-        nats, drift = _stored_nats(model, tokenizer, tokens.ids, context, device, sums, group)
-        if drift <= _DRIFT:
-            return Score.of(nats, tokens)
-        context *= 4
+    nats = _without_drift(
+        lambda context: _stored_nats(model, tokenizer, tokens.ids, context, device, sums, group),
+        0 if exact else CONTEXT,
+    )
+    return Score.of(nats, tokens)
 
 
 def _stored_record_nats(
@@ -433,7 +442,7 @@ def _stored_record_nats(
     for edges in edge_groups(edges_of(tokens, tokenizer, records), _RECORD_TOKENS):
         begin, end = int(edges[0]), int(edges[-1])
         found = record_nats(model, tokenizer, tokens.ids[begin:end], edges - begin, device=device, group=group)
-        np.add.at(cells, np.arange(begin, end) * len(cells) // len(tokens.ids), found)
+        add_to_cells(cells, np.arange(begin, end), found, len(tokens.ids))
         nats += float(found.sum(dtype=np.float64))
     return nats
 
@@ -449,6 +458,7 @@ def _stored_nats(
     group: Group,
 ) -> tuple[float, float]:
     """The sum of `token_nats`, and the same drift: of all values only those are kept that two lanes have."""
+    cells[:] = 0
     if not len(ids):
         return 0.0, 0.0
     lanes = _lane_count(len(ids), LANES, context)

@@ -117,10 +117,10 @@ class Validator:
     def _score(self, tokens: Tokens | StoredTokens, model: Scorable) -> Score:
         self._network.eval()
         try:
-            how: dict[str, Any] = {"records": self._records, "device": self._network.device, "group": self._group}
+            device, records, group = self._network.device, self._records, self._group
             if isinstance(tokens, StoredTokens):
-                return score_stored(model, self._tokenizer, tokens, **how)
-            return score(model, self._tokenizer, tokens, **how)
+                return score_stored(model, self._tokenizer, tokens, records=records, device=device, group=group)
+            return score(model, self._tokenizer, tokens, records=records, device=device, group=group)
         except ElsewhereError as reason:  # another process was asked to stop
             raise InterruptedScore(str(reason)) from reason
         finally:
