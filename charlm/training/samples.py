@@ -1,4 +1,4 @@
-"""Short texts that a network writes while it is trained, for whoever watches."""
+"""Short texts that a network writes while it is trained, for whoever watches, and the temperature to begin with."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Final
 
 from charlm.config import ModelConfig, SampleConfig
-from charlm.generation.decoder import Weights
+from charlm.evaluation.temperature import suitable_temperature
+from charlm.generation.decoder import Decoder, Weights
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import collect, generate
-from charlm.text.tokenizer import Tokenizer
+from charlm.text.records import end_of
+from charlm.text.stored import StoredIds, Text
+from charlm.text.tokenizer import Ids, Tokenizer
 
 EVERY: Final = 15.0  # seconds, at least, between two samples
 SAMPLE: Final = SampleConfig(length=160, temperature=0.8, seed=0)
@@ -24,10 +27,10 @@ class Samples:
         config: ModelConfig,
         tokenizer: Tokenizer,
         *,
-        stop: str = "",
+        records: str = "none",
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._config, self._tokenizer, self._stop, self._now = config, tokenizer, stop, now
+        self._config, self._tokenizer, self._records, self._now = config, tokenizer, records, now
         self._last = now()
 
     def due(self) -> bool:
@@ -35,8 +38,17 @@ class Samples:
 
     def sample(self, weights: Weights) -> str:
         """A text of `SAMPLE`'s length, or to where the model stops, written with these weights."""
-        decoder = open_decoder(self._config, weights, threads=1)
-        prime = "" if self._stop else None  # a record begins with the start input, a text where a line does
-        text = collect(generate(decoder, self._tokenizer, SAMPLE, prime=prime, stops=(self._stop,)), 1)[0]
+        end = end_of(self._records)
+        prime = "" if end else None  # a record begins with the start input, a text where a line does
+        decoder = self._decoder(weights)
+        text = collect(generate(decoder, self._tokenizer, SAMPLE, prime=prime, stops=(end,)), 1)[0]
         self._last = self._now()
         return text
+
+    def temperature(self, weights: Weights, train: Ids | StoredIds, validation: Text) -> float | None:
+        """The temperature to begin with, for whoever samples with these weights; None where that cannot be said."""
+        found = suitable_temperature(self._decoder(weights), self._tokenizer, train, validation, records=self._records)
+        return found.temperature if found else None
+
+    def _decoder(self, weights: Weights) -> Decoder:
+        return open_decoder(self._config, weights, threads=1)

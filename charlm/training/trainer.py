@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from charlm.config import Config
 from charlm.errors import CharlmError, CheckpointError, ConfigError
 from charlm.evaluation.score import Score
-from charlm.evaluation.temperature import suitable_temperature
-from charlm.generation.engine import open_decoder
 from charlm.models.network import (
     Network,
     State,
@@ -35,7 +33,7 @@ from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes
 from charlm.text.position import Position
 from charlm.text.record_lanes import RecordLanes
-from charlm.text.records import edges_of, end_of
+from charlm.text.records import edges_of
 from charlm.text.stored import Text
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens
 from charlm.training.clock import Clock
@@ -111,8 +109,7 @@ class Trainer:
         group: Group = ALONE,
     ) -> None:
         config, train = task.config, task.config.train
-        self.task, self.network, self.runtime, self.emit = task, network, runtime, emit
-        self.stop, self.group = stop, group
+        self.task, self.network, self.runtime, self.emit, self.stop = task, network, runtime, emit, stop
         self.lanes = in_lanes(task, runtime.device)
         check_lanes(self.lanes.batch, group)
         self.stepper = Stepper(config, network, runtime, self.lanes.batch, lambda text: emit(Remark(text=text)), group)
@@ -132,7 +129,7 @@ class Trainer:
             validation_characters=self.validator.characters,
         )
         self.writer = Writer(run, train.checkpoint_every, emit, idle=not group.is_first)
-        self.samples = Samples(config.model, task.tokenizer, stop=end_of(config.data.records))
+        self.samples = Samples(config.model, task.tokenizer, records=config.data.records)
         self.journal = Journal(len(task.train.ids) / task.train.characters)
         self.state = TrainState(loss_scale=self.stepper.scale.scale, seed=train.seed, optimizer=asdict(config.optim))
         self.planner.begin(self.state)
@@ -180,7 +177,7 @@ class Trainer:
             reason = str(interruption)
         finally:  # whatever goes wrong with the closing score, what was learned is saved
             self.writer.save(last)
-        with self.group.together():  # no process ends before that
+        with self.stepper.group.together():  # no process ends before that
             pass
         self.emit(Finished(reason=reason, steps=self.state.step, seconds=self.journal.seconds))
         return reason, last.result or self.journal.result(self.state, self.clock, None)
@@ -194,7 +191,7 @@ class Trainer:
         while True:
             try:
                 reason = None
-                while not self.state.finished and (reason := self.group.reason(self.stop())) is None:
+                while not self.state.finished and (reason := self.stepper.group.reason(self.stop())) is None:
                     self._advance()
                 self.journal.seconds = self.clock.seconds
                 return reason, self._checkpoint()
@@ -207,11 +204,11 @@ class Trainer:
         self.journal.seconds = self.clock.seconds
         replanned = self._replan()
         val_loss = self._validate() if self.planner.validation_is_due(self.state) else None
-        if self.group.is_first and self.samples.due():
+        if self.stepper.group.is_first and self.samples.due():
             self.emit(Sampled(step=self.state.step, text=self.samples.sample(self._model())))
         self._record(norm, lr, val_loss)
         better = self.planner.budget and self.state.best_step == self.state.step  # a later plan may not validate here
-        if replanned or better or self.group.first(lambda: self.writer.is_due(self.state.step)):
+        if replanned or better or self.stepper.group.first(lambda: self.writer.is_due(self.state.step)):
             self._save()  # a plan is on the disk before it is used
 
     def _replan(self) -> bool:
@@ -224,7 +221,7 @@ class Trainer:
             replanned = self.planner.revise(state, self.clock)
             return replanned, [state.plan.knots, state.checks, state.validation_characters]
 
-        replanned, (knots, state.checks, state.validation_characters) = self.group.first(revised)
+        replanned, (knots, state.checks, state.validation_characters) = self.stepper.group.first(revised)
         state.plan = Plan(tuple((step, progress) for step, progress in knots))
         return replanned
 
@@ -236,7 +233,11 @@ class Trainer:
             state.step, state.plan.progress(state.step), warmup=config.optim.warmup, decay=config.optim.decay
         )
         fits = fitting(
-            self.network, self.runtime, batch=self.lanes.batch, bptt=config.train.bptt, processes=self.group.size
+            self.network,
+            self.runtime,
+            batch=self.lanes.batch,
+            bptt=config.train.bptt,
+            processes=self.stepper.group.size,
         )
         with fits, self.clock.step(chunk.scored):
             loss, norm, self.carried = self.stepper.step(chunk, self.carried, state, rate)
@@ -274,7 +275,8 @@ class Trainer:
         """To the last good checkpoint and a lower learning rate, which is on record before it is used."""
         diverged, config, seconds, inexact = self.state, self.task.config, self.clock.seconds, self.journal.inexact
         checkpoint, where, best = handed_round(
-            self.group, lambda: find_rollback(problem, diverged, self.writer.run, config, self.validator.guess())
+            self.stepper.group,
+            lambda: find_rollback(problem, diverged, self.writer.run, config, self.validator.guess()),
         )
         self.restore(checkpoint)
         self.emit(RolledBack(step=self.state.step))
@@ -289,26 +291,18 @@ class Trainer:
 
         Returns `last` with the result, which is in `best` already.
         """
-        best = shared(self.group, lambda: self.writer.run.load_best(self.task.config))
+        best = shared(self.stepper.group, lambda: self.writer.run.load_best(self.task.config))
         import_weights(self.network, (best or last).weights)
         final: Score | None = self.validator.score_all(self.stop)
         test = self.validator.score_text(self.task.test, self.stop)
-        result = replace(
-            self.journal.result(self.state, self.clock, final, test), temperature=self.group.first(self._temperature)
+        temperature = self.stepper.group.first(
+            lambda: self.samples.temperature(export_weights(self.network), self.task.train.ids, self.task.validation)
         )
+        result = replace(self.journal.result(self.state, self.clock, final, test), temperature=temperature)
         self._remark_on(final)
         if best is not None:
             self.writer.save_best(replace(best, history=last.history, result=result))
         return replace(last, result=result)
-
-    def _temperature(self) -> float | None:
-        """The temperature to begin with, for whoever samples from the model that is kept."""
-        task = self.task
-        decoder = open_decoder(task.config.model, export_weights(self.network), threads=1)
-        found = suitable_temperature(
-            decoder, task.tokenizer, task.train.ids, task.validation, records=task.config.data.records
-        )
-        return found.temperature if found else None
 
     def _remark_on(self, final: Score | None) -> None:
         """Say so where the model that is kept is worse than no model."""
@@ -342,9 +336,9 @@ class Trainer:
         """The whole training state, durably; raises CharlmError where the processes have come apart."""
         self.journal.seconds = self.clock.seconds
         checkpoint = self._checkpoint()
-        if self.group.size > 1:
+        if self.stepper.group.size > 1:
             hint = "use machines of one kind, with the same PyTorch; what was saved can be resumed"
-            self.group.agree("other weights", checkpoint.state_sha256, CharlmError, hint=hint)
+            self.stepper.group.agree("other weights", checkpoint.state_sha256, CharlmError, hint=hint)
         self.writer.save(checkpoint, keep=keep)
 
     def _model(self) -> dict[str, NDArray[np.float32]]:
@@ -360,7 +354,7 @@ class Trainer:
         task, state = self.task, self.state
         weights, tensors = self._model(), {}
         if whole:
-            carried = gather_lanes(self.group, self.carried, self.lanes.batch)
+            carried = gather_lanes(self.stepper.group, self.carried, self.lanes.batch)
             tensors = {**self.stepper.export(), **export_state(carried, task.config.model)}
         for name, array in {**weights, **tensors}.items():
             if not np.isfinite(array).all():
