@@ -342,7 +342,7 @@ def _check_there(there: Any, name: HubName, *, private: bool, force: bool) -> No
         )
     files = sorted(file.rfilename for file in there.siblings or () if file.rfilename != ".gitattributes")
     card = there.card_data.to_dict() if there.card_data else {}
-    if files and "charlm" not in (there.library_name, card.get("library_name")) and not force:
+    if files and card.get("library_name") != "charlm" and not force:
         more = ", ..." if len(files) > _LISTED else ""
         raise ConfigError(
             f"{name.repository} holds something else than a charlm model ({', '.join(files[:_LISTED])}{more})",
