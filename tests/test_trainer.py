@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from charlm.runtime.random import Purpose, uniform
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.text.tokenizer import tokenize
 from charlm.training import optim, step
+from charlm.training.clock import Clock
 from charlm.training.events import Event, Finished, Remark, Saved, Started, Stepped, Validated, Writing
 from charlm.training.validator import Validator
 
@@ -145,7 +147,12 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     assert min(losses) == losses[-3]
 
 
-def test_a_time_budget_is_kept_and_its_plan_recorded(corpus: Path) -> None:
+def test_a_time_budget_is_kept_and_its_plan_recorded(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by a hundredth of a second each time that it is looked at."""
+    looks = itertools.count()
+    monkeypatch.setattr(
+        "charlm.training.trainer.Clock", lambda earlier=0.0: Clock(earlier, now=lambda: next(looks) / 100)
+    )
     trained = run(corpus, time="3s", patience=0)
     assert 2.4 < trained.result.seconds < 3.3
     plan = last(trained).state.plan
