@@ -60,7 +60,7 @@ from charlm.report.watch import watched
 from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.hub import Pushed as Pushed  # noqa: PLC0414 - part of the API
-from charlm.storage.provenance import open_own, training_records
+from charlm.storage.provenance import own_corpus, training_records
 from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Run, find_checkpoint
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
@@ -317,7 +317,7 @@ class LanguageModel:
 
     def open_validation_text(self, corpus: Sequence[str] = ()) -> Text:
         """The same, which stays on the disk where the corpus is large."""
-        found = open_own(self.checkpoint, self.path, corpus).val
+        found = own_corpus(self.checkpoint, self.path, corpus).val
         if not found:
             raise DataError(
                 f"{self.path} has no validation text (--val 0)",
@@ -330,7 +330,7 @@ class LanguageModel:
 
     def test_text(self, corpus: Sequence[str] = ()) -> str:
         """The test text of its run (`--test`), found like its validation text; empty if there was none."""
-        return str(open_own(self.checkpoint, self.path, corpus).test)
+        return str(own_corpus(self.checkpoint, self.path, corpus).test)
 
     def was_trained_on(self, text: Text) -> bool:
         """Whether this text, as a whole, is one of the files that the model was trained on."""

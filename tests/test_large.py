@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrix import Tries
+from on_disk import TINY, read_in_pieces
 from victims import KILLED, Point, Victims, events, said
 
 import charlm
@@ -28,7 +29,7 @@ from charlm.evaluation.comparison import ComparisonOptions, compare
 from charlm.evaluation.score import score, score_stored
 from charlm.models.network import Network, initialise
 from charlm.storage import provenance
-from charlm.text import files, large, store, stored
+from charlm.text import files, large, store
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.lanes import Lanes
 from charlm.text.large import StoredCorpus, open_corpus
@@ -40,16 +41,6 @@ from charlm.training.events import Event, Remark
 TEXT: Final = "".join(
     f"{number} bottles of bière on the wall… “{number * 7 % 31}” ▁ of beer\n" for number in range(600)
 )
-TINY: Final = {
-    "steps": 6,
-    "hidden": 8,
-    "embedding": 8,
-    "bptt": 16,
-    "batch": 3,
-    "device": "cpu",
-    "precision": "fp32",
-    "threads": 1,
-}
 PROFILE = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 FRESH = count()
 
@@ -59,11 +50,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every corpus is a large one, and is read in blocks of a few bytes; the cache is empty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(large, "LARGE", 0)
-        patch.setattr(large, "_SETTLED", -(10**6))
-        patch.setattr(files, "READ", 61)
-        patch.setattr(store, "BLOCK", 500)
-        patch.setattr(stored, "BLOCK", 500)
+        read_in_pieces(patch, block=500)
         yield
 
 
@@ -502,7 +489,7 @@ def test_a_kill_half_way_costs_the_store_and_the_next_run_removes_it(
 def test_two_processes_make_one_store(own_cache: Path) -> None:
     (own_cache / "a.txt").write_text(TEXT, encoding="utf-8")
     code = (
-        "import sys; from charlm.text import files, large; large.LARGE = 0; files.READ = 300; large._SETTLED = -1e6\n"
+        "import sys; from charlm.text import files, large; large.LARGE = 0; files.READ = 300; files.SETTLED = -1e6\n"
         "sys.stdin.read(1); print(large.open_corpus(['a.txt'], '0.1').fingerprint)"
     )
     command = [sys.executable, "-c", code]

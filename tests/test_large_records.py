@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_disk import TINY, read_in_pieces
 
 import charlm
 from charlm.config import DataConfig, ModelConfig
@@ -27,7 +28,7 @@ from charlm.evaluation.comparison import compare
 from charlm.evaluation.score import score, score_stored
 from charlm.models.network import Network, initialise
 from charlm.runtime.random import Purpose, uniforms, uniforms_of
-from charlm.text import files, large, record_lanes, record_store, store, stored
+from charlm.text import large, record_lanes, record_store
 from charlm.text.corpus import Corpus, Source, load_corpus
 from charlm.text.large import StoredCorpus, open_corpus
 from charlm.text.position import Position
@@ -39,16 +40,6 @@ from charlm.text.tokenizer import tokenize, train_tokenizer
 
 KINDS: Final = ("line", "paragraph", "file")
 TEXT: Final = "".join(f"{number} bottles\n of bière…\r\n\n“{number * 7 % 31}” ▁ of beer\n\n\n" for number in range(200))
-TINY: Final = {
-    "steps": 6,
-    "hidden": 8,
-    "embedding": 8,
-    "bptt": 16,
-    "batch": 3,
-    "device": "cpu",
-    "precision": "fp32",
-    "threads": 1,
-}
 PROFILE = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 FRESH = count()
 PIECES: Final = st.lists(
@@ -63,11 +54,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every corpus is a large one, and is read and sorted in blocks of a few bytes; the cache is empty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(large, "LARGE", 0)
-        patch.setattr(large, "_SETTLED", -(10**6))
-        patch.setattr(files, "READ", 61)
-        patch.setattr(store, "BLOCK", 500)
-        patch.setattr(stored, "BLOCK", 50)
+        read_in_pieces(patch, block=50)
         patch.setattr(record_store, "_BLOCK", 90)
         patch.setattr(scoring, "_RECORD_TOKENS", 300)
         yield

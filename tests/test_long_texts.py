@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_disk import TINY, read_in_pieces
 from oracles import networks_by_tokenizer
 
 import charlm
@@ -31,7 +32,7 @@ from charlm.evaluation.score import BlockReader, Scorable, exact_nats
 from charlm.evaluation.surprisal import SurprisalReader, surprisal
 from charlm.report.row_writer import RowWriter
 from charlm.storage.durable import writing
-from charlm.text import files, large, store, stored
+from charlm.text import large
 from charlm.text.corpus import read_text
 from charlm.text.large import open_text
 from charlm.text.stored import StoredText, line_blocks
@@ -42,16 +43,6 @@ TEXT: Final = "".join(
     for number in range(300)
 )
 SCORED: Final = "  \n" + TEXT[3000:16000].replace("wall", "Ω🙂all") + "and no more \n\n"
-TINY: Final = {
-    "steps": 6,
-    "hidden": 8,
-    "embedding": 8,
-    "bptt": 16,
-    "batch": 3,
-    "device": "cpu",
-    "precision": "fp32",
-    "threads": 1,
-}
 KINDS: Final = ["char", "byte", "sentencepiece"]
 FIGURES: Final = ("characters", "bytes", "words", "tokens", "unknown_characters")
 
@@ -66,11 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Every text is a long one, and is read in blocks of some hundred characters."""
-    monkeypatch.setattr(large, "LARGE", 0)
-    monkeypatch.setattr(large, "_SETTLED", -(10**6))
-    monkeypatch.setattr(files, "READ", 61)
-    monkeypatch.setattr(store, "BLOCK", 500)
-    monkeypatch.setattr(stored, "BLOCK", 500)
+    read_in_pieces(monkeypatch)
     monkeypatch.setattr(comparison, "_LONG", 0)
     monkeypatch.setattr(comparison, "_CELL", 16)
     return monkeypatch

@@ -15,6 +15,7 @@ from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
 from charlm.text.corpus import Corpus, Source, load_corpus
+from charlm.text.large import StoredCorpus
 
 TEXT = "The text of a run, which is long enough to be cut.\r\n"
 
@@ -36,8 +37,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
 
 
-def parts(corpus: Corpus) -> tuple[str, str]:
-    return corpus.train, corpus.val
+def parts(corpus: Corpus | StoredCorpus) -> tuple[str, str]:
+    return str(corpus.train), str(corpus.val)
 
 
 def test_the_record_says_how_much_there_was_and_where(text: Path) -> None:
@@ -193,8 +194,8 @@ def test_files_of_other_runs_among_those_that_are_named_are_passed_over(tmp_path
     moved, more = tmp_path / "moved.txt", tmp_path / "more.txt"
     text.rename(moved)
     other.rename(more)
-    assert find_corpus(mine, "0.1", [str(more), str(moved)]).train.startswith(TEXT[:8])
-    assert find_corpus(theirs, "0.1", [str(more), str(moved)]).train.startswith("of another")
+    assert parts(find_corpus(mine, "0.1", [str(more), str(moved)]))[0].startswith(TEXT[:8])
+    assert parts(find_corpus(theirs, "0.1", [str(more), str(moved)]))[0].startswith("of another")
     with pytest.raises(DataError, match="is not the run's text"):
         find_corpus(mine, "0.1", [str(more)])
 

@@ -33,7 +33,7 @@ from charlm.evaluation.mixture import mix
 from charlm.evaluation.score import Score, add_escape, add_to_cells
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
-from charlm.storage.provenance import newest, open_own
+from charlm.storage.provenance import newest, own_corpus
 from charlm.text.stored import StoredText, Text
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
@@ -404,7 +404,7 @@ class _Training:
 
     @staticmethod
     def of(model: LoadedModel, corpus: Sequence[str]) -> _Training:
-        found = open_own(model.checkpoint, model.path, corpus)
+        found = own_corpus(model.checkpoint, model.path, corpus)
         text, remark = newest(found.train)
         tokenizer = model.tokenizer
         ids = tokenizer.encode(text).ids

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from os import stat
 from os.path import getsize, isfile
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from charlm.config import check_shares
 from charlm.errors import DataError, StorageError
@@ -20,9 +19,9 @@ from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.durable import write_durably, write_stream
 from charlm.storage.records import CorpusRecord
 from charlm.storage.runs import Run
-from charlm.text.corpus import STDIN, Corpus, Source, load_corpus
+from charlm.text.corpus import STDIN, Corpus, Source
 from charlm.text.encoding import UTF8, Reader
-from charlm.text.files import Globs, blocks, is_packed
+from charlm.text.files import FileState, Globs, blocks, is_packed
 from charlm.text.large import LARGE, StoredCorpus, open_corpus
 from charlm.text.overlap import TrainingIndex
 from charlm.text.records import as_records, end_of
@@ -32,7 +31,6 @@ from charlm.text.stored import Text, blocks_of
 _HINT = "restore the text, or give its current path: --corpus FILE; to resume, charlm train FILE --resume"
 _DEEP: Final = 8  # folders above a run, and last parts of a recorded path, that are tried where a project has moved
 SAMPLE: Final = 2**24  # characters at the end of a large training text
-_SETTLED: Final = 2.0  # seconds after which a change of a file changes its time, too
 C = TypeVar("C", bound=Corpus | StoredCorpus)
 
 
@@ -52,21 +50,10 @@ def keep_stdin(corpus: C, run: Run, encoding: str = UTF8) -> C:
     return replace(corpus, sources=tuple(replace(s, path=path) if s.path == STDIN else s for s in corpus.sources))
 
 
-def find_corpus(recorded: CorpusRecord, val: str, paths: Sequence[str] = (), **how: Any) -> Corpus:
-    """`open_found`, in memory."""
-    return _find(load_corpus, recorded, val, paths, **how)
-
-
-def open_found(recorded: CorpusRecord, val: str, paths: Sequence[str] = (), **how: Any) -> Corpus | StoredCorpus:
-    """The corpus of a checkpoint, as `_find` describes it; on the disk, where it is large."""
-    return _find(open_corpus, recorded, val, paths, **how)
-
-
-def _find(
-    load: Callable[..., C],
+def find_corpus(
     recorded: CorpusRecord,
     val: str,
-    paths: Sequence[str],
+    paths: Sequence[str] = (),
     *,
     test: str = "0",
     held_out: str | None = None,
@@ -76,11 +63,12 @@ def _find(
     encoding: str = UTF8,
     records: str = "none",
     globs: Globs = Globs(),  # noqa: B008 - frozen
-) -> C:
+) -> Corpus | StoredCorpus:
     """The corpus of a checkpoint: from `paths`, from where it was, or near `beside` it, where a project was moved.
 
-    `val`, `test`, `encoding` and `records` are the run's own. Where one of the first two is a file, `held_out` or
-    `tested` says where it is now, or it is known among `paths`; so are the run's own files among those of other runs.
+    It is on the disk, where it is large. `val`, `test`, `encoding` and `records` are the run's own. Where one of the
+    first two is a file, `held_out` or `tested` says where it is now, or it is known among `paths`; so are the run's own
+    files among those of other runs.
     Raises DataError when a text is missing or, unless `allow_change`, when it is no longer the same.
     """
     named = _named(recorded, val, test)
@@ -97,7 +85,7 @@ def _find(
         if wanted <= set(digests.values()):  # the others belong to other runs of the same command
             given = [path for path in given if digests.get(path) in wanted]
         places = given or [_found(source, beside, encoding) for source in own]
-        corpus = load(places, *held, split=recorded.split, encoding=encoding, records=records, globs=globs)
+        corpus = open_corpus(places, *held, split=recorded.split, encoding=encoding, records=records, globs=globs)
     except StorageError as error:
         raise DataError(f"the run's own text is missing: {error}", hint=_HINT) from error
     if corpus.fingerprint != recorded.fingerprint and not allow_change:
@@ -105,25 +93,19 @@ def _find(
     return corpus
 
 
-def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus:
+def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus | StoredCorpus:
     """`find_corpus` for a checkpoint that was read from `path`."""
-    return find_corpus(checkpoint.corpus, checkpoint.config.data.val, paths, **_own(checkpoint, path))
-
-
-def open_own(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) -> Corpus | StoredCorpus:
-    """`open_found` for a checkpoint that was read from `path`."""
-    return open_found(checkpoint.corpus, checkpoint.config.data.val, paths, **_own(checkpoint, path))
-
-
-def _own(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     data = checkpoint.config.data
-    return {
-        "test": data.test,
-        "beside": path.parent,
-        "encoding": data.encoding,
-        "records": data.records,
-        "globs": Globs.of(data.include, data.exclude),
-    }
+    return find_corpus(
+        checkpoint.corpus,
+        data.val,
+        paths,
+        test=data.test,
+        beside=path.parent,
+        encoding=data.encoding,
+        records=data.records,
+        globs=Globs.of(data.include, data.exclude),
+    )
 
 
 def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
@@ -131,7 +113,7 @@ def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = (
 
     Of a large text it is an index of `newest`. Raises DataError when that text is missing or has another fingerprint.
     """
-    data, found = checkpoint.config.data, open_own(checkpoint, path, corpus)
+    data, found = checkpoint.config.data, own_corpus(checkpoint, path, corpus)
     if isinstance(found, Corpus):
         return TrainingIndex(training_files(found, data.val, data.test))
     text, remark = newest(found.train)
@@ -154,7 +136,7 @@ def training_records(checkpoint: Checkpoint, path: Path, kind: str, corpus: Sequ
 
     Raises DataError when that text is missing or has another fingerprint.
     """
-    text = as_records(own_corpus(checkpoint, path, corpus).train, kind)
+    text = as_records(str(own_corpus(checkpoint, path, corpus).train), kind)
     return frozenset(text.split(end_of(kind))) - {""}
 
 
@@ -188,11 +170,9 @@ def _digest(path: str, encoding: str) -> str:
 
     That of a large file is remembered for as long as the system says that it has not changed.
     """
-    found = stat(path)
-    large = found.st_size > LARGE
-    state = repr((encoding, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
-    key = sha256(state.encode("utf-8", "surrogatepass")).hexdigest()
-    settled = large and time.time() - found.st_mtime > _SETTLED
+    state = FileState.of(path)
+    key = sha256(repr((encoding, *state)).encode("utf-8", "surrogatepass")).hexdigest()
+    settled = state.size > LARGE and state.settled(time.time())
     if settled and isinstance(known := recall("texts", key), str):
         return known
     digest = _hashed(path, encoding)

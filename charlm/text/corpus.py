@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from charlm.config import Shares, check_shares
 from charlm.errors import CharlmError, ConfigError, DataError, StorageError
@@ -41,7 +41,7 @@ from charlm.text.records import (
     without_duplicates,
 )
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped, remarks_on
-from charlm.text.split import CHARACTERS, FILES, RECORDS, cuts, describe, way_of
+from charlm.text.split import CHARACTERS, FILES, RECORDS, Cut, cuts, describe, way_of
 
 __all__ = ["STDIN", "Corpus", "Source", "load_corpus", "read_bytes", "read_text"]
 
@@ -187,22 +187,39 @@ def _join(
     return replace(corpus, remarks=tuple(fold(remarks)), stdin=stdin)
 
 
-def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | None) -> Corpus:
-    """These files in parts: those for training joined in order, and likewise those that are held out."""
-    files = [source for source, _ in read]
+class Division(NamedTuple):
+    """How files are divided into parts: the files, where each is cut, which of `charlm.text.split` that is, and what a
+    user should know of it.
+    """
+
+    sources: tuple[Source, ...]
+    cuts: Sequence[Cut]
+    way: str
+    remarks: tuple[str, ...]
+
+
+def division_of(files: Sequence[Source], ends: Sequence[str], shares: Shares, split: str | None) -> Division:
+    """How these files are divided; `ends` are the last characters of those that are not empty."""
     val, test = (share or 0.0 for share in shares)
     way = way_of(files, split) if val or test else CHARACTERS
-    parts = cuts(files, val, test, way)
-    whole = way == FILES
+    parts, whole = cuts(files, val, test, way), way == FILES
+    sources = (
+        replace(file, held_out=whole and cut.train < file.characters, test=whole and cut.val < file.characters)
+        for file, cut in zip(files, parts, strict=True)
+    )
+    return Division(tuple(sources), parts, way, (*_joins(ends), *([describe(files, parts)] if whole else [])))
+
+
+def _divided(read: Sequence[tuple[Source, str]], shares: Shares, split: str | None) -> Corpus:
+    """These files in parts: those for training joined in order, and likewise those that are held out."""
+    ends = [text[-1] for _, text in read if text]
+    sources, parts, way, remarks = division_of([source for source, _ in read], ends, shares, split)
     return Corpus(
         train="".join(text[: cut.train] for (_, text), cut in zip(read, parts, strict=True)),
         val="".join(text[cut.train : cut.val] for (_, text), cut in zip(read, parts, strict=True)),
         test="".join(text[cut.val :] for (_, text), cut in zip(read, parts, strict=True)),
-        sources=tuple(
-            replace(source, held_out=whole and cut.train < len(text), test=whole and cut.val < len(text))
-            for (source, text), cut in zip(read, parts, strict=True)
-        ),
-        remarks=(*joins([text[-1] for _, text in read if text]), *([describe(files, parts)] if whole else [])),
+        sources=sources,
+        remarks=remarks,
         split=way,
     )
 
@@ -230,7 +247,7 @@ def _without_duplicates(corpus: Corpus, kind: str, remarks: list[Remark | str]) 
     return replace(corpus, val=val)
 
 
-def joins(ends: Sequence[str]) -> Iterator[str]:
+def _joins(ends: Sequence[str]) -> Iterator[str]:
     """What a user should know of texts that are joined unchanged, whose last characters these are."""
     if count := sum(end not in "\n\r" for end in ends[:-1]):
         lack = f"lack{'s' * (count == 1)} a final line end"

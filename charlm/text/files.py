@@ -17,13 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 
 from charlm.errors import DataError, StorageError
 from charlm.text.remarks import Skipped
 
 STDIN: Final = "-"
 READ: Final = 2**20  # bytes that are read at once
+SETTLED: Final = 2.0  # seconds after which a change of a file changes its time, too, with any file system
 _FILE: Final = "a file"
 _FOLDER: Final = "a folder"
 _SUFFIXES: Final = (".gz", ".xz", ".zst")  # that packed files usually have
@@ -92,6 +93,26 @@ def read_once(path: str) -> bool:
 def source_path(name: str) -> str:
     """How a source is recorded: by its absolute path, or as standard input."""
     return STDIN if read_once(name) else str(Path(name).absolute())
+
+
+class FileState(NamedTuple):
+    """What the system says of a file; while it says the same, and says it long enough, the content is the same."""
+
+    path: str
+    size: int
+    changed: int  # in nanoseconds since 1970, as the next
+    changed_itself: int
+    number: int
+
+    @classmethod
+    def of(cls, path: str) -> FileState:
+        """The state of a file now; raises OSError, or ValueError for what is no name."""
+        found = os.stat(path)
+        return cls(source_path(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+    def settled(self, since: float) -> bool:
+        """Whether it has not changed for a while before this time, so that a change would have changed its time."""
+        return self.changed < (since - SETTLED) * 1e9
 
 
 def stem(path: Path) -> str:

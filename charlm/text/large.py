@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
 from charlm.config import Shares, check_shares
 from charlm.errors import DataError, StorageError
@@ -24,7 +24,7 @@ from charlm.text.corpus import (
     OPTIONS,
     Corpus,
     check_held,
-    joins,
+    division_of,
     load_corpus,
     names_of,
     read_text,
@@ -33,15 +33,26 @@ from charlm.text.corpus import (
     unread,
 )
 from charlm.text.encoding import UTF8, NotText, Reader
-from charlm.text.files import STDIN, Globs, Source, blocks, files_below, is_packed, read_once, source_path
+from charlm.text.files import STDIN, FileState, Globs, Source, blocks, files_below, is_packed, read_once, source_path
 from charlm.text.record_store import Sorter
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped
-from charlm.text.split import CHARACTERS, FILES, RECORDS, Cut, cuts, describe, way_of
-from charlm.text.store import FORMAT, Maker, Store, Unusable, Written, making, open_store, publish, recall, remember
+from charlm.text.split import RECORDS, Cut
+from charlm.text.store import (
+    FORMAT,
+    PARTS,
+    Maker,
+    Store,
+    Unusable,
+    Written,
+    making,
+    open_store,
+    publish,
+    recall,
+    remember,
+)
 from charlm.text.stored import Spans, StoredText, Text
 
 LARGE: Final = 2**23  # bytes of text that are still held in memory
-_SETTLED: Final = 2.0  # seconds after which a change of a file changes its time, too, with any file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,39 @@ class StoredCorpus:
     stdin: StoredText | None
     split: str
     fingerprint: str
+
+
+class _Known(NamedTuple):
+    """What is remembered of a corpus whose files have not changed: the key of its store, and what the store lacks."""
+
+    store: str
+    sources: tuple[Source, ...]
+    remarks: tuple[str, ...]
+    split: str
+    stdin: tuple[int, int] | None  # where that is in the store
+
+    def to_json(self) -> dict[str, object]:
+        return {**self._asdict(), "sources": [asdict(source) for source in self.sources]}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> _Known:
+        """The inverse; raises KeyError or TypeError for anything else."""
+        sources = tuple(Source(**source) for source in table["sources"])
+        remarks, stdin = tuple(map(str, table["remarks"])), tuple(table["stdin"]) if table["stdin"] else None
+        return cls(str(table["store"]), sources, remarks, str(table["split"]), cast("tuple[int, int] | None", stdin))
+
+    def corpus(self, store: Store) -> StoredCorpus:
+        """The corpus in its store."""
+        parts = {name: store.parts[name] for name in PARTS}
+        stdin = store.between(*self.stdin) if self.stdin else None
+        return StoredCorpus(
+            **parts,
+            sources=self.sources,
+            remarks=self.remarks,
+            stdin=stdin,
+            split=self.split,
+            fingerprint=store.fingerprint,
+        )
 
 
 def open_corpus(
@@ -123,7 +167,7 @@ class _Inputs:
     def __init__(self, named: Sequence[str], globs: Globs) -> None:
         self._begun: dict[str, Iterable[bytes]] = {}
         self._again = not any(map(read_once, named))
-        self.size, self.states = 0, list[list[object]]()
+        self.size, self.states = 0, list[FileState]()
         for path in named:
             if read_once(path):
                 self._begin(path)
@@ -145,19 +189,19 @@ class _Inputs:
 
     def _measure(self, name: str) -> None:
         try:
-            found = os.stat(name)
+            found = FileState.of(name)
         except (OSError, ValueError):
             return  # reading it will say what is wrong
-        self.states.append([source_path(name), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+        self.states.append(found)
         try:
             packed = is_packed(name)
-            self.size += sum(map(len, _first(blocks(name), LARGE))) if packed else found.st_size
+            self.size += sum(map(len, _first(blocks(name), LARGE))) if packed else found.size
         except (DataError, StorageError):
             return
 
     def settled(self, since: float) -> bool:
         """Whether all of it are files that have not changed for a while."""
-        return self._again and all(int(str(state[2])) < (since - _SETTLED) * 1e9 for state in self.states)
+        return self._again and all(state.settled(since) for state in self.states)
 
     def in_memory(self) -> Mapping[str, bytes]:
         """What was read, whole, of what can be read only once."""
@@ -193,16 +237,18 @@ class _Request:
         """From its store, or made: then it is kept for the next time, where it comes from files."""
         begun, damaged = time.time(), ""
         state = self._state(inputs, self.split)
-        if inputs.settled(begun) and (table := recall(state)) is not None and self._is_of(table):
+        if inputs.settled(begun) and (table := recall(state)) is not None:
             try:
-                return _corpus(open_store(str(table["store"])), table)
+                known = _Known.from_json(table)
+                if self._is_of(known):
+                    return known.corpus(open_store(known.store))
             except (Unusable, KeyError, TypeError) as error:
                 damaged = f"the stored corpus could not be used and was made again: {error}"
-        store, table = self._make(inputs)
+        store, known = self._make(inputs)
         if inputs.settled(begun) and state == self._state(_Inputs(self.reader.corpus, self.globs), self.split):
-            for split in (self.split, str(table["split"])):  # which a run that goes on will ask for
-                remember(self._state(inputs, split), table)
-        return _corpus(store, {**table, "remarks": [*([damaged] if damaged else []), *table["remarks"]]})
+            for split in (self.split, known.split):  # which a run that goes on will ask for
+                remember(self._state(inputs, split), known.to_json())
+        return known._replace(remarks=(*([damaged] if damaged else []), *known.remarks)).corpus(store)
 
     def _state(self, inputs: _Inputs, split: str | None) -> str:
         """A hash of what the system says of all files, and of how they are read."""
@@ -213,21 +259,25 @@ class _Request:
         described += [self.records] if self.records != "none" else []
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
-    def _is_of(self, table: Mapping[str, Any]) -> bool:
+    def _is_of(self, known: _Known) -> bool:
         """Whether all files that are named were read: of a folder, some may have been skipped."""
         named = {source_path(path) for path in self.reader.corpus if not os.path.isdir(path)}
-        return named <= {source["path"] for source in table["sources"]}
+        return named <= {source.path for source in known.sources}
 
-    def _make(self, inputs: _Inputs) -> tuple[Store, dict[str, Any]]:
+    def _make(self, inputs: _Inputs) -> tuple[Store, _Known]:
         """Read everything into a store; with it, what a corpus knows beside its text."""
         remarks: list[Remark | str] = []
         with making(inputs.size * (3 if self.records != "none" else 1)) as maker:
             sorter = None
             written = [one for path in self.paths for one in self._write(path, maker, inputs, remarks)]
+            sources: Sequence[Source] = [_source(one) for one in written]
             if self.records == "none":
-                sources, spans, way = self._divide(written, remarks)
+                ends = [one.look.end for one in written if one.look.end]
+                sources, parts, way, said = division_of(sources, ends, self.shares, self.split)
+                spans = _spans(written, parts)
+                remarks += said
             else:
-                sources, spans, way = [_source(one) for one in written], {}, RECORDS
+                spans, way = {}, RECORDS
                 sorter = Sorter(maker, self.records, self.shares)
                 remarks.append(sorter.divide((source_path(one.name), one.begin, one.end) for one in written))
             for option, path, share in zip(OPTIONS, self.held, self.shares, strict=True):
@@ -244,17 +294,12 @@ class _Request:
                 (one.begin, one.end) for one, source in zip(written, sources, strict=True) if source.path == STDIN
             ]
             if sorter is not None:
-                spans, typed, said = sorter.finish(typed)
-                remarks += said
+                spans, typed, duplicates = sorter.finish(typed)
+                remarks += duplicates
             refuse_too_short(self.paths, self.shares, sources, sum(end - begin for begin, end in spans["train"]))
             store = publish(maker, maker.finish(spans, [source.sha256 for source in sources], self.records))
-        return store, {
-            "store": store.folder.name,
-            "sources": [asdict(source) for source in sources],
-            "remarks": list(fold(remarks)),
-            "split": way,
-            "stdin": list(typed[0]) if typed else None,
-        }
+        place = typed[0] if typed else None
+        return store, _Known(store.folder.name, tuple(sources), tuple(fold(remarks)), way, place)
 
     def _write(self, path: str, maker: Maker, inputs: _Inputs, remarks: list[Remark | str]) -> Iterator[Written]:
         """Write a file, or all texts of a folder."""
@@ -278,23 +323,6 @@ class _Request:
         remarks += fold_skipped(skipped)
         if not found:
             refuse_folder(path, skipped, self.reader)
-
-    def _divide(
-        self, written: Sequence[Written], remarks: list[Remark | str]
-    ) -> tuple[list[Source], dict[str, Spans], str]:
-        """The sources, the places of each part, and how they were split."""
-        files = [_source(one) for one in written]
-        val, test = (share or 0.0 for share in self.shares)
-        way = way_of(files, self.split) if val or test else CHARACTERS
-        parts = cuts(files, val, test, way)
-        remarks += joins([one.look.end for one in written if one.look.end])
-        if way == FILES:
-            remarks.append(describe(files, parts))
-            files = [
-                replace(file, held_out=cut.train < file.characters, test=cut.val < file.characters)
-                for file, cut in zip(files, parts, strict=True)
-            ]
-        return files, _spans(written, parts), way
 
 
 def _spans(written: Sequence[Written], parts: Sequence[Cut]) -> dict[str, Spans]:
@@ -322,16 +350,3 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _source(one: Written) -> Source:
     return Source(source_path(one.name), one.bytes, one.end - one.begin, one.sha256)
-
-
-def _corpus(store: Store, table: Mapping[str, Any]) -> StoredCorpus:
-    return StoredCorpus(
-        train=store.parts["train"],
-        val=store.parts["val"],
-        test=store.parts["test"],
-        sources=tuple(Source(**source) for source in table["sources"]),
-        remarks=tuple(map(str, table["remarks"])),
-        stdin=store.between(*table["stdin"]) if table["stdin"] else None,
-        split=str(table["split"]),
-        fingerprint=store.fingerprint,
-    )

@@ -23,7 +23,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,8 +290,7 @@ def making(needed: int) -> Iterator[Maker]:
     Raises StorageError where the disk is full or cannot be written; `needed` bytes are mentioned then.
     """
     parent = _parent()
-    folder = parent / f"{_MAKING}-{_node()}-{os.getpid()}-{secrets.token_hex(4)}"
-    maker = None
+    folder, maker = _temporary(parent), None
     try:
         with _on_disk(parent, needed):
             folder.mkdir(mode=0o700)
@@ -301,6 +300,11 @@ def making(needed: int) -> Iterator[Maker]:
         if maker is not None:
             maker.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(folder: Path) -> Path:
+    """A name that nobody else has, and that says whose it is (`_is_left`)."""
+    return folder / f"{_MAKING}-{_node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextmanager
@@ -380,11 +384,11 @@ def recall(state: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def remember(state: str, table: Mapping[str, Any]) -> None:
+def remember(state: str, table: Mapping[str, object]) -> None:
     """Keep what is known of sources in this state; where that is impossible, they are read again."""
     with suppress(OSError):
         path = _parent() / f"{state}.json"
-        temporary = path.with_name(f"{_MAKING}-{_node()}-{os.getpid()}-{state[:8]}")
+        temporary = _temporary(path.parent)
         temporary.write_bytes(json.dumps({"format": FORMAT, **table}).encode())
         os.replace(temporary, path)
 
@@ -487,18 +491,26 @@ def stored_ids(text: StoredText, name: str, blocks: Iterable[Ids32], size: int) 
         with suppress(OSError, ValueError):
             count = int(path.stem.rpartition("-")[2])
             return StoredIds(Numbers(path, kind, count), [(0, count)])
-    temporary = text.folder / f"{_MAKING}-{_node()}-{os.getpid()}-{secrets.token_hex(4)}"
-    count = 0
+    numbers = _kept(text.folder, kind, blocks, lambda count: f"{name}-{kind}-{count}.ids", len(text))
+    return StoredIds(numbers, [(0, len(numbers))])
+
+
+def _kept(folder: Path, kind: str, blocks: Iterable[NDArray[Any]], name: Callable[[int], str], needed: int) -> Numbers:
+    """A file of these numbers, whose `name` says how many they are; it has the name when it is whole.
+
+    Raises StorageError where the disk is full.
+    """
+    temporary, count = _temporary(folder), 0
     try:
-        with _on_disk(text.folder, len(text)):
+        with _on_disk(folder, needed):
             with temporary.open("wb", buffering=0) as file:
-                for ids in blocks:
-                    _write_all(file, ids.astype(kind))
-                    count += len(ids)
+                for numbers in blocks:
+                    _write_all(file, numbers.astype(kind))
+                    count += len(numbers)
                 os.fsync(file.fileno())
-            path = text.folder / f"{name}-{kind}-{count}.ids"
+            path = folder / name(count)
             os.replace(temporary, path)
-            return StoredIds(Numbers(path, kind, count), [(0, count)])
+            return Numbers(path, kind, count)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -514,21 +526,14 @@ def stored_edges(ids: StoredIds, token: int, end: str) -> Numbers:
         kept = Numbers(folder / name, "i8", (folder / name).stat().st_size // 8)
         if kept.between(len(kept) - 1, len(kept)).tolist() == [len(ids)]:
             return kept
-    temporary = folder / f"{_MAKING}-{_node()}-{os.getpid()}-{secrets.token_hex(4)}"
-    count = 1
-    try:
-        with _on_disk(folder, len(ids)):
-            with temporary.open("wb", buffering=0) as file:
-                _write_all(file, np.zeros(1, dtype=np.int64))
-                for at in range(0, len(ids), BLOCK):
-                    edges = np.flatnonzero(ids[at : at + BLOCK] == token) + at + 1
-                    if at + BLOCK >= len(ids):  # whatever the last record ends with
-                        edges = np.append(edges[edges < len(ids)], len(ids))
-                    _write_all(file, edges.astype(np.int64))
-                    count += len(edges)
-                os.fsync(file.fileno())
-            os.replace(temporary, folder / name)
-            return Numbers(folder / name, "i8", count)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    return _kept(folder, "i8", _edges(ids, token), lambda _: name, len(ids))
+
+
+def _edges(ids: StoredIds, token: int) -> Iterator[Places]:
+    """Where records begin that end with this token, and behind them N, in pieces."""
+    yield np.zeros(1, dtype=np.int64)
+    for at in range(0, len(ids), BLOCK):
+        edges = np.flatnonzero(ids[at : at + BLOCK] == token) + at + 1
+        if at + BLOCK >= len(ids):  # whatever the last record ends with
+            edges = np.append(edges[edges < len(ids)], len(ids))
+        yield edges

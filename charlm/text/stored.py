@@ -203,9 +203,7 @@ class StoredText:
     @property
     def bytes(self) -> int:
         """Its length in UTF-8."""
-        points = self.alphabet
-        sizes = np.ones(len(points), dtype=np.int64) + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
-        return int(sizes @ self.counts)
+        return int(lengths_in_utf8(self.alphabet) @ self.counts)
 
     def count(self) -> Mapping[str, int]:
         """How often each character occurs, of those that do."""
@@ -213,6 +211,11 @@ class StoredText:
 
 
 Text: TypeAlias = str | StoredText
+
+
+def lengths_in_utf8(points: NDArray[Any]) -> Places:
+    """How many bytes of UTF-8 each of these code points takes (arrays of any shape)."""
+    return np.ones(points.shape, dtype=np.int64) + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
 
 
 def blocks_of(text: Text, size: int = BLOCK) -> Iterator[str]:

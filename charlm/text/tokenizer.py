@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from charlm.config import TOKENIZERS, DataConfig
 from charlm.errors import CheckpointError, DataError
 from charlm.text.store import stored_ids
-from charlm.text.stored import StoredIds, StoredText, Text, line_blocks
+from charlm.text.stored import StoredIds, StoredText, Text, lengths_in_utf8, line_blocks
 
 SCALARS: Final = 0x110000 - 0x800  # Unicode scalar values: all code points but the surrogates
 Ids = NDArray[np.int32]
@@ -362,5 +362,4 @@ def utf8_sizes(text: str) -> NDArray[np.int64]:
     >>> utf8_sizes("aé…🙂").tolist()
     [1, 2, 3, 4]
     """
-    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    return np.ones(len(points), dtype=np.int64) + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+    return lengths_in_utf8(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"))

@@ -26,7 +26,7 @@ from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import is_crowded
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.hub import origin
-from charlm.storage.provenance import keep_stdin, open_found
+from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus
@@ -337,7 +337,7 @@ def _known_tokens(tokenizer: Tokenizer, text: Text) -> Tokens | StoredTokens:
 def _corpus_of(checkpoint: Checkpoint, request: TrainingRequest, run: Run) -> Corpus | StoredCorpus:
     """The run's own text, from where the request says that it is now or from where it was."""
     data, now = checkpoint.config.data, {name: str(request.given[name]) for name in HELD if name in request.given}
-    return open_found(
+    return find_corpus(
         checkpoint.corpus,
         data.val,
         request.corpus,
