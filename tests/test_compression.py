@@ -6,27 +6,34 @@ import json
 import math
 import random
 import sys
+import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from coded import Packed, packed, unpacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_disk import read_in_pieces
 from oracles import fresh_kernel, random_network, synthetic_text
 from processes import charlm as process
 from processes import one_line
 
 import charlm
-from charlm import compression
 from charlm.cli.main import run
-from charlm.compression import ENGINES, Compressed, compress, decompress
+from charlm.compression import compress, container
+from charlm.compression.coder import Decoder, Encoder, Shares, choose, library
+from charlm.compression.container import ENGINES, Block, Header, pack_one_block, parse
 from charlm.config import Config, DataConfig, ModelConfig
 from charlm.errors import CharlmError, ConfigError, DataError
 from charlm.evaluation.score import ScorableDecoder, exact_nats
 from charlm.generation.engine import open_decoder
 from charlm.models.network import export_weights
 from charlm.storage.checkpoint import Checkpoint
+from charlm.text.large import open_text
+from charlm.text.stored import StoredText
 from charlm.text.tokenizer import CharTokenizer, Tokenizer, train_tokenizer
 
 LEARNED = synthetic_text(3000, seed=21)
@@ -57,16 +64,12 @@ def checkpoints() -> dict[str, Checkpoint]:
     return {kind: checkpoint_of(train_tokenizer(DataConfig(tokenizer=kind, vocab_size=320), LEARNED)) for kind in KINDS}
 
 
-def within_bound(done: Compressed) -> None:
-    assert len(done.data) <= 1.001 * done.nats / (8 * math.log(2)) + 64
-
-
-def there_and_back(checkpoint: Checkpoint, text: str, engine: str = "auto") -> Compressed:
-    done = compress(checkpoint, text, engine=engine)
-    assert decompress(checkpoint, done.data) == text
-    assert (done.characters, done.bytes) == (len(text), len(text.encode()))
-    within_bound(done)
-    return done
+def there_and_back(checkpoint: Checkpoint, text: str, engine: str = "auto", blocks: int = 1) -> Packed:
+    file = packed(checkpoint, text, engine)
+    assert unpacked(checkpoint, file.data) == text
+    assert (file.done.characters, file.done.bytes) == (len(text), len(text.encode()))
+    assert len(file.data) <= 1.001 * file.done.nats / (8 * math.log(2)) + 64 + 16 * (blocks - 1)
+    return file
 
 
 # what goes in comes out
@@ -76,7 +79,7 @@ def there_and_back(checkpoint: Checkpoint, text: str, engine: str = "auto") -> C
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_odd_texts_are_reproduced(checkpoints: dict[str, Checkpoint], kind: str, engine: str, text: str) -> None:
-    assert there_and_back(checkpoints[kind], text, engine).engine == engine
+    assert there_and_back(checkpoints[kind], text, engine).done.engine == engine
 
 
 @given(text=st.text(max_size=60), kind=st.sampled_from(KINDS))
@@ -108,12 +111,12 @@ def test_the_size_is_that_of_a_score_with_this_engine(
     checkpoints: dict[str, Checkpoint], kind: str, engine: str
 ) -> None:
     checkpoint, text = checkpoints[kind], synthetic_text(4000, seed=22) + "Ω日本\U0001f600"
-    done = there_and_back(checkpoint, text, engine)
+    file = there_and_back(checkpoint, text, engine)
     decoder = open_decoder(checkpoint.config.model, checkpoint.weights, engine=engine)
     tokenizer = checkpoint.open_tokenizer()
     scored = exact_nats(ScorableDecoder(decoder), tokenizer, tokenizer.encode(text).ids)
-    assert done.nats == pytest.approx(float(scored.sum(dtype=np.float64)), rel=1e-6)
-    assert len(done.data) > done.nats / (8 * math.log(2))
+    assert file.done.nats == pytest.approx(float(scored.sum(dtype=np.float64)), rel=1e-6)
+    assert len(file.data) > file.done.nats / (8 * math.log(2))
 
 
 def test_a_certain_model_needs_almost_no_bits() -> None:
@@ -136,17 +139,17 @@ def test_unseen_characters_take_the_bits_of_the_escape() -> None:
 # choices, without a model
 
 
-def coded(shares: list[compression.Shares], wanted: list[int]) -> bytes:
+def coded(shares: list[Shares], wanted: list[int]) -> bytes:
     """The bytes of these choices, which must lead back to them."""
-    stream = compression._library()
-    writer = compression._Writer(stream)
+    stream = library()
+    encoder = Encoder(stream)
     for row, choice in zip(shares, wanted, strict=True):
-        compression._choose(writer, row, choice)
-    payload = writer.payload()
-    reader = compression._Reader(stream, payload)
-    assert [compression._choose(reader, row, -1) for row in shares] == wanted
-    assert reader.payload() == payload
-    return payload
+        choose(encoder, row, choice)
+    code = encoder.code()
+    decoder = Decoder(stream, code)
+    assert [choose(decoder, row, -1) for row in shares] == wanted
+    assert decoder.code() == code
+    return code
 
 
 @given(
@@ -183,7 +186,7 @@ def test_almost_certain_choices_take_their_nats() -> None:
 @pytest.mark.parametrize("frequencies", [[1, 2**24 - 1], [2**24 - 2, 1, 1], [5, 2**23, 2**23 - 12, 7]])
 def test_the_library_takes_our_frequencies_as_they_are(frequencies: list[int]) -> None:
     """Both ends of every interval; the lowest 24 bits of the coder's state are the place in it."""
-    stream = compression._library()
+    stream = library()
     model = stream.model.Categorical(np.array(frequencies, dtype=np.float32) - 1, perfect=False)
     ends = np.cumsum([0, *frequencies])
     for symbol in range(len(frequencies)):
@@ -212,15 +215,38 @@ def test_files_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
 # what is not taken
 
 
+def opened(data: bytes) -> Alone:
+    """A file of version 1, to be forged."""
+    contents = parse(BytesIO(data))
+    (block,) = contents.blocks()
+    return Alone(contents.header, contents.sha256, block.tokens, block.code)
+
+
+class Alone(NamedTuple):
+    """The parts of a file of version 1; whatever they are, its checksum holds."""
+
+    header: Header
+    sha256: bytes
+    tokens: int
+    code: bytes
+
+    def file(self) -> bytes:
+        return pack_one_block(self.header, self.sha256, Block(self.tokens, self.code))
+
+    def under(self, **fields: Any) -> Alone:
+        """With another header."""
+        return self._replace(header=self.header._replace(**fields))
+
+
 def refused(checkpoint: Checkpoint, data: bytes, words: str, **options: str) -> None:
     with pytest.raises(CharlmError, match=words) as caught:
-        decompress(checkpoint, data, **options)
+        unpacked(checkpoint, data, **options)
     assert caught.value.exit_code == (1 if data.startswith(b"\xc7CZ") else 3)
 
 
 def test_every_truncation_and_every_flipped_bit_is_refused(checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["char"]
-    data = compress(checkpoint, LEARNED[:60]).data
+    data = packed(checkpoint, LEARNED[:60]).data
     for size in range(len(data)):
         refused(checkpoint, data[:size], "damaged|not written by charlm compress")
     for place in range(len(data)):
@@ -235,26 +261,25 @@ def test_every_truncation_and_every_flipped_bit_is_refused(checkpoints: dict[str
 
 def test_a_forged_file_whose_checksum_holds_is_refused_too(checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["char"]
-    header, payload = compression._Header.parse(compress(checkpoint, LEARNED[:60]).data)
+    whole = opened(packed(checkpoint, LEARNED[:60]).data)
+    code = whole.code
     forged = [
-        header.pack(payload + b"\0"),
-        header.pack(payload + b"\1"),
-        header.pack(payload[:-1]),
-        header.pack(b""),
-        header.pack(bytes([payload[0] ^ 1]) + payload[1:]),
-        header._replace(text=bytes(32)).pack(payload),
-        header._replace(tokens=header.tokens - 1).pack(payload),
-        header._replace(tokens=header.tokens + 1).pack(payload),
-        header._replace(tokens=0).pack(payload),
+        whole._replace(code=code + b"\0"),
+        whole._replace(code=code + b"\1"),
+        whole._replace(code=code[:-1]),
+        whole._replace(code=b""),
+        whole._replace(code=bytes([code[0] ^ 1]) + code[1:]),
+        whole._replace(sha256=bytes(32)),
+        whole._replace(tokens=whole.tokens - 1),
+        whole._replace(tokens=whole.tokens + 1),
     ]
-    for data in forged:
-        refused(checkpoint, data, "differs from the original")
-    refused(checkpoint, header._replace(tokens=2**42).pack(payload), "damaged")
-    refused(checkpoint, header._replace(engine=2).pack(payload), "damaged")
-    header, payload = compression._Header.parse(compress(checkpoints["byte"], "éé").data)
-    refused(
-        checkpoints["byte"], header._replace(tokens=3).pack(payload), "differs from the original"
-    )  # nor is it UTF-8
+    for one in forged:
+        refused(checkpoint, one.file(), "differs from the original")
+    for tokens in (0, 1, 2**42):
+        refused(checkpoint, whole._replace(tokens=tokens).file(), "damaged")
+    refused(checkpoint, whole.under(engine=2).file(), "damaged")
+    whole = opened(packed(checkpoints["byte"], "éé").data)
+    refused(checkpoints["byte"], whole._replace(tokens=3).file(), "differs from the original")  # nor is it UTF-8
 
 
 @pytest.mark.parametrize("tokens", [2**42 - 1, 2**41, 2**32, 2**31 - 1, 2**30, 2**26])
@@ -262,54 +287,188 @@ def test_a_forged_count_is_refused_before_anything_grows(
     checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
     """No model is opened: the size of the file bounds what it may promise, whatever stands in its other fields."""
-    header, payload = compression._Header.parse(compress(checkpoints["char"], LEARNED[:60]).data)
-    monkeypatch.setattr(compression, "Engine", None)
-    for changed in (header, header._replace(model=bytes(12)), header._replace(engine=1, build=bytes(4))):
-        for end in (b"", payload, payload + bytes(100)):
-            refused(
-                checkpoints["char"], changed._replace(tokens=tokens).pack(end), "damaged or forged: its [0-9]+ bytes"
-            )
+    whole = opened(packed(checkpoints["char"], LEARNED[:60]).data)
+    monkeypatch.setattr(compress, "Engine", None)
+    for changed in (whole, whole.under(model=bytes(12)), whole.under(engine=1, build=bytes(4))):
+        for code in (b"", whole.code, whole.code + bytes(100)):
+            one = changed._replace(tokens=tokens, code=code)
+            refused(checkpoints["char"], one.file(), "damaged or forged: its [0-9]+ bytes")
 
 
 def test_headers_forged_at_random_end_soon(checkpoints: dict[str, Checkpoint]) -> None:
     """Checksums hold, everything else is anything; a count that the size allows costs at most its decoding."""
     checkpoint, rng = checkpoints["char"], random.Random(28)  # noqa: S311
-    good, payload = compression._Header.parse(compress(checkpoint, LEARNED[:60]).data)
+    good = opened(packed(checkpoint, LEARNED[:60]).data)
     for _ in range(300):
-        fields: dict[str, Any] = {
-            "engine": rng.choice([good.engine, rng.randrange(16)]),
-            "model": rng.choice([good.model, rng.randbytes(12)]),
-            "build": rng.choice([good.build, rng.randbytes(4)]),
-            "text": rng.randbytes(32),
-            "tokens": rng.choice([rng.randrange(200), rng.randrange(2**25, 2**42)]),
-        }
-        end = rng.choice([payload, rng.randbytes(rng.randrange(40)), payload[: rng.randrange(len(payload))]])
+        header = Header(
+            engine=rng.choice([good.header.engine, rng.randrange(16)]),
+            model=rng.choice([good.header.model, rng.randbytes(12)]),
+            build=rng.choice([good.header.build, rng.randbytes(4)]),
+        )
+        tokens = rng.choice([rng.randrange(200), rng.randrange(2**25, 2**42)])
+        code = rng.choice([good.code, rng.randbytes(rng.randrange(40)), good.code[: rng.randrange(len(good.code))]])
         with pytest.raises(CharlmError):
-            decompress(checkpoint, compression._Header(**fields).pack(end))
+            unpacked(checkpoint, Alone(header, rng.randbytes(32), tokens, code).file())
 
 
+@pytest.mark.parametrize("characters", [2**21, 1000])
 def test_a_text_that_takes_next_to_no_bits_fills_its_file_to_the_bound(
-    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, characters: int
 ) -> None:
-    monkeypatch.setattr(compression, "_DENSEST", 0)  # one token a byte, rather than 262,144
+    monkeypatch.setattr(container, "_DENSEST", 0)  # one token a byte, rather than 262,144
+    monkeypatch.setattr(compress, "_CHARACTERS", characters)
     for checkpoint in checkpoints.values():
-        done = compress(checkpoint, LEARNED)
-        assert len(done.data) >= done.tokens
-        assert decompress(checkpoint, done.data) == LEARNED
-        header, payload = compression._Header.parse(done.data)
-        refused(checkpoint, header.pack(payload + b"\0"), "differs from the original")
-        refused(checkpoint, header._replace(tokens=len(done.data) + 1).pack(payload), "forged")
+        file = packed(checkpoint, LEARNED)
+        assert len(file.data) >= file.done.tokens
+        assert unpacked(checkpoint, file.data) == LEARNED
+    if characters > len(LEARNED):
+        whole = opened(file.data)
+        refused(checkpoint, whole._replace(code=whole.code + b"\0").file(), "differs from the original")
+        refused(checkpoint, whole._replace(tokens=len(file.data) + 1).file(), "forged")
 
 
 @pytest.mark.compiler
 def test_another_model_engine_or_build_is_named(checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["char"]
-    data = compress(checkpoint, LEARNED[:60], engine="numpy").data
+    data = packed(checkpoint, LEARNED[:60], "numpy").data
     refused(checkpoint_of(checkpoint.open_tokenizer(), seed=6), data, checkpoint.state_sha256[:24])
     refused(checkpoint, data, "made with the numpy engine", engine="compiled")
-    header, payload = compression._Header.parse(data)
-    refused(checkpoint, header._replace(build=b"abcd").pack(payload), "another build of the numpy engine, 61626364")
-    refused(checkpoint, header._replace(engine=0).pack(payload), "another build of the compiled engine")
+    whole = opened(data)
+    refused(checkpoint, whole.under(build=b"abcd").file(), "another build of the numpy engine, 61626364")
+    refused(checkpoint, whole.under(engine=0).file(), "another build of the compiled engine")
+
+
+# texts of several blocks
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block has at most 20 characters."""
+    monkeypatch.setattr(compress, "_CHARACTERS", 20)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_of_several_blocks_is_reproduced(checkpoints: dict[str, Checkpoint], kind: str, engine: str) -> None:
+    """At the cost of some bytes a block: the model reads on from one to the next."""
+    text = LEARNED[:100] + "".join(ODD.values())
+    many = there_and_back(checkpoints[kind], text, engine, blocks=len(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compress, "_CHARACTERS", 2**21)
+        one = there_and_back(checkpoints[kind], text, engine)
+    assert (one.data[3] >> 4, many.data[3] >> 4) == (1, 2)
+    if kind != "sentencepiece":  # whose tokens may end otherwise where a long line is cut
+        assert many.done.nats == one.done.nats
+    assert unpacked(checkpoints[kind], one.data) == text  # as from an earlier charlm, however long the text
+
+
+@given(text=st.text(max_size=90), kind=st.sampled_from(KINDS))
+@settings(max_examples=40)
+def test_any_text_of_several_blocks_is_reproduced(checkpoints: dict[str, Checkpoint], text: str, kind: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compress, "_CHARACTERS", 10)
+        there_and_back(checkpoints[kind], text, blocks=max(1, len(text)))
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_text_on_the_disk_gives_the_same_file_and_is_restored_block_by_block(
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = LEARNED[:300] + ODD["edges"] + ODD["many"]
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    read_in_pieces(monkeypatch)
+    stored = open_text(str(tmp_path / "a.txt"))
+    assert isinstance(stored, StoredText)
+    data = packed(checkpoints["char"], stored).data
+    assert data == packed(checkpoints["char"], text).data
+    pieces: list[bytes] = []
+    compress.decompress(checkpoints["char"], BytesIO(data), pieces.append)
+    assert "".join(piece.decode() for piece in pieces) == text
+    assert max(len(piece.decode()) for piece in pieces) <= 20
+
+
+@pytest.mark.usefixtures("blocks")
+def test_every_truncation_and_every_flipped_bit_of_several_blocks_is_refused_at_once(
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = checkpoints["char"]
+    data = packed(checkpoint, LEARNED[:60]).data
+    monkeypatch.setattr(compress, "Engine", None)
+    for size in range(len(data)):
+        refused(checkpoint, data[:size], "damaged|not written by charlm compress")
+    for place in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << bit
+            refused(checkpoint, bytes(flipped), "damaged|not written by charlm compress")
+    refused(checkpoint, data + b"\0", "damaged")
+
+
+def several(header: Header, sha256: bytes, parts: list[bytes]) -> bytes:
+    """A file of version 2 with these parts between its header and its end; its checksum holds."""
+    data = b"".join([header.pack(2), *parts, b"\0", sha256])
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def part(tokens: int, code: bytes) -> bytes:
+    """A block of less than 128 tokens and bytes, as the format has it."""
+    return bytes([tokens, len(code)]) + code
+
+
+@pytest.mark.usefixtures("blocks")
+def test_forged_blocks_are_refused_too(checkpoints: dict[str, Checkpoint]) -> None:
+    checkpoint, text = checkpoints["char"], LEARNED[:70]
+    data = packed(checkpoint, text).data
+    contents = parse(BytesIO(data))
+    found = [(block.tokens, block.code) for block in contents.blocks()]
+    assert sum(tokens for tokens, _ in found) == len(text)
+    header, sha256, parts = contents.header, contents.sha256, [part(*block) for block in found]
+    assert several(header, sha256, parts) == data
+    tokens, code = found[1]
+    for changed in (
+        [parts[1], parts[0], *parts[2:]],
+        parts[:-1],
+        parts[1:],
+        [*parts, parts[-1]],
+        [],
+        *([parts[0], part(*other), *parts[2:]] for other in [(tokens - 1, code), (tokens + 1, code)]),
+        *([parts[0], part(tokens, other), *parts[2:]] for other in [code + b"\0", code + b"\1", code[:-1], b"\1"]),
+    ):
+        refused(checkpoint, several(header, sha256, changed), "differs from the original")
+    refused(checkpoint, several(header, bytes(32), parts), "differs from the original")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"\xff\xff\xff\x7f\x00",  # 2^28 tokens
+        b"\x81\x80\x80\x08\x41" + bytes(65),  # 2^24 + 1 tokens
+        b"\x80\x80\x80\x08\x3f" + bytes(63),  # 2^24 tokens, in one byte less than they may take
+        b"\xff\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\x7f",
+        b"\x01\xff\xff\xff\xff\xff\x7f",  # a code of 2^42 bytes
+        b"\x01\x15" + bytes(21),  # one token in 21 bytes
+        b"\x80\x80\x80\x08\xff\xff\xff\x3f" + bytes(99),  # more code than the file has
+        b"\x81\x00\x01\x01",  # numbers that are longer than they need to be
+        b"\x80\x80\x80\x80\x80\x80\x80\x01",
+    ],
+)
+def test_forged_frames_are_refused_before_anything_grows(
+    checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, forged: bytes
+) -> None:
+    """No more is read than a block may have, nor than the file has; and no model is opened."""
+    contents = parse(BytesIO(packed(checkpoints["char"], LEARNED[:60]).data))
+    monkeypatch.setattr(compress, "Engine", None)
+    for before in ([], [part(2, b"abc")]):
+        refused(checkpoints["char"], several(contents.header, bytes(32), [*before, forged]), "damaged")
+
+
+def test_a_block_that_no_reader_would_take_is_not_written() -> None:
+    packer = container.Packer(Header(0, bytes(12), bytes(4)), bytes)
+    packer.add(2**24 + 1, b"abc")
+    with pytest.raises(ValueError, match="16,777,217"):
+        packer.add(1, b"d")
 
 
 def test_the_same_weights_with_another_vocabulary_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
@@ -318,7 +477,7 @@ def test_the_same_weights_with_another_vocabulary_are_refused(checkpoints: dict[
     assert isinstance(tokenizer, CharTokenizer)
     moved = CharTokenizer("".join(chr(ord(c) + 1) for c in tokenizer.vocabulary), 2, len(LEARNED))
     other = Checkpoint(config=checkpoint.config, tokenizer=moved.state(), weights=checkpoint.weights)
-    refused(other, compress(checkpoint, LEARNED[:60]).data, "differs from the original")
+    refused(other, packed(checkpoint, LEARNED[:60]).data, "differs from the original")
 
 
 def test_lone_surrogates_and_a_model_that_overflows_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
@@ -326,9 +485,9 @@ def test_lone_surrogates_and_a_model_that_overflows_are_refused(checkpoints: dic
     weights = {name: np.full_like(weight, 3e38) for name, weight in checkpoint.weights.items()}
     broken = Checkpoint(config=checkpoint.config, tokenizer=checkpoint.tokenizer, weights=weights)
     with np.errstate(all="ignore"), pytest.raises(CharlmError, match="not finite"):
-        compress(broken, "te")
+        packed(broken, "te")
     with pytest.raises(DataError, match="surrogate"):
-        compress(checkpoint, "a\ud800")
+        packed(checkpoint, "a\ud800")
 
 
 @pytest.mark.compiler
@@ -337,21 +496,21 @@ def test_without_the_library_or_the_compiler(
 ) -> None:
     """Where another engine is asked for as well, no advice leads back to the one that is missing."""
     checkpoint = checkpoints["char"]
-    data = compress(checkpoint, "te", engine="compiled").data
+    data = packed(checkpoint, "te", "compiled").data
     with fresh_kernel(), monkeypatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path))
         patch.setenv("CC", "no-such-compiler")
         for engine in ("auto", "compiled", "numpy"):
             with pytest.raises(CharlmError, match=r"compiled engine, which is not available here .*no-such") as caught:
-                decompress(checkpoint, data, engine=engine)
+                unpacked(checkpoint, data, engine)
             assert "install the C compiler" in str(caught.value)
             assert "use --engine" not in str(caught.value)
         with pytest.raises(ConfigError):
-            compress(checkpoint, "te", engine="compiled")
-        assert decompress(checkpoint, compress(checkpoint, "te").data) == "te"
+            packed(checkpoint, "te", "compiled")
+        assert unpacked(checkpoint, packed(checkpoint, "te").data) == "te"
     monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(CharlmError, match=r"pip install constriction"):
-        compress(checkpoint, "te")
+        packed(checkpoint, "te")
     refused(checkpoint, data, r"pip install constriction")
 
 
@@ -411,9 +570,9 @@ def test_nothing_is_written_when_anything_is_wrong(
     monkeypatch.chdir(place)
     (place / "old").write_text("what was there")
     data = (place / "text.cz").read_bytes()
-    header, payload = compression._Header.parse(data)
+    forged = opened(data)._replace(sha256=bytes(32)).file()
     (place / "short.cz").write_bytes(data[:-1])
-    (place / "forged.cz").write_bytes(header._replace(text=bytes(32)).pack(payload))
+    (place / "forged.cz").write_bytes(forged)
     (place / "latin1.txt").write_bytes(b"caf\xe9")
     wrong: list[tuple[int, str, list[str]]] = [
         (1, "another model", command(place, "decompress", "text.cz", "old", "two")),

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coded import packed, unpacked
 
 import charlm
 from charlm.cli.main import run as command
-from charlm.compression import compress, decompress
 from charlm.errors import ConfigError, DataError
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.text.corpus import load_corpus
@@ -218,10 +218,10 @@ def test_a_list_of_records_is_compressed_as_it_is_scored(names: Path) -> None:
     pytest.importorskip("constriction")
     model = charlm.load(train(names, "n", records="line", steps=60, hidden=24).checkpoint)
     for text in ("ban\nlossandra\nmen\n", "\n".join(NAMES[::-3]), "ban\n\n"):
-        packed = compress(model.checkpoint, text, engine="numpy")
-        assert decompress(model.checkpoint, packed.data) == text
+        file = packed(model.checkpoint, text, "numpy")
+        assert unpacked(model.checkpoint, file.data) == text
         if text.endswith("n\n") and "\n\n" not in text:
-            assert packed.nats == pytest.approx(model.score(text).nats, rel=1e-5)
+            assert file.done.nats == pytest.approx(model.score(text).nats, rel=1e-5)
 
 
 # the page

@@ -42,11 +42,11 @@ def _check_engine(given: Mapping[str, object]) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "compress", Settings(_ENGINE, _check_engine, {"engine": "auto"}))(compress)
-    command(app, "decompress", Settings(_ENGINE, _check_engine, {"engine": "as compressed"}))(decompress)
+    command(app, "compress", Settings(_ENGINE, _check_engine, {"engine": "auto"}))(compress_file)
+    command(app, "decompress", Settings(_ENGINE, _check_engine, {"engine": "as compressed"}))(decompress_file)
 
 
-def compress(
+def compress_file(
     screen: Screen,
     engine: str,
     file: Annotated[str, typer.Argument(help="text to compress, - for standard input", metavar="FILE")],
@@ -64,15 +64,15 @@ def compress(
     check_terminal(output, "compressed data")
     screen = screen.beside([output])
 
-    from charlm import compression
+    from charlm.compression.compress import compress
     from charlm.storage.checkpoint import finite
-    from charlm.text.corpus import read_text
+    from charlm.text.large import open_text
 
-    text = read_text(file)
+    text = open_text(file)
     opened = _open(screen, model, checkpoints, output)
     screen.note_engine(engine, opened.config.model)
-    done = compression.compress(opened.checkpoint, text, engine=engine)
-    screen.write_file(output, done.data)
+    with screen.writing(output, whole=True) as write:
+        done = compress(opened.checkpoint, text, write, engine=engine)
     if as_json:
         screen.json(
             "compress",
@@ -81,7 +81,7 @@ def compress(
             output=output,
             characters=done.characters,
             bytes=done.bytes,
-            compressed_bytes=len(done.data),
+            compressed_bytes=done.size,
             bits_per_character=done.bits_per_character,
             nats=finite(done.nats),
             tokens=done.tokens,
@@ -90,10 +90,10 @@ def compress(
         return
     bits = done.bits_per_character
     rate = "" if bits is None else f", {bits:.4f} bits per character"
-    screen.print(f"compressed {done.bytes:,} bytes to {len(done.data):,}{rate}")
+    screen.print(f"compressed {done.bytes:,} bytes to {done.size:,}{rate}")
 
 
-def decompress(
+def decompress_file(
     screen: Screen,
     engine: str,
     file: Annotated[str, typer.Argument(help="file that compress wrote, - for standard input", metavar="FILE")],
@@ -109,23 +109,22 @@ def decompress(
     check_outputs([output], [file], as_json=as_json)
     screen = screen.beside([output])
 
-    from charlm import compression
-    from charlm.text.corpus import read_bytes
+    from charlm.compression.compress import decompress
+    from charlm.text.files import read_twice
 
-    data = read_bytes(file)
-    opened = _open(screen, model, checkpoints, output)
-    text = compression.decompress(opened.checkpoint, data, engine=engine)
-    raw = text.encode()
-    screen.write_file(output, raw)
+    with read_twice(file) as data:
+        opened = _open(screen, model, checkpoints, output)
+        with screen.writing(output, whole=True) as write:
+            done = decompress(opened.checkpoint, data, write, engine=engine)
     if as_json:
         screen.json(
             "decompress",
             file=file,
             checkpoint=str(opened.path),
             output=output,
-            characters=len(text),
-            bytes=len(raw),
-            compressed_bytes=len(data),
+            characters=done.characters,
+            bytes=done.bytes,
+            compressed_bytes=done.size,
         )
 
 

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from typing import TYPE_CHECKING, Any, Final
 
 from charlm.cli import signals, streams
@@ -111,9 +113,11 @@ class Screen:
         self._note_written(name, len(data))
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Callable[[bytes], None]]:
-        """A function that writes to a file piece by piece; as `write_file` does, the file is there when all is done."""
-        from charlm.storage.durable import writing
+    def writing(self, name: str, *, whole: bool = False) -> Iterator[Callable[[bytes], None]]:
+        """A function that writes to a file piece by piece; as `write_file` does, the file is there when all is done.
+
+        A pipe or a device gets each piece at once, or nothing before all is done where only the `whole` is of use.
+        """
 
         size = 0
 
@@ -124,12 +128,12 @@ class Screen:
 
         with ExitStack() as stack:
             put: Callable[[bytes], object]
-            if is_stdout(name):
-                put = _to_stdout
-            elif Path(name).exists() and not Path(name).is_file():
-                put = stack.enter_context(_device(name))
+            stream = is_stdout(name) or (Path(name).exists() and not Path(name).is_file())
+            if not stream:
+                put = stack.enter_context(_replacing(Path(os.path.realpath(name))))
             else:
-                put = stack.enter_context(writing(Path(os.path.realpath(name))))
+                put = _to_stdout if is_stdout(name) else stack.enter_context(_device(name))
+                put = stack.enter_context(_kept_back(put)) if whole else put
             yield write
         self._note_written(name, size)
 
@@ -140,6 +144,44 @@ class Screen:
 
 def _to_stdout(data: bytes) -> None:
     streams.write_data(_for_people(data) if sys.stdout.isatty() else data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """`charlm.storage.durable.writing`; a signal that ends the process leaves nothing behind."""
+    from charlm.storage.durable import temporary_name, writing
+
+    with signals.cleaned_up(partial(temporary_name(path).unlink, missing_ok=True)), writing(path) as write:
+        yield write
+
+
+@contextmanager
+def _kept_back(put: Callable[[bytes], object]) -> Iterator[Callable[[bytes], None]]:
+    """A function that keeps pieces on the disk, under no name; all of them go to `put` when the block is done."""
+    sizes = list[int]()
+    with TemporaryFile() as file:
+
+        def keep(data: bytes) -> None:
+            with _reported():
+                file.write(data)
+            sizes.append(len(data))
+
+        yield keep
+        with _reported():
+            file.seek(0)
+        for size in sizes:
+            put(file.read(size))
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Say that there is no room for what is kept back."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write a temporary file in {gettempdir()}: {error.strerror}", kept=_KEPT, hint="free space there"
+        ) from error
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
     cannot. Raises StorageError when any step fails; `path` is then as it was and the temporary files are gone. Only
     when flushing the folder fails is the new file in place all the same, and the error says so.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         with _removed_on_failure(temporary):
             _write(temporary, data)
@@ -55,6 +55,11 @@ def write_durably(path: Path, data: bytes, *, keep: Path | None = None) -> bool:
         ) from error
 
 
+def temporary_name(path: Path) -> Path:
+    """What a file is called until it replaces `path`: if this process ends before, that is what is left."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_stream(path: Path, blocks: Iterable[bytes]) -> None:
     """Replace `path` by these blocks, one after the other, as `write_durably` does; memory holds one at a time."""
     with writing(path) as write:
@@ -68,7 +73,7 @@ def writing(path: Path) -> Iterator[Callable[[bytes], None]]:
 
     Raises StorageError as `write_durably` does.
     """
-    temporary, written = path.with_name(f".{path.name}.{os.getpid()}.tmp"), sha256()
+    temporary, written = temporary_name(path), sha256()
     with _removed_on_failure(temporary):
         with _reported(path):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)

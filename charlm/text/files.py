@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import shutil
 import stat
 import sys
 import zlib
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 
 from charlm.errors import DataError, StorageError
@@ -134,6 +136,18 @@ def read_bytes(path: str) -> bytes:
     """The bytes of a file as they are, or of standard input for `-`; raises StorageError."""
     with _opened(path) as file:
         return file.read()
+
+
+@contextmanager
+def read_twice(path: str) -> Iterator[BinaryIO]:
+    """A file as it is, from anywhere in it; what can be read only once is copied to the disk. Raises StorageError."""
+    with _opened(path) as file:
+        if not read_once(path):
+            yield file
+            return
+        with TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy, READ)
+            yield copy
 
 
 def read_unpacked(path: str) -> bytes:
