@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from on_disk import read_in_pieces
 from oracles import fresh_kernel, random_network, synthetic_text
 from processes import charlm as process
-from processes import one_line
+from processes import one_line, started, wait_until
 
 import charlm
 from charlm.cli.main import run
@@ -609,3 +609,27 @@ def test_without_a_compiler_the_other_engine_does_the_same(place: Path) -> None:
     assert json.loads(done.stdout)["engine"] == "numpy"
     assert process(*command(place, "decompress", "numpy.cz", "numpy.txt"), cwd=place).returncode == 0
     assert (place / "numpy.txt").read_bytes() == (place / "text.txt").read_bytes()
+
+
+def test_nothing_reaches_standard_output_unless_all_is_well(place: Path) -> None:
+    """Which is known at the end of the text only: its hash differs, or its last byte is no text."""
+    good = opened((place / "text.cz").read_bytes())
+    (place / "other.cz").write_bytes(good._replace(sha256=bytes(32)).file())
+    (place / "cut.txt").write_bytes(b"te " * 300 + b"\xe9")
+    here = ["--model", "one", "--checkpoints", "runs", "--output", "-"]
+    one_line(process("decompress", "other.cz", *here, cwd=place), 1, "differs from the original", "nothing was written")
+    one_line(process("compress", "cut.txt", *here, cwd=place), 3, "not UTF-8")
+    done = process("decompress", "text.cz", *here, cwd=place)
+    assert done.stdout.encode() == (place / "text.txt").read_bytes().replace(b"\r\n", b"\n")
+
+
+def test_a_signal_leaves_no_part_of_a_file(place: Path) -> None:
+    (place / "long.txt").write_text(synthetic_text(3000, seed=4) * 300)
+    (place / "old.cz").write_text("what was there")
+    before = set(place.iterdir())
+    with started(*command(place, "compress", "long.txt", "old.cz"), cwd=place) as running:
+        wait_until(lambda: len(set(place.iterdir()) - before) == 1)
+        running.terminate()
+        assert running.wait() == 143
+    assert set(place.iterdir()) == before
+    assert (place / "old.cz").read_text() == "what was there"

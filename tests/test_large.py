@@ -22,6 +22,7 @@ from on_disk import TINY, read_in_pieces
 from victims import KILLED, Point, Victims, events, said
 
 import charlm
+from charlm.cli.main import run
 from charlm.config import DataConfig, ModelConfig
 from charlm.errors import CharlmError, DataError
 from charlm.evaluation import comparison
@@ -29,7 +30,7 @@ from charlm.evaluation.comparison import ComparisonOptions, compare
 from charlm.evaluation.score import score, score_stored
 from charlm.models.network import Network, initialise
 from charlm.storage import provenance
-from charlm.text import files, large, store
+from charlm.text import files, large, portion, store
 from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.lanes import Lanes
 from charlm.text.large import StoredCorpus, open_corpus
@@ -557,15 +558,43 @@ def test_a_long_validation_text_is_evaluated_on_the_disk(folder: Path, monkeypat
 
 
 def test_ngram_models_and_novelty_say_what_they_leave_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "SAMPLE", 2000)
+    monkeypatch.setattr(portion, "PORTION", 2000)
     (path,) = written(folder, [TEXT])
     model = charlm.load(trained(path, folder, "sampled").checkpoint, device="cpu")
     found = compare([model], options=ComparisonOptions(baselines=True))
     train = TEXT[: model.checkpoint.corpus.train_characters]
-    assert found.remarks == (f"only the last 2,000 of {len(train):,} characters of the training text were used",)
+    remark = f"only the last 2,000 of {len(train):,} characters of the training text were used"
+    assert found.remarks[-1] == f"n-gram models and compressors: {remark}"
     index = provenance.training_index(model.checkpoint, model.path)
-    assert index.remark == found.remarks[0]
+    assert index.remark == remark
     assert index.novelty(train[-500:]).longest is not None
     longest = index.novelty(train[-2500:]).longest
     assert longest is not None
     assert longest.length == 2000
+
+
+def test_a_long_text_that_is_compared_or_searched_is_read_to_a_bound_and_that_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every row is that of the first lines, so that the models can be compared."""
+    (path,) = written(folder, [TEXT])
+    model = charlm.load(trained(path, folder, "bounded").checkpoint, device="cpu")
+    monkeypatch.setattr(portion, "PORTION", 1000)
+    first = TEXT[: TEXT.rindex("\n", 0, 1000) + 1]
+    options = ComparisonOptions(mix=True)
+    found, alone = (compare([model], [("a.txt", text)], options=options) for text in (TEXT, first))
+    assert found.remarks[0] == f"only the first {len(first):,} of {len(TEXT):,} characters of a.txt were read"
+    assert len(alone.remarks) == 1  # the training text
+    assert [row.record() | {"characters_per_second": 0} for row in found.rows] == [
+        row.record() | {"characters_per_second": 0} for row in alone.rows
+    ]
+    (validation,) = compare([model], options=options).rows[:1]
+    assert validation.score.characters <= 1000
+    given = ["--text", str(path), "--checkpoints", str(folder / "runs"), "-q"]
+    for arguments in (["novelty", "bounded"], ["eval", "bounded", "--mix"]):
+        assert run([*arguments, *given]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "Less than all: only the first" in shown
+        assert "characters of the training text were used" in shown
+        assert run([*arguments, *given, "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)["remarks"]) == 2

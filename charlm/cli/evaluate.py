@@ -114,8 +114,6 @@ def evaluate(
     )
     comparison = compare(models, texts, corpus or (), wanted)
     _note_training_texts(screen, models, texts)
-    for remark in comparison.remarks:
-        screen.note(f"n-gram models and compressors: {remark}")
     if as_json:
         _print_json(screen, comparison, wanted, several=len(models) > 1)
         return
@@ -138,4 +136,5 @@ def _print_json(screen: Screen, comparison: Comparison, wanted: ComparisonOption
     more = {"comparisons": [pair.record() for pair in comparison.network_pairs()]} if several else {}
     if wanted.baselines:
         more["standings"] = [pair.record() for pair in comparison.baseline_pairs()]
-    screen.json("eval", exact=wanted.exact, results=[row.record() for row in comparison.rows], **more)
+    results = [row.record() for row in comparison.rows]
+    screen.json("eval", exact=wanted.exact, results=results, remarks=list(comparison.remarks), **more)

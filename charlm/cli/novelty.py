@@ -33,18 +33,18 @@ def novelty(
     """
     from charlm import api
     from charlm.storage.provenance import training_index
-    from charlm.text.corpus import read_text
+    from charlm.text.large import open_text
+    from charlm.text.portion import beginning_of_text
 
-    content = read_text(text)
+    content, cut = beginning_of_text(text, open_text(text))
     model = api.open_model(checkpoint, checkpoints=checkpoints)
     screen.note_model(checkpoint, model.path)
     index = training_index(model.checkpoint, model.path, corpus or ())
-    if index.remark:
-        screen.note(index.remark)
+    remarks = [remark for remark in (cut, index.remark) if remark]
     found = index.novelty(content)
     if as_json:
-        screen.json("novelty", checkpoint=str(model.path), text=text, **found.record())
+        screen.json("novelty", checkpoint=str(model.path), text=text, remarks=remarks, **found.record())
         return
     from charlm.report.overlap import novelty_report
 
-    novelty_report(screen.out, found)
+    novelty_report(screen.out, found, remarks)

@@ -200,6 +200,11 @@ class _TrainingText:
     index: TrainingIndex
     records: frozenset[str] | None
 
+    @property
+    def remarks(self) -> list[str]:
+        """Where samples are compared with less than the whole training text."""
+        return [self.index.remark] if self.index.remark else []
+
     def novelties(self, samples: Sequence[Piece]) -> list[Novelty]:
         return [self.index.novelty(sample.text) for sample in samples]
 
@@ -211,6 +216,7 @@ class _TrainingText:
     def record(self, prime: str, samples: Sequence[Piece]) -> dict[str, object]:
         """For JSON."""
         found: dict[str, object] = {"novelty": [novelty.record() for novelty in self.novelties(samples)]}
+        found["remarks"] = self.remarks
         return found if self.records is None else {**found, "new_records": self.new(prime, samples)[0]}
 
     def report(self, screen: Screen, prime: str, samples: Sequence[Piece]) -> None:
@@ -222,7 +228,7 @@ class _TrainingText:
             paragraphs(screen.err, [describe_new(*self.new(prime, samples))])
         else:
             for novelty in self.novelties(samples):
-                novelty_report(screen.err, novelty)
+                novelty_report(screen.err, novelty, self.remarks)
 
 
 def _training_text(model: LanguageModel, corpus: Sequence[str]) -> _TrainingText:

@@ -7,7 +7,7 @@ Every file begins with
     12  model: the first bytes of the checkpoint's `state_sha256`
     4   build: the first bytes of a SHA-256 over everything that decides how numbers are rounded (`Engine`)
 
-A text that is one block is a file of version 1, which is what charlm up to 1.0 wrote of every text:
+A text that is one block is a file of version 1, as earlier versions of charlm wrote of every text:
 
     4   CRC-32 of all other bytes of the file
     32  SHA-256 of the text as UTF-8

@@ -33,7 +33,8 @@ from charlm.evaluation.mixture import mix
 from charlm.evaluation.score import Score, add_escape, add_to_cells
 from charlm.models.ngram import Counts, KneserNey
 from charlm.storage.checkpoint import Checkpoint, finite
-from charlm.storage.provenance import newest, own_corpus
+from charlm.storage.provenance import own_corpus
+from charlm.text.portion import beginning_of_text, end_of_text
 from charlm.text.stored import StoredText, Text
 from charlm.text.tokenizer import Ids, Tokenizer, Tokens, tokenize, utf8_sizes
 
@@ -196,7 +197,7 @@ class Comparison:
     rows: tuple[Row, ...]
     baselines_of: Mapping[str, str]
     verbatim: frozenset[tuple[int, str]]
-    remarks: tuple[str, ...] = ()  # what was done with less than the whole training text
+    remarks: tuple[str, ...] = ()  # what was done with less than a whole text
 
     @property
     def networks(self) -> tuple[Row, ...]:
@@ -254,8 +255,9 @@ def compare(
     dynamically.
     """
     options = options or ComparisonOptions()
+    remarks: list[str] = []
     named: list[list[tuple[str, Text]]] = [
-        _given(texts, models, options) or [(VALIDATION_TEXT, _validation_text(model, corpus, options))]
+        _given(texts, models, options, remarks) or [_validation_text(model, corpus, options, remarks)]
         for model in models
     ]
     read = [[(name, _as_read(model, text)) for name, text in own] for model, own in zip(models, named, strict=True)]
@@ -280,8 +282,8 @@ def compare(
                 verbatim.add((number, str(model.path)))
             if options.baselines and first[place] == place:
                 rows += _baseline_rows(reading, train)
-    remarks = dict.fromkeys(one.remark for one in training if one.remark)
-    return Comparison(tuple(rows), baselines_of, frozenset(verbatim), tuple(remarks))
+    remarks += [f"n-gram models and compressors: {one.remark}" for one in training if one.remark]
+    return Comparison(tuple(rows), baselines_of, frozenset(verbatim), tuple(dict.fromkeys(remarks)))
 
 
 _DYNAMIC: Final = ", dynamic"
@@ -291,20 +293,27 @@ _Float = TypeVar("_Float", bound=np.floating[Any])
 
 
 def _given(
-    texts: Sequence[tuple[str, Text]], models: Sequence[LoadedModel], options: ComparisonOptions
+    texts: Sequence[tuple[str, Text]], models: Sequence[LoadedModel], options: ComparisonOptions, remarks: list[str]
 ) -> list[tuple[str, Text]]:
     """The texts, long ones on the disk; in memory where a model reads records, for all models are resampled alike."""
+    found = [(name, _kept(name, text, options, remarks)) for name, text in texts]
     in_memory = any(model.records != "none" for model in models)
-    return [(name, str(text) if in_memory else _kept(text, options)) for name, text in texts]
+    return [(name, str(text)) for name, text in found] if in_memory else found
 
 
-def _validation_text(model: LoadedModel, corpus: Sequence[str], options: ComparisonOptions) -> Text:
-    return _kept(model.open_validation_text(corpus), options)
+def _validation_text(
+    model: LoadedModel, corpus: Sequence[str], options: ComparisonOptions, remarks: list[str]
+) -> tuple[str, Text]:
+    return VALIDATION_TEXT, _kept(f"the {VALIDATION_TEXT}", model.open_validation_text(corpus), options, remarks)
 
 
-def _kept(text: Text, options: ComparisonOptions) -> Text:
-    """A text, on the disk where it is long; n-gram models and compressors need it in memory."""
-    return text if len(text) > _LONG and not options.counts else str(text)
+def _kept(name: str, text: Text, options: ComparisonOptions, remarks: list[str]) -> Text:
+    """A text, on the disk where it is long; for n-gram models and compressors its beginning, in memory."""
+    if not options.counts:
+        return text if len(text) > _LONG else str(text)
+    first, remark = beginning_of_text(name, text)
+    remarks += [remark] if remark else []
+    return first
 
 
 def _as_read(model: LoadedModel, text: Text) -> Text:
@@ -405,7 +414,7 @@ class _Training:
     @staticmethod
     def of(model: LoadedModel, corpus: Sequence[str]) -> _Training:
         found = own_corpus(model.checkpoint, model.path, corpus)
-        text, remark = newest(found.train)
+        text, remark = end_of_text(found.train)
         tokenizer = model.tokenizer
         ids = tokenizer.encode(text).ids
         return _Training(found.fingerprint, tokenizer.state(), text, ids, tokenizer.size, remark)

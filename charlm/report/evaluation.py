@@ -54,6 +54,7 @@ def comparison_report(out: Console, comparison: Comparison) -> None:
         paragraphs(out, ["", *lines, *[_INTERVALS] * any(row.interval for row in comparison.rows)])
     elif len(networks) == 1:
         paragraphs(out, [describe_perplexity(networks[0].score)])
+    paragraphs(out, [f"Less than all: {remark}." for remark in comparison.remarks])
 
 
 def _describe(comparison: Comparison, names: Names) -> list[str]:

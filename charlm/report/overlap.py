@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from charlm.report.console import Console, excerpt, facts, paragraphs
@@ -10,8 +11,11 @@ from charlm.text.overlap import Novelty
 _SHOWN: Final = 10  # passages
 
 
-def novelty_report(out: Console, novelty: Novelty) -> None:
-    """Lengths and shares, what they mean in a sentence, and the longest passages, each cut to a line."""
+def novelty_report(out: Console, novelty: Novelty, remarks: Sequence[str] = ()) -> None:
+    """Lengths and shares, what they mean in a sentence, and the longest passages, each cut to a line.
+
+    `remarks` say where less than a whole text was read.
+    """
     longest = "none" if novelty.longest is None else _characters(novelty.longest.length)
     rows = [
         (f"in overlaps of {length} characters or more", f"{100 * share:.1f} %")
@@ -25,6 +29,7 @@ def novelty_report(out: Console, novelty: Novelty) -> None:
     left = len(novelty.passages) - _SHOWN
     if left > 0:
         paragraphs(out, [f"and {left:,} more passage{'s' * (left != 1)}; --json lists all"])
+    paragraphs(out, [f"Less than all: {remark}." for remark in remarks])
 
 
 def _characters(count: int) -> str:

@@ -24,13 +24,13 @@ from charlm.text.encoding import UTF8, Reader
 from charlm.text.files import FileState, Globs, blocks, is_packed
 from charlm.text.large import LARGE, StoredCorpus, open_corpus
 from charlm.text.overlap import TrainingIndex
+from charlm.text.portion import end_of_text
 from charlm.text.records import as_records, end_of
 from charlm.text.split import CHARACTERS, RECORDS, cuts
-from charlm.text.stored import Text, blocks_of
+from charlm.text.stored import blocks_of
 
 _HINT = "restore the text, or give its current path: --corpus FILE; to resume, charlm train FILE --resume"
 _DEEP: Final = 8  # folders above a run, and last parts of a recorded path, that are tried where a project has moved
-SAMPLE: Final = 2**24  # characters at the end of a large training text
 C = TypeVar("C", bound=Corpus | StoredCorpus)
 
 
@@ -111,24 +111,13 @@ def own_corpus(checkpoint: Checkpoint, path: Path, paths: Sequence[str] = ()) ->
 def training_index(checkpoint: Checkpoint, path: Path, corpus: Sequence[str] = ()) -> TrainingIndex:
     """The index of what this checkpoint, read from `path`, was trained on: from its old place or from `corpus`.
 
-    Of a large text it is an index of `newest`. Raises DataError when that text is missing or has another fingerprint.
+    Of a large text it is an index of its end. Raises DataError when that text is missing or has another fingerprint.
     """
     data, found = checkpoint.config.data, own_corpus(checkpoint, path, corpus)
     if isinstance(found, Corpus):
         return TrainingIndex(training_files(found, data.val, data.test))
-    text, remark = newest(found.train)
+    text, remark = end_of_text(found.train)
     return TrainingIndex([(" and ".join(source.path for source in found.sources if not source.held_out), text)], remark)
-
-
-def newest(train: Text) -> tuple[str, str]:
-    """What n-gram models count of a training text, and what is searched for copies; where that is not all, a remark.
-
-    Both take many times the memory of the text.
-    """
-    if isinstance(train, str):
-        return train, ""
-    text = train[max(0, len(train) - SAMPLE) :]
-    return text, f"only the last {len(text):,} of {len(train):,} characters of the training text were used"
 
 
 def training_records(checkpoint: Checkpoint, path: Path, kind: str, corpus: Sequence[str] = ()) -> frozenset[str]:

@@ -25,7 +25,6 @@ from charlm.text.files import (
     Source,
     blocks,
     files_below,
-    read_bytes,
     read_once,
     read_unpacked,
     source_path,
@@ -43,7 +42,7 @@ from charlm.text.records import (
 from charlm.text.remarks import Remark, Skipped, fold, fold_skipped, remarks_on
 from charlm.text.split import CHARACTERS, FILES, RECORDS, Cut, cuts, describe, way_of
 
-__all__ = ["STDIN", "Corpus", "Source", "load_corpus", "read_bytes", "read_text"]
+__all__ = ["STDIN", "Corpus", "Source", "load_corpus", "read_text"]
 
 OPTIONS: Final = ("--val", "--test")
 NOTHING_KNOWN: Final[Mapping[str, bytes]] = MappingProxyType({})

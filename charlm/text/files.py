@@ -132,12 +132,6 @@ def is_packed(path: str) -> bool:
         return file.read(len(_XZ)).startswith((_GZIP, _XZ, _ZSTD))
 
 
-def read_bytes(path: str) -> bytes:
-    """The bytes of a file as they are, or of standard input for `-`; raises StorageError."""
-    with _opened(path) as file:
-        return file.read()
-
-
 @contextmanager
 def read_twice(path: str) -> Iterator[BinaryIO]:
     """A file as it is, from anywhere in it; what can be read only once is copied to the disk. Raises StorageError."""
