@@ -133,8 +133,9 @@ def _note_training_texts(screen: Screen, models: Sequence[LanguageModel], texts:
 
 
 def _print_json(screen: Screen, comparison: Comparison, wanted: ComparisonOptions, *, several: bool) -> None:
-    more = {"comparisons": [pair.record() for pair in comparison.network_pairs()]} if several else {}
+    more: dict[str, object] = {"comparisons": [pair.record() for pair in comparison.network_pairs()]} if several else {}
     if wanted.baselines:
         more["standings"] = [pair.record() for pair in comparison.baseline_pairs()]
-    results = [row.record() for row in comparison.rows]
-    screen.json("eval", exact=wanted.exact, results=results, remarks=list(comparison.remarks), **more)
+    if wanted.counts:
+        more["remarks"] = list(comparison.remarks)
+    screen.json("eval", exact=wanted.exact, results=[row.record() for row in comparison.rows], **more)
