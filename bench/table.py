@@ -23,7 +23,7 @@ from bench.markdown import table
 from bench.sections import PAGE
 from bench.texts import DATA, TEXTS
 from charlm.config import ModelConfig
-from charlm.models.cells import weight_shapes
+from charlm.models.architecture import weight_shapes
 from charlm.text.corpus import load_corpus
 
 RUNS: Final = Path("checkpoints", "results")

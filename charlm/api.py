@@ -808,4 +808,4 @@ def _network(model: ModelConfig, tokenizer: str, vocabulary: int) -> list[str]:
     >>> _network(ModelConfig(hidden=256), "char", 65)
     ['2 x 256 lstm', '65 characters']
     """
-    return [f"{model.layers} x {model.hidden} {model.cell}", f"{vocabulary:,} {_UNITS.get(tokenizer, 'tokens')}"]
+    return [f"{model.layers} x {model.hidden} {model.kind}", f"{vocabulary:,} {_UNITS.get(tokenizer, 'tokens')}"]

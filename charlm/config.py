@@ -16,7 +16,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from charlm.errors import ConfigError, StorageError
 from charlm.options import UNTOUCHED, Option, Registry, Value, check, check_all, flag, option
 
-# What can be chosen by name. A new cell, optimizer, tokenizer or decoder is one file, and one line here.
+# What can be chosen by name. A new architecture, optimizer, tokenizer or decoder is one file, and one line here; a new
+# cell is one object, and one line.
+MODELS: Final = Registry(
+    recurrent="charlm.models.cells:RECURRENT",
+    window="charlm.models.window:WINDOW",
+)
 CELLS: Final = Registry(
     lstm="charlm.models.cells:LSTM",
     gru="charlm.models.cells:GRU",
@@ -62,18 +67,29 @@ EXPORT: Final = "Output"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """The network: embedding, recurrent stack, output layer."""
+    """The network: embedding, layers, output layer."""
 
+    model: str = option("recurrent", Option(str, "architecture of the network", offers=MODELS, group=MODEL))
     cell: str = option("lstm", Option(str, "recurrent cell", offers=CELLS, group=MODEL))
-    layers: int = option(2, Option(int, "number of recurrent layers", 1, 64, group=MODEL))
+    layers: int = option(2, Option(int, "number of layers", 1, 64, group=MODEL))
     hidden: int = option(512, Option(int, "units per layer", 1, 16384, group=MODEL))
     embedding: int = option(64, Option(int, "embedding width; 0 for one-hot input", 0, 16384, group=MODEL))
     forget_bias: float = option(
         1.0, Option(float, "initial forget-gate bias, b_ih + b_hh (lstm only)", -100, 100, group=MODEL)
     )
+    skip: bool = option(
+        False,
+        Option(bool, "add the input of each layer but the first to its output (residual connections)", group=MODEL),
+    )
+    context: int = option(16, Option(int, "characters that a layer looks back (window only)", 1, 65536, group=MODEL))
     dropout_input: float = option(0.0, Option(float, "dropout after the embedding", 0, 0.99, group=REGULARISATION))
     dropout_between: float = option(0.0, Option(float, "dropout between layers", 0, 0.99, group=REGULARISATION))
     dropout_output: float = option(0.0, Option(float, "dropout before the output layer", 0, 0.99, group=REGULARISATION))
+
+    @property
+    def kind(self) -> str:
+        """What the network is called: by its cell where it is recurrent."""
+        return self.cell if self.model == "recurrent" else self.model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -359,15 +375,24 @@ def _has_forget_gate(cell: str) -> bool:
     return cell not in CELLS or "f" in CELLS[cell].gates  # an unknown cell is refused elsewhere
 
 
-def _takes(option: str) -> Callable[[str], bool]:
-    return lambda kind: kind not in TOKENIZERS or option in TOKENIZERS[kind].options
+def _taken(registry: Registry, option: str) -> Callable[[str], bool]:
+    """Whether what has this name in a registry has this option."""
+    return lambda name: name not in registry or option in registry[name].options
 
 
 NEEDS: Final = {
-    "forget_bias": Need("cell", "lstm", _has_forget_gate),
-    "vocab_size": Need("tokenizer", "char", _takes("vocab_size")),
-    "sentencepiece": Need("tokenizer", "char", _takes("sentencepiece"), refused=False),
+    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in ("cell", "skip", "context")},
+    "forget_bias": (Need("model", "recurrent", _taken(MODELS, "cell")), Need("cell", "lstm", _has_forget_gate)),
+    "vocab_size": (Need("tokenizer", "char", _taken(TOKENIZERS, "vocab_size")),),
+    "sentencepiece": (Need("tokenizer", "char", _taken(TOKENIZERS, "sentencepiece"), refused=False),),
 }
+
+
+def _unmet(name: str, values: Mapping[str, object]) -> Iterator[Need]:
+    """What an option needs and does not find beside it."""
+    for need in NEEDS.get(name, ()):
+        if not need.holds(str(values.get(need.option, need.default))):
+            yield need
 
 
 def applies(name: str, values: Mapping[str, object]) -> bool:
@@ -376,8 +401,7 @@ def applies(name: str, values: Mapping[str, object]) -> bool:
     >>> applies("forget_bias", {"cell": "gru"}), applies("forget_bias", {}), applies("vocab_size", {})
     (False, True, False)
     """
-    need = NEEDS.get(name)
-    return need is None or need.holds(str(values.get(need.option, need.default)))
+    return not any(_unmet(name, values))
 
 
 def check_train(given: Mapping[str, object]) -> dict[str, Value]:
@@ -391,9 +415,9 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
     if len(lengths) > 1:
         raise ConfigError(f"{' and '.join(lengths)} cannot be combined", kept=UNTOUCHED, hint="give one of them")
     for name in values:
-        need = NEEDS.get(name)
-        if need is not None and need.refused and not applies(name, values):
-            raise ConfigError(need.words(name, values.get(need.option, need.default)), kept=UNTOUCHED)
+        for need in _unmet(name, values):
+            if need.refused:
+                raise ConfigError(need.words(name, values.get(need.option, need.default)), kept=UNTOUCHED)
     if "dropout" in values:
         everywhere = values.pop("dropout")
         values = {**dict.fromkeys(DROPOUTS, everywhere), **values}
@@ -493,7 +517,8 @@ def merge(table: Mapping[str, object], given: Mapping[str, object]) -> dict[str,
         undone |= set(LENGTHS)
     if "dropout" in given:
         undone |= set(DROPOUTS)
-    undone |= {name for name, need in NEEDS.items() if need.option in given and not applies(name, given)}
+    touched = {name for name, needs in NEEDS.items() if any(need.option in given for need in needs)}
+    undone |= {name for name in touched if not applies(name, given)}
     return {**{name: value for name, value in table.items() if name not in undone}, **given}
 
 

@@ -27,11 +27,14 @@ class TrainOptions(TypedDict, total=False):
     """The options of `charlm train`."""
 
     dropout: float
+    model: str
     cell: str
     layers: int
     hidden: int
     embedding: int
     forget_bias: float
+    skip: bool
+    context: int
     dropout_input: float
     dropout_between: float
     dropout_output: float

@@ -110,7 +110,7 @@ _LONGEST: Final = 10_000 * 3600.0
 class Option:
     """What one option may be. Bounds are inclusive unless `above` says that the lower one is not."""
 
-    type: type[int] | type[float] | type[str]
+    type: type[int] | type[float] | type[str] | type[bool]  # bool: a flag, given without a value
     help: str
     low: float = float("-inf")
     high: float = float("inf")
@@ -132,7 +132,7 @@ class Option:
             return "|".join(self.choices)
         if self.form:
             return FORMS[self.form].metavar
-        return {int: "N", float: "X", str: "FRACTION|FILE" if self.loose else "TEXT"}[self.type]
+        return {int: "N", float: "X", bool: "", str: "FRACTION|FILE" if self.loose else "TEXT"}[self.type]
 
     @property
     def range(self) -> str:
@@ -145,8 +145,8 @@ class Option:
             return "one of " + ", ".join(self.choices)
         if self.form:
             return FORMS[self.form].words
-        if self.type is str:
-            return "text"
+        if self.type in (str, bool):
+            return "text" if self.type is str else "true or false"
         noun = "an integer" if self.type is int else "a number"
         lower = f"above {self.low:g}" if self.above else f"from {self.low:g}"
         return f"{noun} {lower} to {self.high:g}" if not self.above else f"{noun} {lower}, at most {self.high:g}"
@@ -215,14 +215,16 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def parse(text: str, what: Option) -> Value:
+def parse(text: str | bool, what: Option) -> Value:
     """The text of a command line in the option's own type where it can be, else as it is: `check` refuses that.
+
+    A flag is true or false there, and no text.
 
     >>> parse("3", Option(int, "")), parse("three", Option(int, ""))
     (3, 'three')
     """
     try:
-        return what.type(text)
+        return text if what.type is bool else what.type(text)
     except ValueError:
         return text
 
@@ -237,7 +239,7 @@ def check(name: str, value: object, what: Option) -> Value:
         value = str(value)
     if what.type is float and isinstance(value, int) and not isinstance(value, bool) and _allowed(value, what):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, what.type) or not _allowed(value, what):
+    if isinstance(value, bool) != (what.type is bool) or not isinstance(value, what.type) or not _allowed(value, what):
         raise ConfigError(
             f"{flag(name)} must be {what.range}, not {_QUOTE.repr(value)}", kept=UNTOUCHED, hint=_near(value, what)
         )

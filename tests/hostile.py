@@ -22,7 +22,7 @@ import pytest
 
 from charlm.config import Config, DataConfig, ModelConfig
 from charlm.errors import CharlmError
-from charlm.models.cells import weight_shapes
+from charlm.models.architecture import weight_shapes
 from charlm.runtime.environment import Environment
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.records import Bookkeeping, CorpusRecord, ModelState, Result, TrainState, Validation, picked

@@ -14,7 +14,7 @@ from matrix import Tries
 
 from charlm.config import Config, ModelConfig
 from charlm.errors import CheckpointError
-from charlm.models.cells import weight_shapes
+from charlm.models.architecture import weight_shapes
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.storage.schema import too_large
 from charlm.text.tokenizer import ByteTokenizer

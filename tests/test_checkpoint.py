@@ -22,7 +22,7 @@ from safetensors.numpy import load
 import charlm
 from charlm.config import Config, ModelConfig
 from charlm.errors import CheckpointError, StorageError
-from charlm.models.cells import weight_shapes
+from charlm.models.architecture import weight_shapes
 from charlm.runtime.environment import Environment
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.records import Bookkeeping, CorpusRecord, Plan

@@ -55,7 +55,12 @@ GOOD_FORMS = {
 
 def needs(name: str) -> dict[str, object]:
     """What must be given beside an option for it to make sense."""
-    return {"tokenizer": "sentencepiece"} if name in ("vocab_size", "sentencepiece") else {}
+    beside: dict[str, dict[str, object]] = {
+        "vocab_size": {"tokenizer": "sentencepiece"},
+        "sentencepiece": {"tokenizer": "sentencepiece"},
+        "context": {"model": "window"},
+    }
+    return beside.get(name, {})
 
 
 def accepted(command: str, name: str, value: object) -> Any:
@@ -67,7 +72,10 @@ def accepted(command: str, name: str, value: object) -> Any:
 
 def outside(spec: Option) -> list[object]:
     """Values of every wrong kind, and those just outside the bounds."""
-    wrong: list[object] = [None, True, False, [], (), {}, b"1", 1j]
+    wrong: list[object] = [None, [], (), {}, b"1", 1j]
+    if spec.type is bool:
+        return [*wrong, 0, 1, 1.0, "", "true", "1"]
+    wrong += [True, False]
     if spec.type is str:
         shaped = [*BAD_FORMS[spec.form], "\n" + GOOD_FORMS[spec.form][0]] if spec.form else []
         chosen = ["", "nonsense", spec.choices[0].upper(), spec.choices[0] + " "] if spec.choices else []
@@ -109,7 +117,9 @@ def within(text: str, spec: Option) -> bool:
 def test_what_a_user_types_is_taken_in_the_range_and_refused_out_of_it(command: str, name: str, tries: Tries) -> None:
     spec = COMMANDS[command][name]
     for text in TYPED:
-        if spec.type is str:
+        if spec.type is bool:
+            wanted = False  # it is given without a value
+        elif spec.type is str:
             shaped = FORMS[spec.form].pattern.fullmatch(text) and text not in ("0", "9" * 30) if spec.form else True
             shaped = shaped and spec.form != "encoding"  # none of these is one
             wanted = text in spec.choices if spec.choices else bool(shaped)
@@ -128,7 +138,9 @@ def test_what_a_user_types_is_taken_in_the_range_and_refused_out_of_it(command: 
 def test_the_bounds_themselves_are_allowed(command: str, name: str) -> None:
     spec = COMMANDS[command][name]
     inside: tuple[Value, ...] = spec.choices or GOOD_FORMS.get(spec.form, ())
-    if spec.type is not str:
+    if spec.type is bool:
+        inside = (True, False)
+    elif spec.type is not str:
         lowest = math.nextafter(spec.low, math.inf) if spec.above else spec.low
         inside = (lowest, spec.high, *([int(spec.high)] if spec.type is float else []))
     for value in inside or ("anything.txt",):
@@ -142,7 +154,7 @@ def test_every_option_is_described(command: str, name: str) -> None:
     spec = COMMANDS[command][name]
     assert len(spec.help) > 8
     assert spec.help == spec.help.strip().removesuffix(".")
-    assert spec.metavar
+    assert bool(spec.metavar) == (spec.type is not bool)
     assert flag(name) == "--" + name.replace("_", "-")
     assert not spec.form or FORMS[spec.form].words == spec.range
 
@@ -207,6 +219,8 @@ def test_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -
 
 def values(spec: Option) -> st.SearchStrategy[Value]:
     """Everything that the specification allows."""
+    if spec.type is bool:
+        return st.booleans()
     if spec.type is int:
         return st.integers(int(spec.low), int(spec.high))
     if spec.type is float:

@@ -32,7 +32,8 @@ from charlm.export import model as onnx_model
 from charlm.export.graph import step_graph
 from charlm.export.model import metadata, onnx_file
 from charlm.export.parity import TOLERANCE, ExportedModel, States, check_parity
-from charlm.models.cells import Cell, weight_shapes
+from charlm.models.architecture import weight_shapes
+from charlm.models.cells import Cell
 from charlm.models.network import export_weights, named_weights
 from charlm.report.card import model_card
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

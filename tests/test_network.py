@@ -12,7 +12,8 @@ from oracles import Parts, Weights, input_vector, lecture_step, pytorch_step, ra
 from torch import Tensor
 
 from charlm.config import ModelConfig
-from charlm.models.cells import cell_of, weight_shapes
+from charlm.models.architecture import weight_shapes
+from charlm.models.cells import cell_of
 from charlm.models.network import (
     Dropout,
     Network,

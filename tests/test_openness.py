@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import charlm
 from charlm.config import CELLS, OPTIMIZERS, TOKENIZERS, check_train
-from charlm.models.cells import Cell, Floats
+from charlm.models.architecture import Floats
+from charlm.models.cells import Cell
 from charlm.models.optimizers import OptimizerSpec
 from charlm.storage.checkpoint import load_checkpoint
 from charlm.text.tokenizer import Encoded, Tokenizer, TokenizerState

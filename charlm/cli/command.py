@@ -94,16 +94,18 @@ def command(
 
 
 def _parameter(name: str, spec: Option, default: object) -> inspect.Parameter:
-    """A text to typer: `charlm.options.parse` converts it, and `Settings.check` checks it."""
-    stated = default in (None, "") or "(default" in spec.help
+    """A text to typer, or a flag: `charlm.options.parse` converts it, and `Settings.check` checks it."""
+    is_flag = spec.type is bool
+    stated = is_flag or default in (None, "") or "(default" in spec.help
     info = typer.Option(
-        flag(name),
+        f"{flag(name)}/{flag('no_' + name)}" if is_flag else flag(name),
         help=spec.help if stated else f"{spec.help} (default: {default})",
-        metavar=spec.metavar,
+        metavar=spec.metavar or None,
         autocompletion=complete.choices(spec),
         rich_help_panel=spec.group or None,
     )
-    return _keyword(name, Annotated[str | None, info], None)
+    kind: Any = bool if is_flag else str
+    return _keyword(name, Annotated[kind | None, info], None)
 
 
 def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:

@@ -124,7 +124,7 @@ def _facts(checkpoint: Checkpoint) -> list[Fact]:
 
 def _model(checkpoint: Checkpoint) -> list[Fact]:
     model, tokenizer = checkpoint.config.model, checkpoint.open_tokenizer()
-    layers = f"{model.layers} x {model.hidden} {model.cell}, embedding {model.embedding or 'one-hot'}"
+    layers = f"{model.layers} x {model.hidden} {model.kind}, embedding {model.embedding or 'one-hot'}"
     dropout = ", ".join(f"{name} {getattr(model, 'dropout_' + name):g}" for name in ("input", "between", "output"))
     return [
         ("model", f"{layers}, {checkpoint.parameters:,} parameters"),

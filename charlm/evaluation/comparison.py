@@ -324,7 +324,7 @@ def _stored_rows(
     model: LoadedModel, name: str, text: StoredText, number: int, options: ComparisonOptions
 ) -> Iterator[Row]:
     """The network's rows for a text on the disk, resampled by pieces of `_CELL` characters in place of single ones."""
-    cell, window = model.checkpoint.config.model.cell, options.cold_windows
+    cell, window = model.checkpoint.config.model.kind, options.cold_windows
     reads: list[tuple[str, Kind, Callable[[Floats], Score]]] = [
         (cell, "network", lambda cells: model.score_stored(text, cells, exact=options.exact))
     ]
@@ -369,7 +369,7 @@ class _Reading:
 
     def __init__(self, model: LoadedModel, name: str, text: str, number: int) -> None:
         self.model, self.name, self.text, self.number = model, name, text, number
-        self.cell = model.checkpoint.config.model.cell
+        self.cell = model.checkpoint.config.model.kind
 
     @cached_property
     def tokens(self) -> Tokens:

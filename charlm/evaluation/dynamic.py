@@ -141,7 +141,7 @@ def _stretches(ids: Ids, sample: int) -> Ids:
 def _learner(network: Network) -> Network:
     """A copy to learn with, without dropout. cuDNN has no gradient for recurrent layers in evaluation mode."""
     learner = network.copy().eval().requires_grad_()
-    learner.rnn.train()
+    learner.layers.train()
     return learner
 
 

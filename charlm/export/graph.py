@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import Final
 
 from charlm.config import ModelConfig
+from charlm.errors import CharlmError
 from charlm.export.trace import Graph, Traced, trace
 from charlm.generation.decoder import Weights, embedding_rows, input_table, merge_biases
-from charlm.models.cells import cell_of
+from charlm.models.architecture import architecture_of
+from charlm.models.cells import Recurrent, cell_of
 
 IDS: Final = "ids"
 LOGITS: Final = "logits"
@@ -30,6 +32,12 @@ def state_names(config: ModelConfig) -> list[str]:
 
 def step_graph(config: ModelConfig, weights: Weights) -> Graph:
     """One step: inputs `ids` and the states, outputs `logits` and the states after it, each `next.` and its name."""
+    if not isinstance(architecture_of(config), Recurrent):
+        raise CharlmError(
+            f"ONNX export is for recurrent networks, not for --model {config.model}",
+            kept="nothing was written",
+            hint="--format card describes any model",
+        )
     cell, graph, hidden = cell_of(config), Graph(), config.hidden
     outputs: dict[str, str] = {}
     below = IDS
@@ -47,7 +55,7 @@ def step_graph(config: ModelConfig, weights: Weights) -> Graph:
             Traced(graph, graph.constant(f"rnn.{layer}.inner_bias", inner), len(inner)),
         )
         outputs |= {NEXT + before.name: value.name for before, value in zip(states, after, strict=True)}
-        below = after[0].name
+        below = graph.add("Add", below, after[0].name) if config.skip and layer else after[0].name
     head = [graph.constant(name, weights[name]) for name in ("head.weight", "head.bias")]
     return graph.finished({LOGITS: graph.add("Gemm", below, *head, transB=1), **outputs})
 

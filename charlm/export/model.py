@@ -100,6 +100,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "format": FORMAT,
         "charlm": __version__,
         "cell": config.model.cell,
+        "skip": str(config.model.skip).lower(),
         "layers": str(config.model.layers),
         "hidden": str(config.model.hidden),
         "embedding": str(config.model.embedding),

@@ -19,7 +19,8 @@ from charlm.errors import ConfigError
 from charlm.generation.build import Kernel, NoKernel, kernel
 from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, merge_biases, quantize
 from charlm.generation.sampling import Floats, SamplingParameters
-from charlm.models.cells import cell_of
+from charlm.models.architecture import architecture_of
+from charlm.models.cells import Recurrent, cell_of
 from charlm.runtime import processor
 from charlm.runtime.threads import ThreadTuner
 
@@ -69,9 +70,12 @@ class _Work(Structure):
 
 
 def kernel_for(config: ModelConfig) -> Kernel:
-    """The kernel, if it has the model's cell; raises NoKernel."""
-    if cell_of(config).compiled is None:
-        raise NoKernel(f"kernel.c does not have the cell {config.cell}")
+    """The kernel, if it has what the model consists of; raises NoKernel."""
+    recurrent = isinstance(architecture_of(config), Recurrent)
+    if not recurrent or cell_of(config).compiled is None:
+        raise NoKernel(f"kernel.c does not have the {'cell' if recurrent else 'model'} {config.kind}")
+    if config.skip:
+        raise NoKernel("kernel.c does not have residual connections")
     return kernel()
 
 
@@ -83,7 +87,7 @@ class CompiledDecoder(Decoder):
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32", threads: int = 0) -> None:
         self._run = kernel_for(config).code.charlm_run
-        self.config, self.vocabulary, self.width = config, len(weights["head.bias"]), _pad(config.hidden)
+        self.config, self.vocabulary, self._width = config, len(weights["head.bias"]), _pad(config.hidden)
         self._int8 = precision == "int8"
         self._kept: list[NDArray[Any]] = []  # arrays that the C structures point to
         gates = len(cell_of(config).gates)
@@ -101,7 +105,7 @@ class CompiledDecoder(Decoder):
             cell=cell_of(config).compiled,
             gates=gates,
             layers=config.layers,
-            units=self.width,
+            units=self._width,
             vocabulary=self.vocabulary,
             bytes=self._int8,
             table=table,
@@ -141,9 +145,14 @@ class CompiledDecoder(Decoder):
 
     def _columns(self, weight: NDArray[Any], gates: int) -> NDArray[Any]:
         """A matrix [gates * units, columns] as [columns, blocks, gates, 16], padded with zeros."""
-        columns = np.zeros((self.width, len(weight)), dtype=weight.dtype)
+        columns = np.zeros((self._width, len(weight)), dtype=weight.dtype)
         columns[: weight.shape[1]] = weight.T
         return self._rows(columns, gates)
+
+    def init_state(self, lanes: int) -> DecoderState:
+        """The zero state, padded to whole blocks of units."""
+        zero = np.zeros((lanes, self._width), dtype=np.float32)
+        return [(zero,) * len(cell_of(self.config).states) for _ in range(self.config.layers)]
 
     def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
         logits = np.empty((ids_TB.shape[1], self.vocabulary), dtype=np.float32)

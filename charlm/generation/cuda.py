@@ -23,8 +23,9 @@ from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation.decoder import Decoder, DecoderState, Weights
 from charlm.generation.sampling import Floats, SamplingParameters
-from charlm.models.cells import cell_of
-from charlm.models.network import Network, State, import_weights, run_layer
+from charlm.models.architecture import architecture_of, by_layer
+from charlm.models.cells import Recurrent, cell_of
+from charlm.models.network import Network, Parts, State, import_weights, run_layer
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import choose_device, choose_runtime
 from charlm.runtime.settings import computing
@@ -37,8 +38,8 @@ class TorchDecoder(Decoder):
     """The training network, read one token at a time in fp32."""
 
     def __init__(self, config: ModelConfig, weights: Weights, device: torch.device) -> None:
-        self.config, self.width, self.vocabulary = config, config.hidden, len(weights["head.bias"])
-        self._cell = cell_of(config).load_torch()
+        self.config, self.vocabulary = config, len(weights["head.bias"])
+        self._cell = cell_of(config).load_torch() if isinstance(architecture_of(config), Recurrent) else None
         self._device = device
         self._network = Network(config, self.vocabulary)
         import_weights(self._network, weights)
@@ -79,7 +80,7 @@ class TorchDecoder(Decoder):
         run = self._capture(inputs, settings) if self._fits_graph(uniforms_TB) else self._run
         row = run(_join(inputs).to(self._device), inputs, settings).to("cpu", copy=True)  # the graph keeps its own
         tokens, at, *parts = (part.numpy() for part in _split(row, [inputs[0].long(), *inputs[1:]]))
-        return tokens, at, self._by_layer(parts)
+        return tokens, at, by_layer(parts, self.config)
 
     def _fits_graph(self, uniforms_TB: NDArray[np.float64]) -> bool:
         return self._device.type == "cuda" and len(uniforms_TB) == _CHUNK
@@ -94,31 +95,30 @@ class TorchDecoder(Decoder):
     def _run(self, row: Tensor, like: Sequence[Tensor], settings: SamplingParameters) -> Tensor:
         """From uniform numbers [T, B], logits and the state, joined, to the tokens [T, B], logits and the state."""
         uniforms_TB, logits, *parts = _split(row, like)
-        state: State = tuple(self._by_layer(parts))
+        state: State = tuple(by_layer(parts, self.config))
         sample, tokens = TokenSampler(settings, logits), []
         for uniforms in uniforms_TB:
             tokens.append(sample(logits, uniforms))
             logits, state = self._step(tokens[-1], state)
         return _join([torch.stack(tokens), logits, *(part for layer in state for part in layer)])
 
-    def _by_layer(self, parts: Sequence[Any]) -> list[tuple[Any, ...]]:
-        each = len(cell_of(self.config).states)
-        return [tuple(parts[first : first + each]) for first in range(0, len(parts), each)]
-
     def _step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         x = self._table[ids]
         following = []
-        for layer, before in zip(self._network.rnn, state, strict=True):
-            following.append(self._step_layer(layer, x, before))
-            x = following[-1][0]
+        for number, (layer, before) in enumerate(zip(self._network.layers, state, strict=True)):
+            y, after = self._step_layer(layer, x, before)
+            x = x + y if self.config.skip and number else y
+            following.append(after)
         return self._network.head(x), tuple(following)
 
-    def _step_layer(self, layer: torch.nn.Module, x_BE: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The states of a layer, [B, H] each, after one input [B, E]."""
+    def _step_layer(self, layer: torch.nn.Module, x_BE: Tensor, before: Parts) -> tuple[Tensor, Parts]:
+        """The output [B, H] of a layer after one input [B, E], and its states."""
         if self._cell is None:
-            return run_layer(layer, x_BE[None], before)[1]
+            y_1BH, parts = run_layer(layer, x_BE[None], before)
+            return y_1BH[0], parts
         after = self._cell(x_BE, before if len(before) > 1 else before[0], *layer.parameters())
-        return after if isinstance(after, tuple) else (after,)
+        parts = after if isinstance(after, tuple) else (after,)
+        return parts[0], parts
 
     def _ids(self, ids_TB: NDArray[np.integer[Any]]) -> Tensor:
         return self._tensor(ids_TB.astype(np.int64))

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
-from charlm.models.cells import cell_of
+from charlm.models.architecture import architecture_of, by_layer, state_shapes
+from charlm.models.cells import Recurrent, cell_of
 
 STEPS: Final = 127  # quantization levels of a hidden state between 0 and 1
 Weights = Mapping[str, NDArray[Any]]
@@ -34,12 +35,11 @@ class Decoder(ABC):
 
     config: ModelConfig
     vocabulary: int
-    width: int  # of the rows of a state: H, or more where a decoder pads it
 
     def init_state(self, lanes: int) -> DecoderState:
         """The zero state."""
-        zero = np.zeros((lanes, self.width), dtype=np.float32)
-        return [(zero,) * len(cell_of(self.config).states) for _ in range(self.config.layers)]
+        shapes = state_shapes(self.config, self.vocabulary, lanes)
+        return by_layer([np.zeros(shape, dtype=np.float32) for shape in shapes.values()], self.config)
 
     def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
         """Logits [B, V] after reading one id [B] in each lane, and the state after it."""
@@ -64,11 +64,38 @@ class Decoder(ABC):
         """
 
 
-class NumpyDecoder(Decoder):
-    """The decoder in NumPy; `precision` is fp32 or int8."""
+class SteppingDecoder(Decoder):
+    """A decoder that is its `step`: the other methods take one step after the other."""
+
+    @abstractmethod
+    def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]: ...
+
+    def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        for ids in ids_TB:
+            logits, state = self.step(ids, state)
+        return logits, state
+
+    def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
+        logits = np.empty((*ids_TB.shape, self.vocabulary), dtype=np.float32)
+        for t, ids in enumerate(ids_TB):
+            logits[t], state = self.step(ids, state)
+        return logits, state
+
+    def sample(
+        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
+    ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
+        tokens = np.empty(uniforms_TB.shape, dtype=np.int64)
+        for t, uniforms in enumerate(uniforms_TB):
+            tokens[t] = [next_token(row, u, **settings._asdict()) for row, u in zip(logits, uniforms, strict=True)]
+            logits, state = self.step(tokens[t], state)
+        return tokens, logits, state
+
+
+class NumpyDecoder(SteppingDecoder):
+    """The decoder of recurrent layers in NumPy; `precision` is fp32 or int8."""
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32") -> None:
-        self.config, self.width = config, config.hidden
+        self.config = config
         self.vocabulary = len(weights["head.bias"])
         self._cell = cell_of(config)
         self._int8 = precision == "int8"
@@ -90,34 +117,15 @@ class NumpyDecoder(Decoder):
         return np.floor(h * np.float32(STEPS) + np.float32(0.5)) / np.float32(STEPS) if self._int8 else h
 
     def step(self, ids: Ids, state: DecoderState) -> tuple[Floats, DecoderState]:
-        x: Floats = self._table[np.asarray(ids)]
+        x = y = self._table[np.asarray(ids)]
         following: DecoderState = []
         for layer, before in enumerate(state):
             if layer:
-                x = self._quantized(following[-1][0]) @ self._ih[layer - 1] + self._bias[layer - 1]
+                x = self._quantized(y) @ self._ih[layer - 1] + self._bias[layer - 1]
             product = self._quantized(before[0]) @ self._hh[layer]
             following.append(self._cell.step(x, product, before, self._inner[layer]))
-        return self._quantized(following[-1][0]) @ self._head + self._head_bias, following
-
-    def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
-        for ids in ids_TB:
-            logits, state = self.step(ids, state)
-        return logits, state
-
-    def read(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
-        logits = np.empty((*ids_TB.shape, self.vocabulary), dtype=np.float32)
-        for t, ids in enumerate(ids_TB):
-            logits[t], state = self.step(ids, state)
-        return logits, state
-
-    def sample(
-        self, logits: Floats, state: DecoderState, uniforms_TB: NDArray[np.float64], settings: SamplingParameters
-    ) -> tuple[NDArray[np.int64], Floats, DecoderState]:
-        tokens = np.empty(uniforms_TB.shape, dtype=np.int64)
-        for t, uniforms in enumerate(uniforms_TB):
-            tokens[t] = [next_token(row, u, **settings._asdict()) for row, u in zip(logits, uniforms, strict=True)]
-            logits, state = self.step(tokens[t], state)
-        return tokens, logits, state
+            y = y + following[-1][0] if self.config.skip and layer else following[-1][0]
+        return self._quantized(y) @ self._head + self._head_bias, following
 
 
 def quantize(weight: NDArray[Any]) -> tuple[NDArray[np.int8], Floats]:
@@ -153,4 +161,8 @@ def input_table(config: ModelConfig, weights: Weights) -> Floats:
 
 def open_numpy(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:  # noqa: ARG001
     """The NumPy decoder, for `charlm.config.ENGINES`; NumPy chooses its own number of threads."""
-    return NumpyDecoder(config, weights, precision)
+    if isinstance(architecture_of(config), Recurrent):
+        return NumpyDecoder(config, weights, precision)
+    from charlm.generation.layered import LayeredDecoder
+
+    return LayeredDecoder(config, weights, precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from charlm.config import ENGINES, ModelConfig
 from charlm.generation.build import NoKernel
 from charlm.generation.compiled import CompiledDecoder, kernel_for
-from charlm.generation.decoder import Decoder, NumpyDecoder, Weights
+from charlm.generation.decoder import Decoder, Weights, open_numpy
 
 
 def open_decoder(
@@ -21,7 +21,7 @@ def open_fastest(config: ModelConfig, weights: Weights, precision: str, threads:
     try:
         return CompiledDecoder(config, weights, precision, threads)
     except NoKernel:
-        return NumpyDecoder(config, weights, precision)
+        return open_numpy(config, weights, precision, threads)
 
 
 def why_slower(config: ModelConfig) -> str:

@@ -1,4 +1,5 @@
-"""Recurrent cells: for each its gates and states, weight shapes, step in NumPy, and the layer that trains it.
+"""Recurrent layers, the architecture of charlm, and their cells: for each its gates and states, weight shapes, step in
+NumPy, and the layer that trains it.
 
 This module does not need torch: the layer for training is given as "module:name" and imported when a network is built.
 A new cell is an object like those at the end of this module, and a line in `charlm.config.CELLS`.
@@ -12,20 +13,18 @@ Legend: B lanes (rows of the batch), E input width, H hidden units, G gates, V v
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm.config import CELLS, ModelConfig
+from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes
 from charlm.options import resolve
 
-Floats = NDArray[np.float32]
-Shapes = dict[str, tuple[int, ...]]
 # (W_i x + biases [B, G H], W_h h [B, G H], states [B, H] each, inner biases [inner H]) -> new states [B, H] each
-Step = Callable[[Floats, Floats, tuple[Floats, ...], Floats], tuple[Floats, ...]]
+Step = Callable[[Floats, Floats, Parts, Floats], Parts]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,23 +79,38 @@ def cell_of(config: ModelConfig) -> Cell:
     return cell
 
 
-def weight_shapes(config: ModelConfig, vocabulary: int) -> Shapes:
-    """Name and shape of every weight of a network (docs/checkpoint.md)."""
-    shapes: Shapes = {"embedding.weight": (vocabulary + 1, config.embedding)} if config.embedding else {}
-    for layer in range(config.layers):
-        width = config.hidden if layer else (config.embedding or vocabulary)
-        own = cell_of(config).shapes(width, config.hidden)
-        shapes |= {f"rnn.{layer}.{name}": shape for name, shape in own.items()}
-    return shapes | {"head.weight": (vocabulary, config.hidden), "head.bias": (vocabulary,)}
+class Recurrent(Architecture):
+    """Layers of cells: each reads the output of the layer below and its own state before."""
 
+    options = ("cell", "forget_bias", "skip")
+    prefix = "rnn"
 
-def state_shapes(config: ModelConfig, lanes: int) -> Shapes:
-    """Name and shape of every carried state, for this number of lanes."""
-    return {
-        f"state.{layer}.{name}": (lanes, config.hidden)
-        for layer in range(config.layers)
-        for name in cell_of(config).states
-    }
+    def sure(self, config: ModelConfig) -> Sequence[str]:
+        return cell_of(config).sure
+
+    def shapes(self, place: Place) -> Shapes:
+        return cell_of(place.config).shapes(place.width, place.config.hidden)
+
+    def states(self, place: Place) -> Mapping[str, int]:
+        return dict.fromkeys(cell_of(place.config).states, place.config.hidden)
+
+    def open(self, place: Place, weights: Mapping[str, Floats]) -> LayerStep:
+        cell, w_ih, w_hh = cell_of(place.config), weights["weight_ih"].T, weights["weight_hh"].T
+        bias, inner = cell.merge_biases(weights["bias_ih"], weights["bias_hh"])
+
+        def step(x: Floats, before: Parts) -> tuple[Floats, Parts]:
+            after = cell.step(x @ w_ih + bias, before[0] @ w_hh, before, inner)
+            return after[0], after
+
+        return step
+
+    def module(self, place: Place) -> Any:
+        return cell_of(place.config).load_layer()(place.width, place.config.hidden)
+
+    def activations(self, place: Place) -> int:
+        """Gates and their gradients, states and an output."""
+        cell = cell_of(place.config)
+        return (2 * len(cell.gates) + len(cell.states) + 1) * place.config.hidden
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -106,7 +120,7 @@ def sigmoid(x: Floats) -> Floats:
     return y
 
 
-def _lstm(x: Floats, product: Floats, state: tuple[Floats, ...], _: Floats) -> tuple[Floats, ...]:
+def _lstm(x: Floats, product: Floats, state: Parts, _: Floats) -> Parts:
     h, c = state
     gates = product + x
     width = h.shape[1]
@@ -115,7 +129,7 @@ def _lstm(x: Floats, product: Floats, state: tuple[Floats, ...], _: Floats) -> t
     return o * np.tanh(c), c
 
 
-def _gru(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:
+def _gru(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:
     (h,) = state
     width = h.shape[1]
     gates = sigmoid(x[:, : 2 * width] + product[:, : 2 * width])
@@ -124,7 +138,7 @@ def _gru(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -
     return (n + z * (h - n),)
 
 
-def _rnn(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:  # noqa: ARG001
+def _rnn(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:  # noqa: ARG001
     return (np.tanh(x + product),)
 
 
@@ -148,3 +162,5 @@ GRU: Final = Cell(
 RNN: Final = Cell(
     gates=("h",), step=_rnn, layer="charlm.models.recurrence:RNN", torch="torch:rnn_tanh_cell", compiled=2
 )
+
+RECURRENT: Final = Recurrent()

@@ -1,4 +1,4 @@
-"""The network: embedding, recurrent stack, head. docs/mathematics.md has its equations.
+"""The network: embedding, layers, head. docs/mathematics.md has its equations.
 
 Legend: T tokens of a chunk, B lanes, E input width, H hidden units, V vocabulary. Sequences are time-major, [T, B, ..].
 
@@ -10,6 +10,7 @@ The network knows ids, not text. Id V is the start input, V + 1 an unseen charac
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
@@ -22,11 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config import ModelConfig
+from charlm.models.architecture import architecture_of, by_layer, places, state_names, state_shapes
 from charlm.models.cells import cell_of
 from charlm.runtime.random import Purpose, integer
 from charlm.runtime.threads import torch_threads
 
-State = tuple[tuple[Tensor, ...], ...]  # for each layer the states of its cell, [B, H] each: h, and for LSTM also c
+Parts = tuple[Tensor, ...]  # the states of a layer, [B, width] each; of an LSTM h and c
+State = tuple[Parts, ...]  # of each layer
+Run = Callable[[nn.Module, Tensor, Parts], tuple[Tensor, Parts]]  # a layer's outputs and states from inputs and states
 
 
 class Rows(NamedTuple):
@@ -93,7 +97,11 @@ class OneHot(nn.Module):
 
 
 class Network(nn.Module):
-    """Embedding, recurrent layers and head: ids and a state to logits over the next token and the next state."""
+    """Embedding, layers and head: ids and a state to logits over the next token and the next state.
+
+    With `skip` the output of each layer but the first is added to its input, which dropout has not touched (residual
+    connections: He et al. 2016, "Deep residual learning for image recognition").
+    """
 
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
@@ -102,10 +110,8 @@ class Network(nn.Module):
         width = config.embedding or vocabulary
         self.embedding = Embedding(vocabulary, width) if config.embedding else OneHot(vocabulary)
         # One module for each layer: dropout between them is ours, and cuDNN's persistent kernels take one layer a call.
-        layer = cell_of(config).load_layer()
-        self.rnn = nn.ModuleList(
-            layer(config.hidden if number else width, config.hidden) for number in range(config.layers)
-        )
+        kind = architecture_of(config)
+        self.layers = nn.ModuleList(kind.module(place) for place in places(config, vocabulary))
         self.head = nn.Linear(config.hidden, vocabulary)
         self._build_dropout()
 
@@ -125,7 +131,7 @@ class Network(nn.Module):
     def copy(self) -> Network:
         """Another network with the same weights, settings and generator, on the same device."""
         other = copy.deepcopy(self)
-        for layer in other.rnn:  # a copied layer's weights lie apart, and cuDNN wants them in one piece of memory
+        for layer in other.layers:  # a copied layer's weights lie apart, and cuDNN wants them in one piece of memory
             if isinstance(layer, nn.RNNBase):
                 layer.flatten_parameters()
         return other
@@ -140,21 +146,17 @@ class Network(nn.Module):
 
     def init_state(self, lanes: int) -> State:
         """The zero state, on the device and of the type of the weights."""
-        zero = self.head.weight.new_zeros(lanes, self.config.hidden)
-        return tuple(tuple(zero for _ in cell_of(self.config).states) for _ in self.rnn)
+        zeros = [
+            self.head.weight.new_zeros(shape) for shape in state_shapes(self.config, self.vocabulary, lanes).values()
+        ]
+        return tuple(by_layer(zeros, self.config))
 
     def forward(self, ids_TB: Tensor, state: State, of: Rows | None = None) -> tuple[Tensor, State]:
         """Logits [T, B, V] after each of the T ids of each lane, and the state after the last.
 
         Where the ids are those `of` a larger chunk, its dropout masks are drawn.
         """
-        x_TBE = self.dropout[0](self.embedding(ids_TB), of)
-        following = []
-        for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
-            x_TBE, after = run_layer(layer, x_TBE, before)
-            x_TBE = dropout(x_TBE, of)
-            following.append(after)
-        return self.head(x_TBE), tuple(following)
+        return self._through(ids_TB, state, of, run_layer)
 
     def forward_packed(
         self, ids_N: Tensor, rows: list[int], state: State, of: Rows | None = None
@@ -164,26 +166,38 @@ class Network(nn.Module):
         The rows lie from the longest to the shortest. The N ids lie time by time, and `rows` says how many rows have
         one at each time, as in PyTorch's PackedSequence. `state` has B lanes; `of` is as in `forward`.
         """
-        x_NE = self.dropout[0](self.embedding(ids_N), of)
-        following = []
-        for layer, dropout, before in zip(self.rnn, self.dropout[1:], state, strict=True):
+
+        def run(layer: nn.Module, x_NE: Tensor, before: Parts) -> tuple[Tensor, Parts]:
             read: Callable[..., Any] = getattr(layer, "read_packed", None) or partial(_read_packed, layer)
-            x_NE, after = read(x_NE, rows, before)
-            x_NE = dropout(x_NE, of)
+            return read(x_NE, rows, before)  # type: ignore[no-any-return]
+
+        return self._through(ids_N, state, of, run)
+
+    def _through(
+        self,
+        ids: Tensor,
+        state: State,
+        of: Rows | None,
+        run: Callable[[nn.Module, Tensor, Parts], tuple[Tensor, Parts]],
+    ) -> tuple[Tensor, State]:
+        """Through embedding, layers, each read by `run`, and head."""
+        x = self.embedding(ids)
+        following = []
+        for number, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
+            y, after = run(layer, self.dropout[number](x, of), before)
+            x = x + y if self.config.skip and number else y
             following.append(after)
-        return self.head(x_NE), tuple(following)
+        return self.head(self.dropout[-1](x, of)), tuple(following)
 
 
-def _read_packed(
-    layer: nn.Module, x_NE: Tensor, rows: list[int], state: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _read_packed(layer: nn.Module, x_NE: Tensor, rows: list[int], state: Parts) -> tuple[Tensor, Parts]:
     """Rows of different lengths by a layer that has no `read_packed`: all until one ends, then those that are left.
 
     row 1   a b|c|d e      three calls: ab fg ij, then c h, then de
     row 2   f g|h|
     row 3   i j|
     """
-    outputs, ended, at = [], list[tuple[Tensor, ...]](), 0
+    outputs, ended, at = [], list[Parts](), 0
     for count, times in ((count, len(list(group))) for count, group in groupby(rows)):
         ended.append(tuple(part[count:] for part in state))
         x_TBE = x_NE[at : at + times * count].view(times, count, -1)
@@ -193,8 +207,10 @@ def _read_packed(
     return torch.cat(outputs), tuple(torch.cat(parts) for parts in zip(state, *reversed(ended), strict=True))
 
 
-def run_layer(layer: nn.Module, x_TBE: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Outputs [T, B, H] and states of a layer; PyTorch wants a leading axis on states, and a tuple for LSTM only."""
+def run_layer(layer: nn.Module, x_TBE: Tensor, state: Parts) -> tuple[Tensor, Parts]:
+    """Outputs [T, B, H] and states of a layer; PyTorch's want a leading axis on states, and a tuple for LSTM only."""
+    if not isinstance(layer, nn.RNNBase):
+        return layer(x_TBE, state)  # type: ignore[no-any-return]
     packed = tuple(part.unsqueeze(0) for part in state)
     y_TBH, after = layer(x_TBE, packed if len(packed) > 1 else packed[0])
     parts = after if isinstance(after, tuple) else (after,)
@@ -209,28 +225,38 @@ def initialise(network: Network, seed: int) -> None:
     PyTorch's two bias vectors (Jozefowicz et al. 2015).
     """
     generator = torch.Generator().manual_seed(integer(seed, Purpose.WEIGHTS, 0))
-    hidden, gates = network.config.hidden, cell_of(network.config).gates
     with torch.no_grad(), torch_threads(1):  # the last bits of LAPACK's orthogonal matrices depend on the number
-        for name, weight in named_weights(network).items():
-            if name == "embedding.weight":
-                nn.init.normal_(weight, 0.0, 0.1, generator=generator)
-            elif name == "head.weight":
-                nn.init.xavier_uniform_(weight, generator=generator)
-            elif name.endswith("weight_hh"):
-                for block in torch.split(weight, hidden):
-                    nn.init.orthogonal_(block, generator=generator)
-            elif name.endswith("weight_ih"):
-                for block in torch.split(weight, hidden):
-                    nn.init.xavier_uniform_(block, generator=generator)
-            else:
-                weight.zero_()
-            if name.endswith("bias_ih") and "f" in gates:
-                torch.split(weight, hidden)[gates.index("f")].fill_(network.config.forget_bias)
+        if network.config.embedding:
+            nn.init.normal_(network.embedding.weight, 0.0, 0.1, generator=generator)  # type: ignore[arg-type]
+        for layer in network.layers:
+            own: Callable[[torch.Generator], None] = getattr(layer, "initialise", None) or partial(
+                _initialise_cells, layer, network.config
+            )
+            own(generator)
+        nn.init.xavier_uniform_(network.head.weight, generator=generator)
+        network.head.bias.zero_()
+
+
+def _initialise_cells(layer: nn.Module, config: ModelConfig, generator: torch.Generator) -> None:
+    """The weights of a recurrent layer, gate by gate."""
+    gates = cell_of(config).gates
+    for name, weight in layer.named_parameters():
+        if name.startswith("weight"):
+            fill = nn.init.orthogonal_ if "hh" in name else nn.init.xavier_uniform_
+            for block in torch.split(weight, config.hidden):
+                fill(block, generator=generator)
+        else:
+            weight.zero_()
+        if name.startswith("bias_ih") and "f" in gates:
+            torch.split(weight, config.hidden)[gates.index("f")].fill_(config.forget_bias)
 
 
 def named_weights(network: Network) -> dict[str, nn.Parameter]:
     """Parameters by their documented names: embedding.weight, rnn.<layer>.weight_ih, ..., head.bias."""
-    return {name.removesuffix("_l0"): parameter for name, parameter in network.named_parameters()}
+    prefix = architecture_of(network.config).prefix
+    return {
+        re.sub("^layers", prefix, name).removesuffix("_l0"): parameter for name, parameter in network.named_parameters()
+    }
 
 
 def export_weights(network: Network) -> dict[str, NDArray[np.float32]]:
@@ -281,17 +307,12 @@ def overwrite_state(state: State, values: State) -> None:
 
 
 def export_state(state: State, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """Arrays [B, H] by name: state.<layer>.h, state.<layer>.c."""
-    return {
-        f"state.{number}.{name}": part.detach().float().cpu().numpy()
-        for number, layer in enumerate(state)
-        for name, part in zip(cell_of(config).states, layer, strict=True)
-    }
+    """Arrays [B, width] by name: state.<layer>.h, state.<layer>.c."""
+    parts = (part for layer in state for part in layer)
+    return {name: part.detach().float().cpu().numpy() for name, part in zip(state_names(config), parts, strict=True)}
 
 
 def import_state(arrays: Mapping[str, NDArray[np.float32]], config: ModelConfig, device: torch.device) -> State:
     """The inverse of `export_state`."""
-    return tuple(
-        tuple(torch.from_numpy(arrays[f"state.{layer}.{name}"].copy()).to(device) for name in cell_of(config).states)
-        for layer in range(config.layers)
-    )
+    parts = [torch.from_numpy(arrays[name].copy()).to(device) for name in state_names(config)]
+    return tuple(by_layer(parts, config))

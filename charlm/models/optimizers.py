@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from charlm.config import OPTIMIZERS, Config
-from charlm.models.cells import Shapes
+from charlm.models.architecture import Shapes
 from charlm.options import resolve
 
 PREFIX: Final = "optimizer."
@@ -25,9 +25,10 @@ def every_weight(name: str, shape: tuple[int, ...], one_hot: bool) -> bool:  # n
     return True
 
 
-def recurrent_matrices(name: str, shape: tuple[int, ...], one_hot: bool) -> bool:
-    """Whether this is a matrix of a recurrent layer; with one-hot inputs the first input matrix is an embedding."""
-    return name.startswith("rnn.") and len(shape) == 2 and not (one_hot and name == "rnn.0.weight_ih")
+def layer_matrices(name: str, shape: tuple[int, ...], one_hot: bool) -> bool:
+    """Whether this is a matrix of a layer; with one-hot inputs the first input matrix is an embedding."""
+    of_a_layer = name.startswith(("rnn.", "layers."))
+    return of_a_layer and len(shape) == 2 and not (one_hot and name.endswith(".0.weight_ih"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,7 @@ def spec_of(optimizer: str, name: str, shape: tuple[int, ...], *, one_hot: bool)
 MUON: Final = OptimizerSpec(
     update="charlm.training.optim:Muon",
     quantities=("momentum",),
-    takes=recurrent_matrices,
+    takes=layer_matrices,
     default_lr=0.02,
     lr_follows_updates=True,
 )

@@ -98,8 +98,8 @@ class _Card:
                     "charlm",
                     "safetensors",
                     "language-model",
-                    "recurrent-neural-network",
-                    self.config.model.cell,
+                    *["recurrent-neural-network"] * (self.config.model.model == "recurrent"),
+                    self.config.model.kind,
                     kind,
                 ],
                 **({"model-index": [{"name": self.name, "results": results}]} if results else {}),
@@ -126,11 +126,13 @@ class _Card:
 
     def _summary(self) -> str:
         model, unit = self.config.model, self._unit()
-        layers = f"{model.layers} recurrent layer{'s' * (model.layers != 1)} of {model.hidden:,} units"
+        recurrent = model.model == "recurrent"
+        layers = f"{model.layers} {'recurrent ' * recurrent}layer{'s' * (model.layers != 1)} of {model.hidden:,} units"
+        what = "cell" if recurrent else "model"
         read = {"none": "one text", "line": "lines", "paragraph": "paragraphs", "file": "files"}
         separate = ", each read by itself" if self.config.data.records != "none" else ""
         return (
-            f"A language model that predicts the next {unit}: {layers} (cell: {code(model.cell)}), "
+            f"A language model that predicts the next {unit}: {layers} ({what}: {code(model.kind)}), "
             f"{self.checkpoint.parameters:,} parameters, trained with charlm on "
             f"{self.corpus.train_characters:,} characters ({read[self.config.data.records]}{separate})."
         )

@@ -147,7 +147,7 @@ def show_start(out: Console, event: Started) -> None:
 
 def _format_model(config: Config) -> str:
     model = config.model
-    return f"{model.cell}, {model.layers} layer{'s' * (model.layers != 1)} of {model.hidden}"
+    return f"{model.kind}, {model.layers} layer{'s' * (model.layers != 1)} of {model.hidden}"
 
 
 def _format_training(config: Config) -> str:

@@ -114,7 +114,7 @@ def _model(run: Listed) -> str:
     if run.outline is None:
         return "-"
     model = run.outline.config.model
-    return f"{model.cell} {model.layers} x {model.hidden}"
+    return f"{model.kind} {model.layers} x {model.hidden}"
 
 
 def _bits(nats: float | None) -> str:
@@ -160,6 +160,7 @@ def _text_record(corpus: CorpusRecord) -> dict[str, object]:
 def _model_record(outline: Outline) -> dict[str, object]:
     model = outline.config.model
     return {
+        "model": model.model,
         "cell": model.cell,
         "layers": model.layers,
         "hidden": model.hidden,

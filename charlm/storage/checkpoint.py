@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from charlm.config import Config, check_shares
 from charlm.errors import CheckpointError, ConfigError, DataError, StorageError, quoted
-from charlm.models.cells import Shapes, state_shapes, weight_shapes
+from charlm.models.architecture import Shapes, state_names, state_shapes, weight_shapes
 from charlm.models.optimizers import PREFIX, optimizer_shapes
 from charlm.runtime.environment import Environment
 from charlm.storage.durable import write_durably
@@ -54,7 +54,7 @@ _LONGEST_MESSAGE: Final = 400
 _ZEROS: Final = "0" * 64
 _HASH: Final = '"sha256":"'
 _DESCRIPTION: Final = '"charlm":"'
-_WEIGHTS: Final = ("embedding.", "rnn.", "head.")
+_WEIGHTS: Final = ("embedding.", "rnn.", "layers.", "head.")
 _TOKENIZER_MODEL: Final = "tokenizer.model"
 
 
@@ -409,12 +409,14 @@ def _bookkeeping(table: Table) -> Bookkeeping:
 def _shapes(checkpoint: Checkpoint) -> Shapes:
     """Name and shape of every tensor that this checkpoint should have, but for the tokenizer's."""
     config, tensors = checkpoint.config, checkpoint.tensors
-    weights = weight_shapes(config.model, checkpoint.open_tokenizer().size)
+    vocabulary = checkpoint.open_tokenizer().size
+    weights = weight_shapes(config.model, vocabulary)
     if not checkpoint.resumable:
         return weights
-    state = tensors["state.0.h"].shape if "state.0.h" in tensors else ()
+    first = next(iter(state_names(config.model)))
+    state = tensors[first].shape if first in tensors else ()
     lanes = min(state[0], config.train.batch) if state else config.train.batch  # a short text has fewer
-    shapes = weights | state_shapes(config.model, max(1, lanes))
+    shapes = weights | state_shapes(config.model, vocabulary, max(1, lanes))
     if any(name.startswith(PREFIX) for name in tensors):  # before the first step there is nothing to remember
         shapes |= optimizer_shapes(config, weights)
         if config.optim.average:

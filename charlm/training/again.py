@@ -104,7 +104,9 @@ def _options(values: Mapping[str, object]) -> Iterator[str]:
     dropouts = {values.get(name) for name in DROPOUTS}
     together = len(dropouts) == 1 and None not in dropouts
     for name, value in {**values, **({"dropout": dropouts.pop()} if together else {})}.items():
-        if not (together and name in DROPOUTS):
+        if isinstance(value, bool):
+            yield flag(name if value else f"no_{name}")
+        elif not (together and name in DROPOUTS):
             text = _shortest(value) if isinstance(value, float) else str(value)
             yield f"{flag(name)} {quoted(text)}" if not text.startswith("-") else f"{flag(name)}={shlex.quote(text)}"
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, applies
 from charlm.errors import ConfigError
+from charlm.models.architecture import architecture_of
 from charlm.models.optimizers import OptimizerSpec
 from charlm.options import Value, seconds
 from charlm.text.stored import Text, characters_of
@@ -130,12 +131,19 @@ class _Draft:
 def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, str]]:
     """A complete configuration, and the reason for each option that was chosen automatically."""
     draft = _Draft(given)
+    _choose_architecture(draft)
     _choose_length(draft, facts)
     _choose_batch(draft, facts)
     _choose_size(draft, facts)
     _choose_optimizer(draft, facts)
     _choose_regularisation(draft, facts)
     return Config.checked(draft.values), draft.reasons  # what was chosen has to be in range, too
+
+
+def _choose_architecture(draft: _Draft) -> None:
+    model = draft.config.model
+    for name, value in architecture_of(model).defaults.items():
+        draft.choose(name, value, f"for --model {model.model}")
 
 
 def _choose_length(draft: _Draft, facts: Facts) -> None:

@@ -4,7 +4,7 @@ A system kills a process that takes more than its limit, without a word. The sum
 measured (docs/log.md), so that nothing is refused that would have fitted:
 
     weights, gradients, optimizer, average   their numbers, as float32
-    activations    of one chunk: for each token and layer, gates and their gradients, states and an output, of H each;
+    activations    of one chunk: for each token and layer, as many numbers as its architecture says;
                    logits and their gradient
     saving         a checkpoint is built in memory: once more weights, optimizer and average
 
@@ -18,7 +18,7 @@ from math import prod
 
 from charlm.config import Config
 from charlm.errors import ConfigError
-from charlm.models.cells import Shapes, cell_of, weight_shapes
+from charlm.models.architecture import Shapes, architecture_of, places, weight_shapes
 from charlm.models.optimizers import optimizer_shapes
 from charlm.runtime import limits, processes
 from charlm.runtime.limits import Limit
@@ -73,10 +73,10 @@ def _bytes(shapes: Shapes) -> int:
 
 def _activations(config: Config, vocabulary: int) -> int:
     """Bytes of one chunk's activations; half of them where they may be of 16 bits."""
-    cell, model, train = cell_of(config.model), config.model, config.train
-    of_a_layer = (2 * len(cell.gates) + len(cell.states) + 1) * model.hidden
+    kind, train = architecture_of(config.model), config.train
+    of_layers = sum(kind.activations(place) for place in places(config.model, vocabulary))
     size = 4 if train.precision == "fp32" else 2
-    return size * train.batch * train.bptt * (model.layers * of_a_layer + 2 * vocabulary)
+    return size * train.batch * train.bptt * (of_layers + 2 * vocabulary)
 
 
 def refuse_too_large(config: Config, vocabulary: int, *, on_gpu: bool = False) -> None:

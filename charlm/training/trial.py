@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from charlm.config import Config
-from charlm.models.cells import cell_of
+from charlm.models.architecture import architecture_of
 from charlm.models.network import Network
 from charlm.runtime import cache
 from charlm.runtime.device import Runtime, timed
@@ -34,8 +34,8 @@ class StepTrial:
         self._made: dict[str, Gradient] = {}
         model, train = config.model, config.train
         sizes = (model.layers, model.hidden, model.embedding, network.vocabulary, train.batch, train.bptt)
-        self.size = " ".join(map(str, (model.cell, *sizes)))
-        self.sure: Sequence[str] = cell_of(model).sure
+        self.size = " ".join(map(str, (model.kind, *sizes)))
+        self.sure: Sequence[str] = architecture_of(model).sure(model)
 
     def works(self, precision: str) -> bool:
         """Whether a layer like these can be computed so, tried on a tiny one: the size does not matter for that."""

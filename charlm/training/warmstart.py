@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 import torch
 
-from charlm.config import applies
+from charlm.config import DROPOUTS, ModelConfig, applies, options_of
 from charlm.errors import ConfigError
 from charlm.models.network import Network, named_weights
 from charlm.options import Value, flag
 from charlm.storage.checkpoint import Checkpoint
 from charlm.text.tokenizer import Tokenizer
 
-_SHAPE = ("cell", "layers", "hidden", "embedding", "forget_bias")
+_SHAPE = tuple(name for name in options_of(ModelConfig) if name not in DROPOUTS)
 FIXED = (*_SHAPE, "vocab_size", "sentencepiece", "tokenizer")  # options that a donor's weights decide
 
 
@@ -52,7 +52,7 @@ def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> 
             elif name == "embedding.weight":
                 weight[new] = source[old]
                 weight[-1] = source[-1]  # the start input
-            elif name == "rnn.0.weight_ih" and not network.config.embedding:
+            elif name.endswith(".0.weight_ih") and not network.config.embedding:
                 weight[:, new] = source[:, old]
             else:
                 weight.copy_(source)

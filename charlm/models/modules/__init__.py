@@ -1,0 +1,1 @@
+"""The layers of architectures as torch modules, for training."""
