@@ -16,6 +16,7 @@ COMMANDS = [
     "score",
     "pairs",
     "novelty",
+    "compare",
     "compress",
     "decompress",
     "export",

@@ -48,6 +48,7 @@ SCRIPT: Final = (
     ("info", "tested"),
     ("verify", "sums"),
     ("push", "sums", "ada/sums"),
+    ("compare", "sums.txt", "--models", "rnn,ngram", "--steps", "10", *SMALL),
     ("runs",),
     ("plot", "sums", "other", "--output", "losses.svg"),
     ("data", "list"),

@@ -30,6 +30,7 @@ LAYERS = [
     "doctor",
     "report",
     "api",
+    "compare",
     "harness",
     "cli",
 ]

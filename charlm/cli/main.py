@@ -13,6 +13,7 @@ import typer
 
 from charlm import __version__
 from charlm.cli import (
+    compare,
     complete,
     compress,
     data,
@@ -67,7 +68,10 @@ def charlm(
     """A workbench for character-level language models: train, sample and score recurrent networks on your own text."""
 
 
-for module in (train, sample, evaluate, score, pairs, novelty, compress, info, runs, plot, export, push, data, doctor):
+for module in (
+    *(train, sample, evaluate, score, pairs, novelty, compress, compare),
+    *(info, runs, plot, export, push, data, doctor),
+):
     module.register(app)
 app.command("help", cls=Command)(show)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from charlm.report.picture import COLORS, Size, count_ticks, label, legend_above, render
@@ -58,11 +58,14 @@ AXES: Final = {
 _UNITS: Final = ((3600, "hours", 2), (60, "minutes", 5), (1, "seconds", 0))  # and how many make it the larger one
 
 
-def run_curves(curves: Sequence[Curve], against: str = "seconds", kind: str = "png") -> bytes:
+def run_curves(
+    curves: Sequence[Curve], against: str = "seconds", kind: str = "png", *, levels: Mapping[str, float] | None = None
+) -> bytes:
     """The losses of all runs in one picture, as png, svg or pdf. Raises PictureError.
 
     A run has one colour: its validation loss is a thick line, its training loss, smoothed, a thin one. `against` is
-    one of `AXES`. The legend has the lowest validation loss of each run.
+    one of `AXES`. The legend has the lowest validation loss of each run. `levels` are the bits per character of models
+    that are not trained by steps, by name: each is a grey line across.
     """
 
     def draw(figure: Figure) -> None:
@@ -71,6 +74,8 @@ def run_curves(curves: Sequence[Curve], against: str = "seconds", kind: str = "p
             style = _STYLES[number // len(COLORS) % len(_STYLES)]
             look = {"color": COLORS[number % len(COLORS)], "linestyle": style}
             _draw(axes, curve, AXES[against], {**look, "label": _entry(curve) if number < _LISTED else "_unlisted"})
+        for name, level in (levels or {}).items():
+            axes.axhline(level, color="0.5", linestyle="--", label=f"{label(name, _NAME)}: {level:.3f}")
         _settle(axes, curves, against)
 
     rows = -(-min(len(curves), _LISTED + 1) // _columns(curves))
