@@ -19,7 +19,7 @@ import charlm
 from charlm.errors import DataError, StorageError
 from charlm.storage.provenance import find_corpus
 from charlm.storage.records import CorpusRecord
-from charlm.text import files
+from charlm.text import files, large
 from charlm.text.corpus import load_corpus, read_text
 from charlm.text.files import Globs, blocks
 
@@ -134,8 +134,35 @@ def test_globs_choose_the_files_of_a_folder(tmp_path: Path) -> None:
     assert names("*.txt, *.md") == ["a.txt", "b.md", "notes/c.txt", "notes/draft.txt"]
     assert names("*.txt", "draft*") == ["a.txt", "notes/c.txt"]
     assert names(exclude="notes/*") == ["a.txt", "b.md", "d.csv"]
-    with pytest.raises(DataError, match="contains no text files"):
-        names("*.pdf")
+
+
+@pytest.mark.parametrize("largest", [None, 0])
+@pytest.mark.parametrize(
+    ("include", "exclude", "said"),
+    [
+        ("*.pdf,*.doc", "", "--include '*.pdf,*.doc' leaves none of the 3 files in {}, such as a.md; nothing was "
+         "written; try --include '*.md', or leave it out"),
+        ("*.txt", "", "--include '*.txt' leaves none of the 3 files in {}, such as a.md; nothing was written; "
+         "try --include '*.txt.gz', or leave it out"),
+        ("", "*", "--exclude '*' leaves none of the 3 files in {}, such as a.md; nothing was written; "
+         "leave it out, or name fewer files by it"),
+        ("*.md", "a*,c*", "--exclude 'a*,c*' leaves none of the 2 files in {} that --include '*.md' chooses, such as "
+         "a.md; nothing was written; leave it out, or name fewer files by it"),
+        ("*.gz", "z*", "{} contains no text files with --include '*.gz' and --exclude 'z*'; "
+         "skipped {}/b.txt.gz: a gzip file that ends too early, after 3 bytes"),
+    ],
+)  # fmt: skip
+def test_patterns_that_leave_nothing_of_a_folder_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, include: str, exclude: str, said: str, largest: int | None
+) -> None:
+    if largest is not None:
+        monkeypatch.setattr(large, "LARGE", largest)
+    (tmp_path / "a.md").write_text(TEXT)
+    (tmp_path / "b.txt.gz").write_bytes(b"\x1f\x8b\x08")
+    (tmp_path / "c.md").write_text(TEXT)
+    with pytest.raises(DataError) as caught:
+        large.open_corpus([str(tmp_path)], "0", globs=Globs.of(include, exclude))
+    assert str(caught.value).startswith(said.format(tmp_path, tmp_path))
 
 
 def test_a_run_remembers_its_globs(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, NoReturn
 
 from charlm.config import Shares, check_shares
-from charlm.errors import CharlmError, ConfigError, DataError, StorageError
+from charlm.errors import CharlmError, ConfigError, DataError, StorageError, quoted
 from charlm.text.encoding import UTF8, Reader
 from charlm.text.files import (
     STDIN,
@@ -28,6 +30,7 @@ from charlm.text.files import (
     read_once,
     read_unpacked,
     source_path,
+    unpacked_name,
 )
 from charlm.text.records import (
     as_records,
@@ -290,7 +293,7 @@ def _texts(path: str, remarks: list[Remark | str], files: _Files) -> Iterator[tu
             yield name, text
     remarks += fold_skipped(skipped)
     if not found:
-        refuse_folder(path, skipped, files.reader)
+        refuse_folder(path, skipped, files.reader, files.globs)
 
 
 def unread(name: str, error: CharlmError) -> str:
@@ -299,14 +302,41 @@ def unread(name: str, error: CharlmError) -> str:
     return what.removeprefix(f"cannot read {name}: ").removeprefix(f"{name} is ").removeprefix(f"{name} ")
 
 
-def refuse_folder(path: str, skipped: Sequence[Skipped], reader: Reader) -> NoReturn:
-    """Raise DataError for a folder that has no text."""
+def refuse_folder(path: str, skipped: Sequence[Skipped], reader: Reader, globs: Globs) -> NoReturn:
+    """Raise DataError for a folder that has no text, or none that the patterns leave."""
+    if not files_below(path, [], globs) and (found := files_below(path, [])):
+        _refuse_patterns(path, globs, found)
     first = f"; skipped {min(map(str, skipped))}" if skipped else ""
+    chosen = f" with {globs}" if globs != Globs() else ""
     raise DataError(
-        f"{path} contains no text files{first}{f' and {len(skipped) - 1} more' * (len(skipped) > 1)}",
+        f"{path} contains no text files{chosen}{first}{f' and {len(skipped) - 1} more' * (len(skipped) > 1)}",
         kept="nothing was written",
         hint=_suggestion(skipped, reader) or "name files, or a folder with UTF-8 text files in it",
     )
+
+
+def _refuse_patterns(path: str, globs: Globs, found: Sequence[str]) -> NoReturn:
+    """Raise DataError for patterns that leave none of the files that were found in a folder."""
+    by_name = replace(globs, exclude=())
+    included = files_below(path, [], by_name)
+    left, chosen = included or found, f" that {by_name} chooses" if globs.include and included else ""
+    guilty = replace(globs, include=()) if included else by_name
+    files = f"the {len(left):,} files in {path}" if len(left) > 1 else f"one file in {path}"
+    raise DataError(
+        f"{guilty} leaves none of {files}{chosen}, such as {os.path.basename(left[0])}",
+        kept="nothing was written",
+        hint="leave it out, or name fewer files by it" if included else _other_pattern(globs, found),
+    )
+
+
+def _other_pattern(globs: Globs, found: Sequence[str]) -> str:
+    """A pattern for the files that were found: those that would be chosen if they were not packed, or the first."""
+    names = [os.path.basename(path) for path in found]
+    name = next((name for name in names if unpacked_name(name) != name and globs.take(unpacked_name(name))), names[0])
+    kind = "".join(Path(name).suffixes[-2:] if unpacked_name(name) != name else Path(name).suffixes[-1:])
+    if re.fullmatch(r"[.\w]+", kind):
+        return f"try --include {quoted(f'*{kind}')}, or leave it out"
+    return "leave it out, or give another pattern"
 
 
 def _suggestion(skipped: Sequence[Skipped], reader: Reader) -> str:

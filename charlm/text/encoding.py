@@ -174,7 +174,7 @@ class Reader:
             except UnicodeError as error:
                 raise _Undecodable(str(error), offset, raw, None) from error
             offset += len(used)
-            line += text.count("\n")
+            line += utf8.count(b"\n")
             yield Piece(text, utf8)
 
     def sift(self, raw: bytes) -> tuple[str, str]:

@@ -21,11 +21,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 
-from charlm.errors import DataError, StorageError
+from charlm.errors import DataError, StorageError, quoted
 from charlm.text.remarks import Skipped
 
 STDIN: Final = "-"
-READ: Final = 2**20  # bytes that are read at once
+READ: Final = 2**19  # bytes that are read at once
 SETTLED: Final = 2.0  # seconds after which a change of a file changes its time, too, with any file system
 _FILE: Final = "a file"
 _FOLDER: Final = "a folder"
@@ -81,6 +81,11 @@ class Globs:
         included = not self.include or _matches(path, self.include)
         return included and not _matches(path, self.exclude)
 
+    def __str__(self) -> str:
+        """As it is given to a command."""
+        given = {"--include": self.include, "--exclude": self.exclude}
+        return " and ".join(f"{option} {quoted(','.join(patterns))}" for option, patterns in given.items() if patterns)
+
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
     name = path.rpartition("/")[2]
@@ -123,7 +128,12 @@ def stem(path: Path) -> str:
     >>> stem(Path("novel.txt.xz")), stem(Path("novel.txt")), stem(Path("chapter.1.txt"))
     ('novel', 'novel', 'chapter.1')
     """
-    return Path(path.stem).stem if path.suffix in _SUFFIXES else path.stem
+    return Path(unpacked_name(path.name)).stem
+
+
+def unpacked_name(name: str) -> str:
+    """The name of a file without the suffix of its packing, if it has one."""
+    return Path(name).stem if Path(name).suffix in _SUFFIXES else name
 
 
 def is_packed(path: str) -> bool:

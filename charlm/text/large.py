@@ -322,7 +322,7 @@ class _Request:
                 yield one
         remarks += fold_skipped(skipped)
         if not found:
-            refuse_folder(path, skipped, self.reader)
+            refuse_folder(path, skipped, self.reader, self.globs)
 
 
 def _spans(written: Sequence[Written], parts: Sequence[Cut]) -> dict[str, Spans]:

@@ -37,6 +37,7 @@ from charlm.runtime.cache import cache_folder
 from charlm.text.encoding import Piece
 from charlm.text.remarks import Look
 from charlm.text.stored import BLOCK, Ids32, Numbers, Places, Spans, StoredIds, StoredText
+from charlm.text.tally import Tally
 
 FORMAT: Final = 1
 PARTS: Final = ("train", "val", "test")
@@ -101,7 +102,7 @@ class Maker:
         self._path, self._kind, self._points = folder / _CODES, "u1", list[int]()
         self._file = self._path.open("wb", buffering=0)
         self._code_of: NDArray[Any] = np.zeros(0x110000, dtype=self._kind)
-        self._counts = np.zeros(2**8, dtype=np.int64)
+        self._tally = Tally(2**8)
         self.length, self._marks, self._stride = 0, list[_Mark](), 1
 
     def close(self) -> None:
@@ -110,7 +111,7 @@ class Maker:
 
     def add(self, name: str, pieces: Iterable[Piece]) -> Written:
         """Write a source; where its pieces raise an error, all is as it was before."""
-        begin, before, sha256, size = self.length, self._counts.copy(), hashlib.sha256(), 0
+        begin, before, sha256, size = self.length, self._tally.counts, hashlib.sha256(), 0
         look = Look(name)
         try:
             for number, piece in enumerate(pieces):
@@ -125,7 +126,7 @@ class Maker:
         except BaseException:
             self._take_back(begin, before)
             raise
-        own = self._counts[: len(self._points) + 1].copy()
+        own = self._tally.counts[: len(self._points) + 1]
         own[: len(before)] -= before[: len(own)]
         characters = frozenset(chr(self._points[code - 1]) for code in np.flatnonzero(own))
         return Written(name, begin, self.length, size, sha256.hexdigest(), look, characters)
@@ -162,11 +163,11 @@ class Maker:
     def write(self, text: str) -> None:
         """Write these characters, as part of a source or of none."""
         points = _points(text)
-        codes = self._code_of[points]
+        codes = self._code_of.take(points, mode="clip")  # there is no larger one, so that none is clipped: it is faster
         if not codes.all():
             self._learn(np.unique(points[codes == 0]))
             codes = self._code_of[points]
-        self._count(codes)
+        self._tally.push(codes)
         _write_all(self._file, codes)
         self.length += len(codes)
 
@@ -188,19 +189,10 @@ class Maker:
                 _write_all(self._file, codes.astype(kind))
         narrow.unlink()
         self._kind, self._code_of = kind, self._code_of.astype(kind)
-        self._counts = np.concatenate(
-            [self._counts, np.zeros(min(256 ** np.dtype(kind).itemsize, 0x110001) - len(self._counts), dtype=np.int64)]
-        )
-
-    def _count(self, codes: NDArray[Any]) -> None:
-        if self._kind == "u1":  # two at once
-            pairs = np.bincount(codes[: len(codes) // 2 * 2].view("u2"), minlength=2**16).reshape(2**8, 2**8)
-            self._counts += pairs.sum(0) + pairs.sum(1)
-            codes = codes[len(codes) // 2 * 2 :]
-        self._counts += np.bincount(codes, minlength=len(self._counts))
+        self._tally = Tally(min(256 ** np.dtype(kind).itemsize, 0x110001), self._tally.counts)
 
     def _mark(self, sha256: Any) -> None:
-        self._marks.append(_Mark(self.length, self._counts[: len(self._points) + 1].copy(), sha256.copy()))
+        self._marks.append(_Mark(self.length, self._tally.counts[: len(self._points) + 1], sha256.copy()))
         if len(self._marks) > _MARKS:
             del self._marks[::2]
             self._stride *= 2
@@ -211,8 +203,7 @@ class Maker:
             self._file.truncate(begin * np.dtype(self._kind).itemsize)
             self._file.seek(0, os.SEEK_END)
         self.length = begin
-        self._counts[:] = 0
-        self._counts[: len(counts)] = counts
+        self._tally = Tally(len(self._tally.counts), counts)
         self._marks = [mark for mark in self._marks if begin and mark.length <= begin]
 
     def finish(self, spans: Mapping[str, Spans], sources: Sequence[str], records: str = "none") -> str:
@@ -263,21 +254,20 @@ def _points(text: str) -> NDArray[Any]:
 
 def _counted(text: StoredText, mark: _Mark | None, *, with_words: bool) -> tuple[list[int], int | None, bytes]:
     """How often each character of the alphabet occurs in a text, its words, and its SHA-256."""
-    counts = np.zeros(len(text.alphabet) + 1, dtype=np.int64)
-    sha256, words, inside = hashlib.sha256(), 0, False
-    begin = 0
+    size, sha256, words, inside = len(text.alphabet) + 1, hashlib.sha256(), 0, False
+    begin, tally = 0, Tally(max(2**8, size))
     if mark is not None:
-        counts[: len(mark.counts)] += mark.counts
-        sha256, begin = mark.sha256.copy(), mark.length
+        sha256, begin, tally = mark.sha256.copy(), mark.length, Tally(max(2**8, size), mark.counts)
     spaces = np.array([False, *(chr(point).isspace() for point in text.alphabet.tolist())])
     for at in range(begin, len(text), BLOCK):
-        codes = text.codes[at : at + BLOCK]
-        counts += np.bincount(codes, minlength=len(counts))
+        codes = text.codes.numbers(at, at + BLOCK)
+        tally.push(codes)
         sha256.update(text.spelled(codes).encode())
         if with_words:
             visible = ~spaces[codes]
             words += int(np.count_nonzero(visible[1:] & ~visible[:-1])) + bool(visible[0] and not inside)
             inside = bool(visible[-1])
+    counts = tally.counts[:size]
     lines = np.flatnonzero(text.alphabet == ord("\n")) + 1
     total = words + int(counts[lines].sum()) if with_words else None
     return counts[1:].tolist(), total, sha256.digest()
@@ -481,7 +471,7 @@ def _write_flushed(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def stored_ids(text: StoredText, name: str, blocks: Iterable[Ids32], size: int) -> StoredIds:
+def stored_ids(text: StoredText, name: str, blocks: Iterable[NDArray[Any]], size: int) -> StoredIds:
     """The ids of a text for a tokenizer of this `name` and vocabulary `size`, kept with its store.
 
     `blocks` is only gone through where they are not there. Raises StorageError where the disk is full.
@@ -505,7 +495,7 @@ def _kept(folder: Path, kind: str, blocks: Iterable[NDArray[Any]], name: Callabl
         with _on_disk(folder, needed):
             with temporary.open("wb", buffering=0) as file:
                 for numbers in blocks:
-                    _write_all(file, numbers.astype(kind))
+                    _write_all(file, numbers.astype(kind, copy=False))
                     count += len(numbers)
                 os.fsync(file.fileno())
             path = folder / name(count)

@@ -120,8 +120,12 @@ class StoredIds:
 
     def __getitem__(self, part: slice) -> Ids32:
         begin, end, _ = part.indices(len(self))
-        pieces = [self._looked_up(self._numbers.between(*span)) for span in self._between(begin, end)]
-        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        return self._looked_up(self.numbers(begin, end))
+
+    def numbers(self, begin: int, end: int) -> NDArray[Any]:
+        """What stands in the file for these places, of which there may be fewer."""
+        pieces = [self._numbers.between(*span) for span in self._between(begin, end)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [self._numbers.between(0, 0)])
 
     def at(self, places: Places, *, scattered: bool = False) -> Ids32:
         """The ids at these places (arrays of any shape), each from 0 to N - 1; `scattered` as `Numbers.scattered`."""
@@ -180,17 +184,20 @@ class StoredText:
         self, folder: Path, codes: StoredIds, alphabet: Ids32, counts: Places, words: int | None = None
     ) -> None:
         self.folder, self.codes, self.alphabet, self.counts, self.words = folder, codes, alphabet, counts, words
-        self._points = np.concatenate([[0], alphabet]).astype("<u4")
+        self._in_16_bits = not len(alphabet) or int(alphabet.max()) < 0x10000
+        self._points = np.concatenate([[0], alphabet]).astype("<u2" if self._in_16_bits else "<u4")
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, part: slice) -> str:
-        return self.spelled(self.codes[part])
+        begin, end, _ = part.indices(len(self))
+        return self.spelled(self.codes.numbers(begin, end))
 
-    def spelled(self, codes: Ids32) -> str:
+    def spelled(self, codes: NDArray[Any]) -> str:
         """The characters that have these numbers."""
-        return self._points[codes].tobytes().decode("utf-32-le")
+        points = self._points.take(codes, mode="clip")  # none is clipped: it is faster
+        return str(points.data, "utf-16-le" if self._in_16_bits else "utf-32-le")
 
     def __str__(self) -> str:
         return "".join(blocks_of(self))

@@ -27,7 +27,7 @@ import math
 import reprlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final, overload
@@ -38,10 +38,12 @@ from numpy.typing import NDArray
 from charlm.config import TOKENIZERS, DataConfig
 from charlm.errors import CheckpointError, DataError
 from charlm.text.store import stored_ids
-from charlm.text.stored import StoredIds, StoredText, Text, lengths_in_utf8, line_blocks
+from charlm.text.stored import StoredIds, StoredText, Text, blocks_of, lengths_in_utf8, line_blocks
 
 SCALARS: Final = 0x110000 - 0x800  # Unicode scalar values: all code points but the surrogates
 Ids = NDArray[np.int32]
+
+_AT_ONCE: Final = 2**18  # characters that become bytes while they are in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> Encoded:
         """The ids of a text; raises DataError for a lone surrogate, which is not Unicode text."""
+
+    def encode_stored(self, text: StoredText) -> Iterator[NDArray[np.integer[Any]]]:
+        """The ids of a text on the disk, in blocks."""
+        blocks = line_blocks(text) if self.by_line else iter([str(text)])
+        return (self.encode(block).ids for block in blocks)
 
     def decode(self, encoded: Encoded) -> str:
         """The inverse of `encode`; ids that do not form valid UTF-8 give U+FFFD."""
@@ -184,9 +191,8 @@ def _tokenize_stored(tokenizer: Tokenizer, text: StoredText) -> StoredTokens:
         ids = text.codes.through(np.concatenate([[tokenizer.unseen], known]).astype(np.int32))
         unknown = int(text.counts[known == tokenizer.unseen].sum())
     else:
-        blocks = line_blocks(text) if tokenizer.by_line else iter([str(text)])
         name = f"{_digest(tokenizer)}-{text.codes.name}"
-        ids, unknown = stored_ids(text, name, (tokenizer.encode(block).ids for block in blocks), tokenizer.size), 0
+        ids, unknown = stored_ids(text, name, tokenizer.encode_stored(text), tokenizer.size), 0
     return StoredTokens(ids, len(text), text.bytes, text.words or 0, unknown)
 
 
@@ -293,6 +299,9 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Encoded:
         return Encoded(np.frombuffer(utf8(text), dtype=np.uint8).astype(np.int32), NOTHING)
+
+    def encode_stored(self, text: StoredText) -> Iterator[NDArray[np.uint8]]:
+        return (np.frombuffer(utf8(block), dtype=np.uint8) for block in blocks_of(text, _AT_ONCE))
 
     def state(self) -> TokenizerState:
         return TokenizerState({"kind": self.kind})
