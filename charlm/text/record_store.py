@@ -124,17 +124,19 @@ class Sorter:
         with paths[0].open("wb") as edges, paths[1].open("wb") as keys:
             edges.write(np.int64(self._maker.length).tobytes())
             for records in blocks:
-                lengths = np.array(list(map(len, records)), dtype=np.int64)
-                keys.write(self._keys(records, lengths, chooser).tobytes())
+                lengths, text = np.fromiter(map(len, records), np.int64, len(records)), joined(records, self._kind)
+                keys.write(self._keys(text, lengths, chooser).tobytes())
                 edges.write((self._maker.length + np.cumsum(lengths + 1)).tobytes())
-                self._maker.write(joined(records, self._kind))
+                self._maker.write(text)
                 count += len(records)
         return Numbers(paths[0], "i8", count + 1), Numbers(paths[1], "u8", count)
 
-    def _keys(self, records: Sequence[str], lengths: Places, chooser: Chooser) -> Keys:
+    def _keys(self, text: str, lengths: Places, chooser: Chooser) -> Keys:
+        """The hashes of the records that a text consists of; they are encoded and parted all at once."""
         if not self._hashed:
-            return np.zeros(len(records), dtype=np.uint64)
-        return chooser.push([sha256(record.encode()).digest() for record in records], lengths)
+            return np.zeros(len(lengths), dtype=np.uint64)
+        records = text.encode().split(self._end.encode())[:-1]
+        return chooser.push([sha256(record).digest() for record in records], lengths)
 
     def finish(self, typed: Spans) -> tuple[dict[str, Spans], Spans, list[str]]:
         """Write the parts next to each other, and behind them what was `typed`, as it was.
@@ -148,9 +150,9 @@ class Sorter:
         edges = [0, *np.cumsum(sizes[:3]).tolist()]
         text, free = self._maker.set_aside("read"), edges[:3]
         for group in self._groups(known):
-            codes = text.codes[int(group.edges[0]) : int(group.edges[-1])]
+            codes = text.codes.numbers(int(group.edges[0]), int(group.edges[-1]))
             part_of = np.repeat(group.parts, np.diff(group.edges))
-            for part in np.unique(group.parts[group.parts < _LEFT_OUT]).tolist():
+            for part in np.flatnonzero(np.bincount(group.parts, minlength=4)[:_LEFT_OUT]).tolist():
                 own = codes[part_of == part]
                 self._maker.put(free[part], own)
                 free[part] += len(own)

@@ -77,14 +77,15 @@ def records_of(text: str, kind: str, name: str = "the text") -> list[str]:
     (['emma', 'ada'], ['one\\ntwo', 'three'])
     """
     if kind == LINE:
-        found: Iterable[str] = (line.removesuffix("\r") for line in text.split("\n"))
+        found = text.split("\n")
+        found = [line.removesuffix("\r") for line in found] if "\r" in text else found
     elif kind == PARAGRAPH:
-        found = (part.strip("\r\n") for part in _BLANK.split(text))
+        found = [part.strip("\r\n") for part in _BLANK.split(text)]
     else:
         found = [text]
     if kind != LINE and (at := text.find(end_of(kind))) >= 0:
         raise _ended_inside(name, at)
-    return [record for record in found if record and not record.isspace()]
+    return list(filter(str.strip, found))
 
 
 def record_blocks(pieces: Iterable[str], kind: str, name: str = "the text") -> Iterator[list[str]]:
@@ -150,8 +151,7 @@ def _ended_inside(name: str, at: int) -> DataError:
 
 def joined(records: Iterable[str], kind: str) -> str:
     """Records as one text, each followed by its end."""
-    end = end_of(kind)
-    return "".join(record + end for record in records)
+    return end_of(kind).join([*records, ""])
 
 
 def as_records(text: str, kind: str, name: str = "the text") -> str:

@@ -152,7 +152,7 @@ class Maker:
     def put(self, at: int, codes: NDArray[Any]) -> None:
         """Write the numbers of characters from this place on."""
         self._file.seek(at * np.dtype(self._kind).itemsize)
-        _write_all(self._file, codes.astype(self._kind))
+        _write_all(self._file, codes.astype(self._kind, copy=False))
         self.length = max(self.length, at + len(codes))
 
     def _text(self, path: Path, begin: int, end: int) -> StoredText:
