@@ -26,9 +26,10 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Unpack, cast
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack, cast
 
 from charlm.config import (
+    BACKWARD,
     DEFAULT_FOLDER,
     EVAL_OPTIONS,
     EXPORT_OPTIONS,
@@ -53,7 +54,7 @@ from charlm.generation.choice import Choice, bits_per_character
 from charlm.generation.conversation import Conversation
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
-from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate
+from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate, in_order, together
 from charlm.keywords import EvalOptions, ExportOptions, SampleOptions, TrainOptions, WordOptions, documented
 from charlm.report.tensorboard import logged
 from charlm.report.watch import watched
@@ -65,6 +66,7 @@ from charlm.storage.records import loss_in_words
 from charlm.storage.runs import Run, find_checkpoint
 from charlm.storage.runs import Trained as Trained  # noqa: PLC0414 - part of the API
 from charlm.text.corpus import STDIN
+from charlm.text.direction import turned, turned_values
 from charlm.text.pairs import MinimalPair, check_pairs
 from charlm.text.records import as_records, end_of
 from charlm.text.stored import StoredText, Text, blocks_of, line_blocks
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Stop = Callable[[], str | None]
+_Number = TypeVar("_Number", bound="np.generic")
 
 
 def _never() -> None:
@@ -288,6 +291,7 @@ class LanguageModel:
     config       the options that it was trained with
     tokenizer    text to ids and back
     checkpoint   all that is in the file
+    backward     whether it predicts characters from those that follow (`charlm.text.direction`)
     """
 
     def __init__(self, path: Path, checkpoint: Checkpoint, config: EvalConfig) -> None:
@@ -295,6 +299,7 @@ class LanguageModel:
         self._opened: tuple[tuple[str, str, int], Decoder] | None = None
         self.tokenizer: Tokenizer = checkpoint.open_tokenizer()
         self.records = config.records or checkpoint.config.data.records  # what it reads: `charlm.text.records`
+        self.backward = checkpoint.config.data.direction == BACKWARD
 
     def __repr__(self) -> str:
         network = _network(self.config.model, self.config.data.tokenizer, self.tokenizer.size)
@@ -421,7 +426,8 @@ class LanguageModel:
             raise ConfigError(
                 f"{given[0]} and --stop cannot be combined: it chooses among whole records", kept="nothing was sampled"
             )
-        return Choice(unique, self.training_records(corpus) if novel else frozenset())
+        known = self.training_records(corpus) if novel else frozenset()
+        return Choice(unique, frozenset(map(self._turned, known)))
 
     def training_records(self, corpus: Sequence[str] = ()) -> frozenset[str]:
         """The records of its training text, found like its validation text."""
@@ -430,7 +436,7 @@ class LanguageModel:
     def ranked(self, texts: Sequence[str], config: SampleConfig, prime: str = "") -> list[tuple[str, float]]:
         """Sampled records with their bits per character (with the prime and the end), the most probable first."""
         decoder = self._decoder(config.engine, config.precision, config.threads)
-        records = [prime + text for text in texts]
+        records = [self._turned(prime) + self._turned(text) for text in texts]
         bits = bits_per_character(decoder, self.tokenizer, records, end_of(self.records)).tolist()
         return sorted(zip(texts, bits, strict=True), key=lambda pair: pair[1])
 
@@ -447,8 +453,16 @@ class LanguageModel:
                 print(piece.text, end="", flush=True)
 
         A piece names the sample that it belongs to. `prime` and `stop` are those of `sample`. With a `choice` each
-        piece is a whole record, and those that are not taken are passed over.
+        piece is a whole record, and those that are not taken are passed over. A backward model's pieces are whole
+        samples, in reading order.
         """
+        pieces = self._stream(config, None if prime is None else self._turned(prime), self._turned(stop), choice)
+        if not self.backward:
+            return pieces
+        return (replace(piece, text=self._turned(piece.text)) for piece in together(in_order(pieces)))
+
+    def _stream(self, config: SampleConfig, prime: str | None, stop: str, choice: Choice | None) -> Iterator[Piece]:
+        """The samples as the model writes them, after a prime as it reads it."""
         config = self.completed(config)
         decoder = self._decoder(config.engine, config.precision, config.threads)
         if self.records != "none":
@@ -468,8 +482,9 @@ class LanguageModel:
             talk.read("It was")
             print("".join(talk.write(config)))
 
-        The model's state is kept from turn to turn; `undo` takes one back.
+        The model's state is kept from turn to turn; `undo` takes one back. Raises ConfigError for a backward model.
         """
+        self.check_forward("a conversation", "nothing was sampled")
         return Conversation(
             self._decoder(config.engine, config.precision, config.threads), self.tokenizer, self.records
         )
@@ -484,7 +499,7 @@ class LanguageModel:
         """
         from charlm.evaluation.score import score
 
-        tokens = tokenize(self.tokenizer, self.as_read(text))
+        tokens = tokenize(self.tokenizer, self._turned(self.as_read(text)))
         with self._scoring() as (model, device):
             return score(model, self.tokenizer, tokens, exact=exact, records=self.records, device=device)
 
@@ -502,17 +517,34 @@ class LanguageModel:
         """
         from charlm.evaluation.score import score_stored
 
-        tokens = tokenize(self.tokenizer, text)
+        tokens = tokenize(self.tokenizer, turned(text, self.records) if self.backward else text)
         if dynamic:
-            return self._dynamic_score(tokens, cells)
-        with self._scoring() as (model, device):
-            return score_stored(
-                model, self.tokenizer, tokens, exact=exact, device=device, cells=cells, records=self.records
-            )
+            found = self._dynamic_score(tokens, cells)
+        else:
+            with self._scoring() as (model, device):
+                found = score_stored(
+                    model, self.tokenizer, tokens, exact=exact, device=device, cells=cells, records=self.records
+                )
+        if self.backward and cells is not None:
+            cells[:] = cells[::-1].copy()
+        return found
 
     def as_read(self, text: str) -> str:
         """A text as the model reads it: its records, each with its end, if it is a model of records."""
         return as_records(text, self.records)
+
+    def _turned(self, text: str) -> str:
+        """A text as it is read (`as_read`) in the model's direction, or one that it has written in reading order."""
+        return turned(text, self.records) if self.backward else text
+
+    def check_forward(self, what: str, kept: str = "nothing was scored") -> None:
+        """Raise ConfigError for a backward model, where it cannot be used."""
+        if self.backward:
+            raise ConfigError(
+                f"{what} goes forward through a text, but {self.path} reads it backward (--direction backward)",
+                kept=kept,
+                hint="use a forward model",
+            )
 
     def check_one_text(self, option: str) -> None:
         """Raise ConfigError for a model that reads records, where an option needs one text."""
@@ -531,11 +563,14 @@ class LanguageModel:
         """
         from charlm.evaluation.score import text_nats
 
-        encoded = self.tokenizer.encode(self.as_read(text))
+        read = self.as_read(text)
+        encoded = self.tokenizer.encode(self._turned(read))
         if dynamic:
-            return self._dynamic_nats(encoded.ids)
-        with self._scoring() as (model, device):
-            return text_nats(model, self.tokenizer, encoded, exact=exact, records=self.records, device=device)
+            nats = self._dynamic_nats(encoded.ids)
+        else:
+            with self._scoring() as (model, device):
+                nats = text_nats(model, self.tokenizer, encoded, exact=exact, records=self.records, device=device)
+        return self._in_order(nats, read)
 
     def separate_nats(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Negative log-likelihood of each token of each text, every text read by itself from the initial state.
@@ -545,17 +580,23 @@ class LanguageModel:
         """
         from charlm.evaluation.separate import separate_nats
 
-        ids = [self.tokenizer.encode(text).ids for text in texts]
+        ids = [self.tokenizer.encode(self._turned(text)).ids for text in texts]
         with self._scoring() as (model, device):
-            return separate_nats(model, self.tokenizer, ids, device=device)
+            found = separate_nats(model, self.tokenizer, ids, device=device)
+        return [self._in_order(nats, text) for nats, text in zip(found, texts, strict=True)]
+
+    def _in_order(self, values: NDArray[_Number], text: str) -> NDArray[_Number]:
+        """What was found out about the characters of a text that was read in the model's direction, in their order."""
+        return turned_values(values, text, self.records) if self.backward else values
 
     def separate_greedy(self, texts: Sequence[str]) -> list[NDArray[np.bool_]]:
         """Whether each of the tokens of `separate_nats` is the most probable one at its place: arrays of shapes [N]."""
         from charlm.evaluation.separate import separate_greedy
 
-        ids = [self.tokenizer.encode(text).ids for text in texts]
+        ids = [self.tokenizer.encode(self._turned(text)).ids for text in texts]
         with self._scoring() as (model, device):
-            return separate_greedy(model, self.tokenizer, ids, device=device)
+            found = separate_greedy(model, self.tokenizer, ids, device=device)
+        return [self._in_order(likeliest, text) for likeliest, text in zip(found, texts, strict=True)]
 
     def pairs(
         self,
@@ -577,9 +618,13 @@ class LanguageModel:
         given = tuple(MinimalPair(*pair) for pair in pairs)
         check_pairs(given)
         check_one_record(given, self.records)
+        if end is not None:
+            self.check_forward("--end")
         frame = frame_of(self.tokenizer, self.records, end)
         texts = [frame.before + text + frame.end for pair in given for text in (pair.better, pair.worse)]
         nats = self.separate_nats(texts)
+        if self.backward and frame.before:  # for which the line end behind a text is before it
+            nats = [own[::-1] for own in nats]
         return PairScores(tuple(judge(self.tokenizer, given, frame, nats, per_character=per_character)), frame)
 
     def _dynamic_nats(self, ids: Ids) -> NDArray[np.float32]:
@@ -612,19 +657,21 @@ class LanguageModel:
         `likeliest` adds that many of the most probable tokens at each position, or at the first `within` positions;
         `forecast` adds the entropy before each token and its rank.
         """
-        from charlm.evaluation.surprisal import surprisal
+        from charlm.evaluation.surprisal import surprisal, turned_surprisal
 
+        read = self.as_read(text)
         with self._scoring() as (model, device):
-            return surprisal(
+            found = surprisal(
                 model,
                 self.tokenizer,
-                self.as_read(text),
+                self._turned(read),
                 likeliest=likeliest,
-                within=within,
+                within=None if self.backward else within,
                 forecast=forecast,
                 records=self.records,
                 device=device,
             )
+        return turned_surprisal(found, read, within) if self.backward else found
 
     def passages(self, text: Text) -> Iterator[Passage]:
         """The characters of a text with bits, entropy and rank, passage by passage; one on the disk is never in memory.
@@ -635,7 +682,7 @@ class LanguageModel:
         from charlm.evaluation.passages import passage_of
         from charlm.evaluation.surprisal import SurprisalReader
 
-        if isinstance(text, str) or self.records != "none" or not self.tokenizer.by_line:
+        if isinstance(text, str) or self.records != "none" or self.backward or not self.tokenizer.by_line:
             yield passage_of(self.surprisal(str(text), forecast=True))
             return
         reader, begin = SurprisalReader(self.tokenizer), 0
@@ -682,14 +729,15 @@ class LanguageModel:
 
         self.check_one_text("--cold-windows")
         with self._scoring() as (model, device):
-            return cold_nats(model, self.tokenizer, text, window=window, device=device)
+            return cold_nats(model, self.tokenizer, text, window=window, backward=self.backward, device=device)
 
     def position_losses(self, text: str) -> tuple[PositionLoss, ...]:
         """Loss by the number of characters read since zero state, which shows how much context helps."""
         from charlm.evaluation.surprisal import position_losses
 
         with self._scoring() as (model, device):
-            return position_losses(model, self.tokenizer, self.as_read(text), records=self.records, device=device)
+            read = self._turned(self.as_read(text))
+            return position_losses(model, self.tokenizer, read, records=self.records, device=device)
 
     @documented(ExportOptions, EXPORT_OPTIONS, asdict(ExportConfig()))
     def export(self, path: PathLike, **options: Unpack[ExportOptions]) -> Exported:

@@ -49,6 +49,7 @@ EXPORTS: Final = Registry(
 )
 
 RECORDS: Final = ("none", "line", "paragraph", "file")  # what they are, `charlm.text.records` says
+FORWARD, BACKWARD = DIRECTIONS = ("forward", "backward")  # what these are, `charlm.text.direction` says
 
 DEFAULT_FOLDER: Final = "checkpoints"  # of all runs
 LEFT_OUT: Final = -1  # a number of sampling that nobody has given: `charlm.generation.generate.completed` fills it in
@@ -126,6 +127,15 @@ class DataConfig:
             str,
             "independent texts in the corpus, each read by itself: lines, paragraphs or files",
             offers=RECORDS,
+            group=TEXT,
+        ),
+    )
+    direction: str = option(
+        FORWARD,
+        Option(
+            str,
+            "predict each character from those before it or, backward, from those that follow it (char only)",
+            offers=DIRECTIONS,
             group=TEXT,
         ),
     )
@@ -422,7 +432,22 @@ def check_train(given: Mapping[str, object]) -> dict[str, Value]:
         everywhere = values.pop("dropout")
         values = {**dict.fromkeys(DROPOUTS, everywhere), **values}
     check_shares(str(values.get("val", "0")), str(values.get("test", "0")))
+    check_direction(values)
     return values
+
+
+def check_direction(values: Mapping[str, object]) -> None:
+    """Raise ConfigError where a text is to be read backward in tokens that are no characters.
+
+    >>> check_direction({"direction": "backward", "tokenizer": "char"})
+    """
+    kind = str(values.get("tokenizer", DataConfig().tokenizer))
+    if values.get("direction") == BACKWARD and kind in TOKENIZERS and not TOKENIZERS[kind].one_per_character:
+        raise ConfigError(
+            f"--direction backward needs tokens that are characters, and --tokenizer {kind} has others",
+            kept=UNTOUCHED,
+            hint="leave out --tokenizer",
+        )
 
 
 def check_sample(given: Mapping[str, object]) -> SampleConfig:

@@ -55,6 +55,7 @@ class Requests:
     def __init__(self, model: LanguageModel) -> None:
         from charlm.evaluation.pairs import frame_of
 
+        model.check_forward("the lm-evaluation-harness", "nothing was evaluated")
         self.model = model
         self._before = frame_of(model.tokenizer, model.records).before
 

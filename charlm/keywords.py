@@ -45,6 +45,7 @@ class TrainOptions(TypedDict, total=False):
     test: str | float | os.PathLike[str]
     encoding: str
     records: Literal["none", "line", "paragraph", "file"]
+    direction: Literal["forward", "backward"]
     include: str
     exclude: str
     optimizer: str

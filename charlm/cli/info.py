@@ -11,7 +11,7 @@ import typer
 
 from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, command
 from charlm.cli.outputs import Screen
-from charlm.config import DEFAULT_FOLDER
+from charlm.config import BACKWARD, DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
@@ -137,7 +137,7 @@ def _text(checkpoint: Checkpoint) -> list[Fact]:
     """The corpus: its size, and its first files."""
     from charlm.text.split import FILES
 
-    corpus = checkpoint.corpus
+    corpus, data = checkpoint.corpus, checkpoint.config.data
     size = f"{corpus.train_characters:,} characters of training text, {corpus.val_characters:,} of validation text"
     size += f", {corpus.test_characters:,} of test text" if corpus.test_characters else ""
     files = [("", f"{source.path}{_part(source)}") for source in corpus.sources[:_FILES]]
@@ -145,7 +145,11 @@ def _text(checkpoint: Checkpoint) -> list[Fact]:
     return [
         ("text", f"{size}, SHA-256 {corpus.fingerprint[:16]}…"),
         *([("split", "by whole files, chosen by hash")] if corpus.split == FILES else []),
-        *([("records", records)] if (records := checkpoint.config.data.records) != "none" else []),
+        *([("records", data.records)] if data.records != "none" else []),
+        *(
+            [("direction", f"{data.direction}: each character from those that follow it")]
+            * (data.direction == BACKWARD)
+        ),
         *files,
         *([("", f"and {more} more")] if more > 0 else []),
     ]

@@ -87,6 +87,9 @@ def sample(
     Without a prime a sample begins where a line or a record does. With an empty one (--prime "") it begins where the
     text may begin, anywhere, also inside a word.
 
+    A model that reads backward (train --direction backward) writes what comes before the prime, from there to the left;
+    --stop is then what would stand before the sample. Its text is printed when it is complete.
+
     Text is printed as it is generated. Several samples are printed one after another, separated by NUL bytes in a pipe
     and by a horizontal rule in a terminal. A model of records (train --records) ends each sample by itself: lines are
     printed as lines, and paragraphs with a blank line between them.
@@ -120,19 +123,22 @@ def sample(
     if interactive:
         from charlm.cli.interactive import converse
 
+        model.check_forward("--interactive", "nothing was sampled")
+
         converse(screen, model, config, prime=text or "", stop=end, echo=not no_echo, raw=raw)
         return
     pieces, bits = in_order(model.stream(config, prime=text, stop=end, choice=choice)), None
     if rank:
         pieces, bits = _ranked(model, config, text or "", pieces)
     echo = "" if no_echo else text or ""
-    shown = pieces if as_json else _printed(pieces, echo, model.records, raw=raw)
+    ahead, behind = ("", echo) if model.backward else (echo, "")
+    shown = pieces if as_json else _printed(pieces, ahead, behind, model.records, raw=raw)
     samples = list(together(shown, keep=as_json or novelty))
     _note_length(screen, config, samples, records=model.records != "none", chosen=choice is not None)
     if as_json:
         more: dict[str, object] = {"bits_per_character": bits} if rank else {}
         more |= training.record(text or "", samples) if training else {}
-        _print_json(screen, model, config, text or "", [echo + sample.text for sample in samples], more)
+        _print_json(screen, model, config, text or "", [ahead + sample.text + behind for sample in samples], more)
         return
     if bits:
         screen.note(f"bits per character: {bits[0]:.3f} (the first record) to {bits[-1]:.3f} (the last)")
@@ -199,6 +205,7 @@ class _TrainingText:
 
     index: TrainingIndex
     records: frozenset[str] | None
+    backward: bool = False
 
     @property
     def remarks(self) -> list[str]:
@@ -210,7 +217,7 @@ class _TrainingText:
 
     def new(self, prime: str, samples: Sequence[Piece]) -> tuple[int, int]:
         """How many of the whole records are not in the training text, and how many there are."""
-        whole = [prime + sample.text for sample in samples if sample.stopped]
+        whole = [sample.text + prime if self.backward else prime + sample.text for sample in samples if sample.stopped]
         return sum(record not in (self.records or ()) for record in whole), len(whole)
 
     def record(self, prime: str, samples: Sequence[Piece]) -> dict[str, object]:
@@ -235,7 +242,8 @@ def _training_text(model: LanguageModel, corpus: Sequence[str]) -> _TrainingText
     from charlm.storage.provenance import training_index
 
     index = training_index(model.checkpoint, model.path, corpus)
-    return _TrainingText(index, None if model.records == "none" else model.training_records(corpus))
+    records = None if model.records == "none" else model.training_records(corpus)
+    return _TrainingText(index, records, model.backward)
 
 
 def _prime(text: str | None, path: str | None) -> str | None:
@@ -256,8 +264,9 @@ def _write(text: str, *, raw: bool) -> None:
     streams.write_data(text.encode())
 
 
-def _printed(pieces: Iterator[Piece], echo: str, kind: str, *, raw: bool) -> Iterator[Piece]:
-    """The same pieces, each printed as it comes, with the prime before each sample, and between them what parts them.
+def _printed(pieces: Iterator[Piece], echo: str, behind: str, kind: str, *, raw: bool) -> Iterator[Piece]:
+    """The same pieces, each printed as it comes, with the prime before (or `behind`) each sample, and between them what
+    parts them.
 
     On a terminal a line stands for the NUL between texts, and what follows begins on a line of its own.
     """
@@ -270,8 +279,9 @@ def _printed(pieces: Iterator[Piece], echo: str, kind: str, *, raw: bool) -> Ite
             rule = "\n" * (not last.endswith("\n")) + _RULE
             _write(rule if terminal and between == "\0" else between, raw=True)
             _write(echo, raw=raw)
-        _write(piece.text + printed_end(kind) * piece.done, raw=raw)
-        begins, last = piece.done, piece.text + printed_end(kind) * piece.done or echo * begins or last
+        text = piece.text + (behind + printed_end(kind)) * piece.done
+        _write(text, raw=raw)
+        begins, last = piece.done, text or echo * begins or last
         yield piece
     if terminal and last and not last.endswith("\n"):
         _write("\n", raw=raw)

@@ -19,11 +19,12 @@ import numpy as np
 from charlm.compression.coder import Decoder, Encoder, library
 from charlm.compression.container import ENGINES, MODEL, Header, Packer, Write, parse
 from charlm.compression.predictor import Engine, Predictor
-from charlm.config import ModelConfig
+from charlm.config import DataConfig, ModelConfig
 from charlm.errors import CharlmError
 from charlm.generation.build import NoKernel
 from charlm.generation.compiled import kernel_for
 from charlm.storage.checkpoint import Checkpoint
+from charlm.text.direction import as_trained
 from charlm.text.stored import Text, line_blocks
 from charlm.text.tokenizer import Encoded, Ids, Tokenizer
 
@@ -68,7 +69,7 @@ def compress(checkpoint: Checkpoint, text: Text, write: Write, *, engine: str = 
     """
     stream = library()
     model = Engine(checkpoint, engine)
-    reading = _Reading(model)
+    reading = _Reading(model, checkpoint.config.data)
     packer = Packer(Header(ENGINES.index(model.name), model.model, model.build), write)
     for block in _blocks(model.tokenizer, text):
         coder = Encoder(stream)
@@ -80,14 +81,17 @@ def compress(checkpoint: Checkpoint, text: Text, write: Write, *, engine: str = 
 class _Reading:
     """A text that a model reads, block by block, and what it has come to."""
 
-    def __init__(self, model: Engine) -> None:
-        self._tokenizer, self._predictor = model.tokenizer, Predictor(model)
+    def __init__(self, model: Engine, data: DataConfig) -> None:
+        self._tokenizer, self._predictor, self._data = model.tokenizer, Predictor(model), data
         self.sha256, self.nats, self.tokens, self.bytes = sha256(), 0.0, 0, 0
 
     def block(self, text: str, coder: Encoder) -> int:
-        """Note the choices of the next block; returns the number of its tokens."""
-        encoded = self._tokenizer.encode(text)
-        if self._tokenizer.decode(encoded) != text:
+        """Note the choices of the next block; returns the number of its tokens.
+
+        A backward model reads each block from its end: blocks come in the order of the text.
+        """
+        encoded = self._tokenizer.encode(as_trained(text, self._data))
+        if as_trained(self._tokenizer.decode(encoded), self._data) != text:
             raise CharlmError("the checkpoint's tokenizer does not reproduce this text", kept=_KEPT)
         escaped = iter(encoded.escaped.tolist())
         for token in _each(encoded.ids):
@@ -128,7 +132,7 @@ def decompress(checkpoint: Checkpoint, file: BinaryIO, write: Write, *, engine: 
     characters = size = 0
     for block in contents.blocks():
         coder = Decoder(stream, block.code)
-        text = _decoded(model.tokenizer, predictor, coder, block.tokens)
+        text = as_trained(_decoded(model.tokenizer, predictor, coder, block.tokens), checkpoint.config.data)
         if block._replace(code=coder.code()).filled() != block.code:
             raise _differs()
         raw = text.encode()

@@ -27,6 +27,8 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.config import BACKWARD
+from charlm.errors import ConfigError
 from charlm.evaluation.baselines import HIGHEST_ORDER, code_lengths, ngram_nats
 from charlm.evaluation.bootstrap import Floats, Interval, block_length, difference, interval, resampled_means
 from charlm.evaluation.mixture import mix
@@ -252,9 +254,11 @@ def compare(
 
     `corpus` says where the models' own texts are now, if they have moved. Raises DataError, before anything is scored,
     if such a text is needed and is missing or has another fingerprint; ConfigError if a model cannot be evaluated
-    dynamically.
+    dynamically or in a mixture.
     """
     options = options or ComparisonOptions()
+    for model in models:
+        _check_mixture(model, options)
     remarks: list[str] = []
     named: list[list[tuple[str, Text]]] = [
         _given(texts, models, options, remarks) or [_validation_text(model, corpus, options, remarks)]
@@ -284,6 +288,16 @@ def compare(
                 rows += _baseline_rows(reading, train)
     remarks += [f"n-gram models and compressors: {one.remark}" for one in training if one.remark]
     return Comparison(tuple(rows), baselines_of, frozenset(verbatim), tuple(dict.fromkeys(remarks)))
+
+
+def _check_mixture(model: LoadedModel, options: ComparisonOptions) -> None:
+    """Raise ConfigError where a mixture would be of two directions, whose probabilities are not of one text."""
+    if options.mix and model.checkpoint.config.data.direction == BACKWARD:
+        raise ConfigError(
+            f"--mix needs a forward model, as n-gram models are, but {model.path} reads backward",
+            kept="nothing was scored",
+            hint="leave out --mix",
+        )
 
 
 _DYNAMIC: Final = ", dynamic"

@@ -27,9 +27,9 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -39,12 +39,14 @@ from torch import Tensor
 from charlm.evaluation.score import BlockReader, Scorable, perplexity, text_nats
 from charlm.evaluation.separate import separate_nats
 from charlm.storage.checkpoint import finite
+from charlm.text.direction import turned_values
 from charlm.text.records import end_of
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
 SEGMENT: Final = 1024  # characters that are read from the zero state
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,26 @@ def surprisal(
     )
 
 
+def turned_surprisal(judged: Surprisal, text: str, within: int | None = None) -> Surprisal:
+    """What was judged of a text that was turned (`charlm.text.direction`), for the text itself; tokens are characters.
+
+    The alternatives are those of the first `within` characters.
+    """
+    best, expected = judged.likeliest, judged.forecast
+
+    def back(values: NDArray[_Number]) -> NDArray[_Number]:
+        return turned_values(values, text, judged.records)
+
+    return replace(
+        judged,
+        text=text,
+        ids=back(judged.ids),
+        nats=back(judged.nats),
+        likeliest=best and Likeliest(back(best.ids)[:within], back(best.probabilities)[:within]),
+        forecast=expected and Forecast(back(expected.entropy), back(expected.rank)),
+    )
+
+
 class SurprisalReader:
     """The surprisal of a long text, block by block, with forecasts (`charlm.evaluation.score.BlockReader`)."""
 
@@ -365,19 +387,28 @@ def _where(logits_TBV: Tensor, wanted_TB: NDArray[np.bool_]) -> Tensor:
 
 
 def cold_nats(
-    model: Scorable, tokenizer: Tokenizer, text: str, *, window: int = SEGMENT, device: torch.device | None = None
+    model: Scorable,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    window: int = SEGMENT,
+    backward: bool = False,
+    device: torch.device | None = None,
 ) -> Floats:
     """-ln P of each character [C], where every `window` characters are read from zero state, as a text of their own.
+
+    A `backward` model reads the same windows, each from its last character to its first.
 
     Their mean is the loss that models of fixed context report (nanoGPT's `estimate_loss`), but that here the first
     character of a window is predicted, too. The last window may be shorter.
     """
-    parts = [text[at : at + window] for at in range(0, len(text), window)]
+    way = -1 if backward else 1
+    parts = [text[at : at + window][::way] for at in range(0, len(text), window)]
     ids = [tokenizer.encode(part).ids for part in parts]
     found = [np.zeros(0)]
     for part, own, nats in zip(parts, ids, separate_nats(model, tokenizer, ids, device=device), strict=True):
         starts, unit_of = _units(tokenizer, own, part)
-        found.append(_spread(_sum_by_unit(nats, unit_of, starts), starts))
+        found.append(_spread(_sum_by_unit(nats, unit_of, starts), starts)[::way])
     return np.concatenate(found)
 
 

@@ -111,6 +111,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, str]:
         "unseen_id": str(tokenizer.unseen),
         "escape": repr(tokenizer.escape),
         "records": config.data.records,
+        "direction": config.data.direction,
         "weights_sha256": weights_sha256(checkpoint),
         "state_sha256": checkpoint.state_sha256,
     }

@@ -109,8 +109,9 @@ class StoredIds:
     `ids[a:b]` and `ids.at(places)` are arrays of int32.
     """
 
-    def __init__(self, numbers: Numbers, spans: Spans, table: Ids32 | None = None) -> None:
+    def __init__(self, numbers: Numbers, spans: Spans, table: Ids32 | None = None, *, backward: bool = False) -> None:
         self._numbers, self._spans, self._table = numbers, [span for span in spans if span[0] < span[1]], table
+        self._backward = backward  # the last of them is the first one here
         self._begin = np.array([begin for begin, _ in self._spans], dtype=np.int64)
         lengths = np.array([end - begin for begin, end in self._spans], dtype=np.int64)
         self._edges = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -124,11 +125,16 @@ class StoredIds:
 
     def numbers(self, begin: int, end: int) -> NDArray[Any]:
         """What stands in the file for these places, of which there may be fewer."""
+        if self._backward:
+            begin, end = len(self) - end, len(self) - begin
         pieces = [self._numbers.between(*span) for span in self._between(begin, end)]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [self._numbers.between(0, 0)])
+        found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [self._numbers.between(0, 0)])
+        return found[::-1].copy() if self._backward else found
 
     def at(self, places: Places, *, scattered: bool = False) -> Ids32:
         """The ids at these places (arrays of any shape), each from 0 to N - 1; `scattered` as `Numbers.scattered`."""
+        if self._backward:
+            places = len(self) - 1 - places
         if len(self._spans) > 1:
             span = np.searchsorted(self._edges, places, side="right") - 1
             places = places - self._edges[span] + self._begin[span]
@@ -139,7 +145,11 @@ class StoredIds:
 
     def over(self, spans: Spans) -> StoredIds:
         """Other places of the same file."""
-        return StoredIds(self._numbers, spans, self._table)
+        return StoredIds(self._numbers, spans, self._table, backward=self._backward)
+
+    def turned(self) -> StoredIds:
+        """The same ids from the last to the first."""
+        return StoredIds(self._numbers, self._spans, self._table, backward=not self._backward)
 
     @property
     def path(self) -> Path:
@@ -149,11 +159,12 @@ class StoredIds:
     @property
     def name(self) -> str:
         """A name for these places of the file."""
-        return hashlib.sha256(repr(self._spans).encode()).hexdigest()[:16]
+        places = repr(self._spans) + " backward" * self._backward
+        return hashlib.sha256(places.encode()).hexdigest()[:16]
 
     def through(self, table: Ids32) -> StoredIds:
         """The same places, each number looked up in another table."""
-        return StoredIds(self._numbers, self._spans, table)
+        return StoredIds(self._numbers, self._spans, table, backward=self._backward)
 
     def _between(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         """The spans of the file that hold these places."""
@@ -201,6 +212,10 @@ class StoredText:
 
     def __str__(self) -> str:
         return "".join(blocks_of(self))
+
+    def turned(self) -> StoredText:
+        """The same text from its last character to its first."""
+        return StoredText(self.folder, self.codes.turned(), self.alphabet, self.counts, self.words)
 
     @property
     def name(self) -> str:

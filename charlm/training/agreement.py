@@ -16,7 +16,7 @@ from charlm.training.request import TrainingRequest
 from charlm.training.warmstart import FIXED
 
 _MAY_CHANGE: Final = ("device", "threads", *options_of(LogConfig))
-_READING: Final = ("encoding", "records", "include", "exclude")  # how a text is read
+_READING: Final = ("encoding", "records", "direction", "include", "exclude")  # how a text is read
 _FILES: Final = 3  # of a text that a suggested command names
 
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from charlm.config import ModelConfig, SampleConfig
+from charlm.config import BACKWARD, FORWARD, ModelConfig, SampleConfig
 from charlm.evaluation.temperature import suitable_temperature
 from charlm.generation.decoder import Decoder, Weights
 from charlm.generation.engine import open_decoder
 from charlm.generation.generate import collect, generate
+from charlm.text.direction import turned
 from charlm.text.records import end_of
 from charlm.text.stored import StoredIds, Text
 from charlm.text.tokenizer import Ids, Tokenizer
@@ -28,9 +29,11 @@ class Samples:
         tokenizer: Tokenizer,
         *,
         records: str = "none",
+        direction: str = FORWARD,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._config, self._tokenizer, self._records, self._now = config, tokenizer, records, now
+        self._backward = direction == BACKWARD
         self._last = now()
 
     def due(self) -> bool:
@@ -43,7 +46,7 @@ class Samples:
         decoder = self._decoder(weights)
         text = collect(generate(decoder, self._tokenizer, SAMPLE, prime=prime, stops=(end,)), 1)[0]
         self._last = self._now()
-        return text
+        return turned(text) if self._backward else text
 
     def temperature(self, weights: Weights, train: Ids | StoredIds, validation: Text) -> float | None:
         """The temperature to begin with, for whoever samples with these weights; None where that cannot be said."""

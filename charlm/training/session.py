@@ -30,6 +30,7 @@ from charlm.storage.provenance import find_corpus, keep_stdin
 from charlm.storage.records import CorpusRecord, Result
 from charlm.storage.runs import Run, Trained, find_checkpoint, remove_empty
 from charlm.text.corpus import Corpus
+from charlm.text.direction import as_trained
 from charlm.text.files import Globs
 from charlm.text.large import StoredCorpus, open_corpus
 from charlm.text.records import edges_of, seem_independent
@@ -70,7 +71,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
     given = choose_vocabulary(given, corpus.train)
     tokenizer = _tokenizer(given, donor, corpus.train, emit)
     _agree_on_text(corpus, tokenizer, group)
-    train = tokenize(tokenizer, corpus.train)
+    train = tokenize(tokenizer, as_trained(corpus.train, data))
     facts = Facts(
         len(corpus.train),
         len(train.ids),
@@ -86,7 +87,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
     if not config.train.threads and config.train.batch * config.model.hidden**2 < _TWO_THREADS * group.size:
         threads = set_threads(1)
     runtime = _first_runtime(config, network, device, threads, group)
-    task = Task(config, tokenizer, train, corpus.val, CorpusRecord.of(corpus), corpus.test)
+    task = _task(config, tokenizer, train, corpus, CorpusRecord.of(corpus))
     if group.size > 1:
         check_lanes(in_lanes(task, device).batch, group)
     emit(Writing())
@@ -126,6 +127,18 @@ def resume_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group
             save_checkpoint(run.last, checkpoint)
         emit(Resumed(step=trainer.state.step, path=path, exact=not differences))
         return _trained(run, trainer, save_first=bool(differences))
+
+
+def _task(
+    config: Config,
+    tokenizer: Tokenizer,
+    train: Tokens | StoredTokens,
+    corpus: Corpus | StoredCorpus,
+    record: CorpusRecord,
+) -> Task:
+    """What the trainer works on: texts as the model reads them."""
+    val, test = as_trained(corpus.val, config.data), as_trained(corpus.test, config.data)
+    return Task(config, tokenizer, train, val, record, test)
 
 
 def _records(train: Tokens | StoredTokens, tokenizer: Tokenizer, kind: str) -> int:
@@ -306,12 +319,12 @@ def _resumed_trainer(
     config, tokenizer = checkpoint.config, checkpoint.open_tokenizer()
     corpus = _corpus_of(checkpoint, request, run)
     _agree_on_text(corpus, tokenizer, group)
-    train = _known_tokens(tokenizer, corpus.train)
+    train = _known_tokens(tokenizer, as_trained(corpus.train, config.data))
     corpus = keep_stdin(corpus, run, config.data.encoding)
     network, runtime = _same_runtime(checkpoint, request, tokenizer.size, group)
     same = corpus.fingerprint == checkpoint.corpus.fingerprint
     record = checkpoint.corpus if same else CorpusRecord.of(corpus)
-    task = Task(config, tokenizer, train, corpus.val, record, corpus.test)
+    task = _task(config, tokenizer, train, corpus, record)
     _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
     trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop, group=group)
     trainer.restore(checkpoint, same_text=same)

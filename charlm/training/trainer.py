@@ -129,7 +129,9 @@ class Trainer:
             validation_characters=self.validator.characters,
         )
         self.writer = Writer(run, train.checkpoint_every, emit, idle=not group.is_first)
-        self.samples = Samples(config.model, task.tokenizer, records=config.data.records)
+        self.samples = Samples(
+            config.model, task.tokenizer, records=config.data.records, direction=config.data.direction
+        )
         self.journal = Journal(len(task.train.ids) / task.train.characters)
         self.state = TrainState(loss_scale=self.stepper.scale.scale, seed=train.seed, optimizer=asdict(config.optim))
         self.planner.begin(self.state)

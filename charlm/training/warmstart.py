@@ -18,13 +18,14 @@ from charlm.storage.checkpoint import Checkpoint
 from charlm.text.tokenizer import Tokenizer
 
 _SHAPE = tuple(name for name in options_of(ModelConfig) if name not in DROPOUTS)
-FIXED = (*_SHAPE, "vocab_size", "sentencepiece", "tokenizer")  # options that a donor's weights decide
+_READ = ("vocab_size", "sentencepiece", "direction")
+FIXED = (*_SHAPE, *_READ, "tokenizer")  # options that a donor's weights decide
 
 
 def adopted_options(donor: Checkpoint, given: Mapping[str, Value]) -> dict[str, Value]:
-    """The given options with the donor's architecture and kind of tokenizer; a contradiction is refused."""
+    """The given options with the donor's architecture, tokenizer's kind and direction; a contradiction is refused."""
     own = donor.config.flat()
-    fixed: dict[str, Value] = {name: own[name] for name in (*_SHAPE, "vocab_size", "sentencepiece")}
+    fixed: dict[str, Value] = {name: own[name] for name in (*_SHAPE, *_READ)}
     fixed["tokenizer"] = donor.open_tokenizer().kind
     for name, value in fixed.items():
         if name in given and given[name] != value:
