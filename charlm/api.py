@@ -33,6 +33,7 @@ from charlm.config import (
     DEFAULT_FOLDER,
     EVAL_OPTIONS,
     EXPORT_OPTIONS,
+    FILL_OPTIONS,
     SAMPLE_OPTIONS,
     TRAIN_DEFAULTS,
     TRAIN_OPTIONS,
@@ -40,11 +41,13 @@ from charlm.config import (
     Config,
     EvalConfig,
     ExportConfig,
+    FillConfig,
     ModelConfig,
     SampleConfig,
     WordConfig,
     check_eval,
     check_export,
+    check_fill,
     check_sample,
     check_train,
     check_words,
@@ -54,8 +57,17 @@ from charlm.generation.choice import Choice, bits_per_character
 from charlm.generation.conversation import Conversation
 from charlm.generation.decoder import Decoder
 from charlm.generation.engine import open_decoder
+from charlm.generation.fill import Filling, Side, fill
 from charlm.generation.generate import LENGTH, LONGEST, Piece, collect, completed, generate, in_order, together
-from charlm.keywords import EvalOptions, ExportOptions, SampleOptions, TrainOptions, WordOptions, documented
+from charlm.keywords import (
+    EvalOptions,
+    ExportOptions,
+    FillOptions,
+    SampleOptions,
+    TrainOptions,
+    WordOptions,
+    documented,
+)
 from charlm.report.tensorboard import logged
 from charlm.report.watch import watched
 from charlm.storage import hub
@@ -488,6 +500,66 @@ class LanguageModel:
         return Conversation(
             self._decoder(config.engine, config.precision, config.threads), self.tokenizer, self.records
         )
+
+    @documented(FillOptions, FILL_OPTIONS, asdict(FillConfig()))
+    def fill(
+        self,
+        before: str,
+        after: str,
+        backward: LanguageModel | None = None,
+        *,
+        also: Sequence[str] = (),
+        **options: Unpack[FillOptions],
+    ) -> tuple[Filling, ...]:
+        """What may stand between two texts, the most probable first.
+
+            novel = charlm.load("novel")
+            back = charlm.load("backward-novel")
+            novel.fill("It was the best of ", ", it was", back)[0].text
+
+        Candidates are the model's own, and those in `also`. They are scored by
+        it and by a `backward` model (`charlm.generation.fill`). Raises
+        ConfigError for an option, or a model of the wrong direction, DataError
+        for texts that the models do not read.
+
+        Parameters:
+            before            text before the gap
+            after             text after the gap
+            backward          a model that reads backward
+            also              further candidates
+        """
+        config = check_fill(options)
+        return tuple(self.fillings(before, after, backward, config, also=also)[: config.count])
+
+    def fillings(
+        self,
+        before: str,
+        after: str,
+        backward: LanguageModel | None,
+        config: FillConfig,
+        *,
+        also: Sequence[str] = (),
+    ) -> list[Filling]:
+        """All candidates of `fill`, for options that have been checked."""
+        self.check_forward("filling a gap", "nothing was filled")
+        if backward is not None and not backward.backward:
+            raise ConfigError(
+                f"{backward.path} reads forward, and a gap is filled by a forward and a backward model",
+                kept="nothing was filled",
+                hint="charlm train CORPUS --direction backward makes one",
+            )
+        other = None if backward is None else backward._side(config)
+        return fill(before, after, self._side(config), other, config, also)
+
+    def _side(self, config: FillConfig) -> Side:
+        if not self.tokenizer.one_per_character:
+            raise ConfigError(
+                f"gaps are filled with characters, but {self.path} has other tokens ({self.tokenizer.kind})",
+                kept="nothing was filled",
+                hint="use a model of characters",
+            )
+        decoder = self._decoder(config.engine, config.precision, config.threads)
+        return Side(decoder, self.tokenizer, end_of(self.records), self.backward)
 
     def score(self, text: str, *, exact: bool = False) -> Score:
         """Loss, bits per character and perplexity of a text, every character of it.

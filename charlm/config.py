@@ -63,6 +63,7 @@ RUN: Final = "The run"
 MACHINE: Final = "The machine"
 SAMPLING: Final = "Sampling"
 SCORING: Final = "Scoring"
+GAP: Final = "Gap and candidates"
 EXPORT: Final = "Output"
 
 
@@ -252,6 +253,42 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FillConfig:
+    """Which candidates are tried for a gap, and how they are scored (`charlm.generation.fill`)."""
+
+    length: int = option(
+        LEFT_OUT, Option(int, "characters of the gap (default: unknown, see the next two)", 1, 1000, group=GAP)
+    )
+    min_length: int = option(1, Option(int, "fewest characters of a gap of unknown length", 1, 1000, group=GAP))
+    max_length: int = option(12, Option(int, "most characters of a gap of unknown length", 1, 1000, group=GAP))
+    candidates: int = option(
+        200, Option(int, "how many the forward model proposes, half by beam search, half sampled", 2, 10**6, group=GAP)
+    )
+    look: int = option(
+        16, Option(int, "characters beyond the gap that either model goes on to read", 0, 1000, group=GAP)
+    )
+    weight: float = option(0.5, Option(float, "weight of the backward model, from 0 to 1", 0, 1, group=GAP))
+    temperature: float = option(1.0, Option(float, "softmax temperature of sampled candidates", 0, 1e9, group=GAP))
+    count: int = option(5, Option(int, "how many of the most probable ones to show", 1, 10**6, group=GAP))
+    seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=GAP))
+    precision: str = option(
+        "fp32", Option(str, "precision of the weights; int8 is faster", offers=("fp32", "int8"), group=MACHINE)
+    )
+    engine: str = option(
+        "auto",
+        Option(str, "decoder; auto uses compiled if possible, otherwise numpy", offers=ENGINES, group=MACHINE),
+    )
+    threads: int = option(0, Option(int, "CPU threads (default: tuned while sampling)", 1, 1024, group=MACHINE))
+
+    @property
+    def lengths(self) -> range:
+        """How many characters the gap may have."""
+        if self.length != LEFT_OUT:
+            return range(self.length, self.length + 1)
+        return range(self.min_length, self.max_length + 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvalConfig:
     """Where and in what arithmetic a text is scored."""
 
@@ -335,6 +372,7 @@ Section = (
     | TrainConfig
     | LogConfig
     | SampleConfig
+    | FillConfig
     | EvalConfig
     | WordConfig
     | ExportConfig
@@ -362,6 +400,7 @@ AUTOMATIC: Final = frozenset(
 ) | {"batch", "bptt", "drop_state", *LENGTHS, "patience", "threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS, LogConfig)}
 SAMPLE_OPTIONS: Final = options_of(SampleConfig)
+FILL_OPTIONS: Final = options_of(FillConfig)
 EVAL_OPTIONS: Final = options_of(EvalConfig)
 WORD_OPTIONS: Final = options_of(WordConfig)
 EXPORT_OPTIONS: Final = options_of(ExportConfig)
@@ -454,6 +493,19 @@ def check_sample(given: Mapping[str, object]) -> SampleConfig:
     """The sampling options that a user gave, checked, and defaults for the others; no seed may be given as None."""
     given = {name: value for name, value in given.items() if (name, value) != ("seed", None)}
     return SampleConfig(**check_all(given, SAMPLE_OPTIONS))  # type: ignore[arg-type]
+
+
+def check_fill(given: Mapping[str, object]) -> FillConfig:
+    """The options of filling a gap that a user gave, checked, and defaults for the others."""
+    values = check_all(given, FILL_OPTIONS)
+    if "length" in values and (other := next((name for name in ("min_length", "max_length") if name in values), "")):
+        raise ConfigError(f"--length and {flag(other)} cannot be combined", kept=UNTOUCHED, hint="give one of them")
+    config = FillConfig(**values)  # type: ignore[arg-type]
+    if not config.lengths:
+        raise ConfigError(
+            f"--min-length {config.min_length} is more than --max-length {config.max_length}", kept=UNTOUCHED
+        )
+    return config
 
 
 def check_eval(given: Mapping[str, object]) -> EvalConfig:

@@ -86,6 +86,23 @@ class SampleOptions(TypedDict, total=False):
     threads: int
 
 
+class FillOptions(TypedDict, total=False):
+    """The options of `charlm fill`."""
+
+    length: int
+    min_length: int
+    max_length: int
+    candidates: int
+    look: int
+    weight: float
+    temperature: float
+    count: int
+    seed: int
+    precision: Literal["fp32", "int8"]
+    engine: str
+    threads: int
+
+
 class EvalOptions(TypedDict, total=False):
     """The options of `charlm eval`."""
 

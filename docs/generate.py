@@ -12,6 +12,7 @@ from charlm.cli.main import app
 COMMANDS = [
     "train",
     "sample",
+    "fill",
     "eval",
     "score",
     "pairs",

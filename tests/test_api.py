@@ -26,6 +26,7 @@ from charlm.api import TrainingRequest, open_model, run
 from charlm.config import (
     EVAL_OPTIONS,
     EXPORT_OPTIONS,
+    FILL_OPTIONS,
     SAMPLE_OPTIONS,
     TRAIN_DEFAULTS,
     TRAIN_OPTIONS,
@@ -37,7 +38,7 @@ from charlm.config import (
     check_train,
 )
 from charlm.errors import ConfigError
-from charlm.keywords import EvalOptions, ExportOptions, SampleOptions, TrainOptions, WordOptions
+from charlm.keywords import EvalOptions, ExportOptions, FillOptions, SampleOptions, TrainOptions, WordOptions
 from charlm.options import Option, Registry
 from charlm.runtime.settings import computing
 from charlm.training.events import Event, Finished, Validated, ignore
@@ -82,6 +83,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         (TrainOptions, TRAIN_OPTIONS),
         (SampleOptions, SAMPLE_OPTIONS),
+        (FillOptions, FILL_OPTIONS),
         (EvalOptions, EVAL_OPTIONS),
         (WordOptions, WORD_OPTIONS),
         (ExportOptions, EXPORT_OPTIONS),

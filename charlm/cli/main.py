@@ -20,6 +20,7 @@ from charlm.cli import (
     doctor,
     evaluate,
     export,
+    fill,
     info,
     novelty,
     pairs,
@@ -69,7 +70,7 @@ def charlm(
 
 
 for module in (
-    *(train, sample, evaluate, score, pairs, novelty, compress, compare),
+    *(train, sample, fill, evaluate, score, pairs, novelty, compress, compare),
     *(info, runs, plot, export, push, data, doctor),
 ):
     module.register(app)

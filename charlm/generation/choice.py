@@ -76,12 +76,12 @@ def _nats(decoder: Decoder, tokenizer: Tokenizer, records: Sequence[Ids]) -> NDA
     nats = np.zeros(len(records))
     for t in range(0, longest, steps):
         logits, state = decoder.read(inputs_TB[t : t + steps], state)
-        nats += _charged(logits, targets_TB[t : t + steps], tokenizer).sum(axis=0)
+        nats += charged(logits, targets_TB[t : t + steps], tokenizer).sum(axis=0)
     return nats
 
 
-def _charged(logits_TBV: Floats, targets_TB: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.float64]:
-    """-ln P of each token [T, B], the escape included; 0 where there is none."""
+def charged(logits_TBV: Floats, targets_TB: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.float64]:
+    """-ln P of each token [T, B], the escape included; 0 where there is none, which is -1."""
     scores = logits_TBV.astype(np.float64)
     most = scores.max(axis=2)
     total = most + np.log(np.exp(scores - most[..., None]).sum(axis=2))
