@@ -47,6 +47,7 @@ bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|r
 results: setup  ## train models on the texts in data/ and write docs/results.md (takes hours)
 	$(BIN)/python -m bench.defaults
 	$(BIN)/python -m bench.agreement
+	$(BIN)/python -m bench.fill
 	$(BIN)/python -m bench.table
 
 picture: setup  ## train a small model and draw the session of the README (docs/session.svg)

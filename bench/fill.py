@@ -33,9 +33,9 @@ OPTIONS: Final = (
     *("--layers", "1", "--hidden", "256", "--embedding", "32", "--steps", "1500", "--batch", "16", "--bptt", "64"),
     *("--seed", "1", "--threads", "1", "--precision", "fp32"),
 )
-LENGTHS: Final = (1, 5, 20)
-GAPS: Final = 300  # of each length, in each half
+GAPS: Final = {1: 500, 5: 200, 20: 100}  # how many of each length, in the second half; a quarter in the first
 CONTEXT: Final = 200  # characters on either side that the models read
+_RARE: Final = 20.0  # bits of a character that the training text lacks
 WEIGHTS: Final = tuple(number / 10 for number in range(11))
 LEFT, AHEAD, RIGHT, PRODUCT, BOTH = METHODS = (
     "forward, text before the gap alone",
@@ -48,12 +48,13 @@ MARKS: Final = ("<!-- written by python -m bench.fill -->", "<!-- end of fill --
 _INTRODUCTION: Final = f"""
 ## Filling gaps
 
-What stood in gaps of 1, 5 and 20 characters of the validation text of Der Prozess, {GAPS} of each at random places,
-read with {CONTEXT} characters on either side. Candidates are those that the forward model proposes (`--candidates 200`; for
-one character all), the same in every row. *Exact* says how often the first of them is the truth, which for 5 and 20
-characters is not always among them: *proposed* says how often it is, so that no row can have more. *Bits* are the mean
-of $-\\log_2 P(\\mathrm{{truth}})$ among the candidates and the truth. 95 % intervals: Wilson's for exact, and for bits
-1.96 standard errors; the last table has differences of the same gaps.
+What stood in gaps of 1, 5 and 20 characters of the validation text of Der Prozess, at random places, read with
+{CONTEXT} characters on either side. Candidates are those that the forward model proposes (`--candidates 200`; for one
+character all), the same in every row. *Exact* says how often the first of them is the truth, which for 5 and 20
+characters is not always among them: it is where it was *proposed*, and no row can have more. *Bits* are the mean of
+$-\\log_2 P(\\mathrm{{truth}})$ among the candidates and the truth. 95 % intervals: Wilson's for exact, and for bits
+1.96 standard errors; the last table has differences in the same gaps. Half of the validation text, with a quarter as
+many gaps, chose the weight of the backward model; the figures are of the other half.
 """
 
 
@@ -103,14 +104,14 @@ def places(text: str, length: int, count: int, seed: int) -> list[int]:
 
 
 def judged(
-    forward: charlm.LanguageModel, backward: charlm.LanguageModel, text: str, seed: int
+    forward: charlm.LanguageModel, backward: charlm.LanguageModel, text: str, gaps: Mapping[int, int], seed: int
 ) -> dict[int, list[Judged]]:
-    """The gaps of each length."""
+    """So many gaps of each length."""
     counts = Counter(str(own_corpus(forward.checkpoint, forward.path).train))
     unigram = {character: -math.log2(count / counts.total()) for character, count in counts.items()}
     return {
-        length: [_judged(forward, backward, text, at, length, unigram) for at in places(text, length, GAPS, seed)]
-        for length in LENGTHS
+        length: [_judged(forward, backward, text, at, length, unigram) for at in places(text, length, count, seed)]
+        for length, count in gaps.items()
     }
 
 
@@ -126,11 +127,13 @@ def _judged(
     found = forward.fillings(before, after, backward, FillConfig(length=length, threads=1), also=[truth])
     ours, theirs = [one.forward for one in found], [one.backward for one in found if one.backward]
     return Judged(
-        [one.text for one in found].index(truth),
-        np.array([one.proposed for one in found]),
-        *(np.array(part) for part in ([one.gap for one in ours], [one.total for one in ours])),
-        *(np.array(part) for part in ([one.gap for one in theirs], [one.total for one in theirs])),
-        np.array([sum(unigram.get(character, 20.0) for character in one.text) for one in found]),
+        truth=[one.text for one in found].index(truth),
+        proposed=np.array([one.proposed for one in found]),
+        left=np.array([one.gap for one in ours]),
+        ahead=np.array([one.total for one in ours]),
+        right=np.array([one.gap for one in theirs]),
+        back=np.array([one.total for one in theirs]),
+        unigram=np.array([sum(unigram.get(character, _RARE) for character in one.text) for one in found]),
     )
 
 
@@ -176,9 +179,9 @@ def main() -> None:
     forward, backward = (charlm.load(RUNS / f"{TEXT}-{direction}") for direction in ("forward", "backward"))
     text = forward.validation_text()
     half = len(text) // 2
-    choice = judged(forward, backward, text[:half], seed=1)
+    choice = judged(forward, backward, text[:half], {length: count // 4 for length, count in GAPS.items()}, seed=1)
     weight = chosen(choice)
-    test = judged(forward, backward, text[half:], seed=2)
+    test = judged(forward, backward, text[half:], GAPS, seed=2)
     found = {
         "weight": weight,
         "bits_by_weight": {

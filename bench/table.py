@@ -3,7 +3,7 @@
 Each run uses one thread, and as many run at a time as there are processors; lengths are in steps, so that neither the
 machine's speed nor other load changes a figure. Runs go to checkpoints/results/, and finished ones are not trained
 again. Texts are read from data/; missing ones are left out. The page's first section is that of `bench.defaults`, and
-one is that of `bench.agreement`.
+two are those of `bench.agreement` and `bench.fill`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import agreement, defaults
+from bench import agreement, defaults, fill
 from bench.command import report
 from bench.markdown import table
 from bench.sections import PAGE
@@ -107,6 +107,8 @@ def main() -> None:
         *_demonstration(demo, runs),
         *_segmentation(tokenizers, runs),
         *agreement.section(),
+        "",
+        *fill.section(),
         *_sources(texts),
     ]
     PAGE.write_text("\n".join(parts) + "\n")
