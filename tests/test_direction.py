@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coded import packed, unpacked
 from hypothesis import given
 from hypothesis import strategies as st
 
 import charlm
-from charlm import compression
 from charlm.cli.main import run
+from charlm.compression import compress
 from charlm.errors import ConfigError, DataError
 from charlm.harness import Requests
 from charlm.storage.checkpoint import load_checkpoint
@@ -157,10 +158,18 @@ def test_compression_restores_the_text(
     pair: tuple[charlm.LanguageModel, charlm.LanguageModel], lines: tuple[charlm.LanguageModel, charlm.LanguageModel]
 ) -> None:
     for model, text in ((pair[0], TEXT[:200] + "ü"), (lines[0], "17 289\n3 9\n"), (lines[0], "no end\n\n3")):
-        done = compression.compress(model.checkpoint, text)
-        assert compression.decompress(model.checkpoint, done.data) == text
-    packed = compression.compress(pair[0].checkpoint, TEXT[:200])
-    assert packed.nats == pytest.approx(float(pair[0].nats(TEXT[:200], exact=True).sum()), rel=1e-4)
+        assert unpacked(model.checkpoint, packed(model.checkpoint, text).data) == text
+    done = packed(pair[0].checkpoint, TEXT[:200]).done
+    assert done.nats == pytest.approx(float(pair[0].nats(TEXT[:200], exact=True).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("block", [1, 20, 41])
+def test_a_backward_model_compresses_block_by_block(
+    pair: tuple[charlm.LanguageModel, charlm.LanguageModel], monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(compress, "_CHARACTERS", block)
+    checkpoint, text = pair[0].checkpoint, TEXT[:60] + "ü\n" + TEXT[60:90]
+    assert unpacked(checkpoint, packed(checkpoint, text).data) == text
 
 
 @pytest.mark.parametrize(
