@@ -22,6 +22,7 @@ from charlm import api
 from charlm.config import CELLS, MODELS, Config, DataConfig, EvalConfig, ModelConfig, section
 from charlm.errors import CharlmError, ConfigError, DataError, StoppedError
 from charlm.evaluation.comparison import Comparison, ComparisonOptions, Row, compare, rank
+from charlm.language_model import LanguageModel
 from charlm.models.architecture import architecture_of, weight_shapes
 from charlm.options import UNTOUCHED, Value, flag
 from charlm.report.standings import Standing
@@ -228,7 +229,7 @@ def _standing(name: str, row: Row, last: Checkpoint, sampling: float, peak: int 
     )
 
 
-def sampling_speed(model: api.LanguageModel) -> float:
+def sampling_speed(model: LanguageModel) -> float:
     """Characters a second that `charlm sample` writes, one text at a time."""
     model.sample(length=_WARM, seed=0)
     length, written, began = 200, 0, time.perf_counter()

@@ -131,7 +131,7 @@ def test_help_shows_every_option_with_its_default_and_meaning(
 def test_signatures_read_like_source() -> None:
     text = str(inspect.signature(charlm.train))
     assert text.startswith("(*corpus: PathLike, name: str | None = None, checkpoints: PathLike = 'checkpoints', ")
-    assert "dropout: float = automatic, cell: str = 'lstm', layers: int = 2, hidden: int = automatic, " in text
+    assert "dropout: float = automatic, model: str = 'recurrent', cell: str = 'lstm', layers: int = 2, " in text
     assert "decay: Literal['linear', 'cosine', 'none'] = 'linear'" in text
     assert text.endswith("seed: int = 0, log: Literal['none', 'tensorboard'] = 'none') -> Trained")
 
@@ -169,7 +169,15 @@ model.words(text, blank="behind")
 def test_mypy_refuses_misspelled_options_and_wrong_types(tmp_path: Path) -> None:
     script, config = tmp_path / "script.py", tmp_path / "mypy.ini"
     script.write_text(GOOD + BAD)
-    needed = ("charlm", "charlm.api", "charlm.keywords", "charlm.config", "charlm.options", "charlm.errors")
+    needed = (
+        "charlm",
+        "charlm.api",
+        "charlm.language_model",
+        "charlm.keywords",
+        "charlm.config",
+        "charlm.options",
+        "charlm.errors",
+    )
     skipped = ("charlm.*", "torch.*", "numpy.*")  # which would take ten times as long
     followed = "".join(f"[mypy-{name}]\nfollow_imports = silent\n" for name in needed)
     left_out = "".join(f"[mypy-{name}]\nfollow_imports = skip\nfollow_imports_for_stubs = True\n" for name in skipped)
@@ -190,8 +198,8 @@ def test_what_a_type_checker_did_not_see_is_refused_with_the_nearest_name(corpus
 def test_options_are_checked_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was checked is handed on: neither a run nor a model looks at the options again."""
     options = check_train(TINY | {"threads": 1})
-    for name in ("check_train", "check_eval", "check_sample"):
-        monkeypatch.setattr(f"charlm.api.{name}", lambda _: pytest.fail("checked again"))
+    for name in ("api.check_train", "api.check_eval", "language_model.check_sample"):
+        monkeypatch.setattr(f"charlm.{name}", lambda _: pytest.fail("checked again"))
     request = TrainingRequest(corpus=(str(corpus),), options=options, checkpoints=str(corpus.parent))
     trained = run(request, on_event=ignore)
     model = open_model(trained.checkpoint, config=EvalConfig(device="cpu", threads=1))

@@ -29,6 +29,7 @@ LAYERS = [
     "training",
     "doctor",
     "report",
+    "language_model",
     "api",
     "compare",
     "harness",

@@ -16,7 +16,7 @@ from charlm.config import DEFAULT_FOLDER, SAMPLE_OPTIONS
 from charlm.options import check_all
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
 
 # Not cuda: a GPU need not add in the same order twice, and one bit of difference loses the text.
 _ENGINE: Final = {"engine": replace(SAMPLE_OPTIONS["engine"], offers=("auto", "compiled", "numpy"))}

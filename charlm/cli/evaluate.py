@@ -15,8 +15,8 @@ from charlm.cli.outputs import Screen
 from charlm.config import DEFAULT_FOLDER, EVAL_OPTIONS, SCORING, EvalConfig, check_eval
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
     from charlm.evaluation.comparison import Comparison, ComparisonOptions
+    from charlm.language_model import LanguageModel
     from charlm.text.stored import Text
 
 SETTINGS: Final = Settings(EVAL_OPTIONS, check_eval, asdict(EvalConfig()))
@@ -96,10 +96,11 @@ def evaluate(
     """
     from charlm import api
     from charlm.evaluation.comparison import ComparisonOptions, compare
+    from charlm.language_model import check_dynamic
     from charlm.text.large import open_text
 
     if dynamic:
-        api.check_dynamic(config)
+        check_dynamic(config)
     texts = [(path, open_text(path)) for path in text or ()]
     models = [api.open_model(what, config, checkpoints=checkpoints) for what in checkpoint or (None,)]
     for model in models:

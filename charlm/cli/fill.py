@@ -18,7 +18,7 @@ from charlm.errors import ConfigError
 from charlm.options import flag
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
 
 _SETTINGS: Final = Settings(FILL_OPTIONS, check_fill, asdict(FillConfig()))
 _MARK: Final = "___"

@@ -29,7 +29,7 @@ from charlm.report.words import one_line, visible
 from charlm.runtime import cache
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
 
 _PROMPT: Final = "> "
 _MORE: Final = "... "  # where a line goes on in the next one

@@ -19,8 +19,8 @@ from charlm.errors import ConfigError
 from charlm.report.words import visible
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
     from charlm.generation.generate import Piece
+    from charlm.language_model import LanguageModel
     from charlm.text.overlap import Novelty, TrainingIndex
 
 _SETTINGS: Final = Settings(SAMPLE_OPTIONS, check_sample, asdict(SampleConfig()))

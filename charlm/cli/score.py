@@ -19,7 +19,7 @@ from charlm.errors import ConfigError
 from charlm.options import Option, check_all, flag
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
+    from charlm.language_model import LanguageModel
     from charlm.report.row_writer import Totals
     from charlm.report.surprisal import Scored
     from charlm.text.stored import Text

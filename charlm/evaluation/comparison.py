@@ -50,7 +50,7 @@ Kind = Literal["network", "cold windows", "mixture", "counts", "code length"]
 
 
 class LoadedModel(Protocol):
-    """The protocol of a loaded model; `charlm.api.LanguageModel` follows it."""
+    """The protocol of a loaded model; `charlm.language_model.LanguageModel` follows it."""
 
     @property
     def path(self) -> Path: ...
