@@ -68,7 +68,7 @@ _SOURCES: Final = """
 _DEMONSTRATION: Final = """
 ### The demo as it was trained
 
-`--preset josef-k` uses the demo's optimizer as well: Adam at 0.001, 64 windows of 100 characters, dropout of 0.5
+`--preset josef-k-2017` uses the demo's optimizer as well: Adam at 0.001, 64 windows of 100 characters, dropout of 0.5
 between the layers. Five passes through Der Prozess are {steps:,} such updates. They end at {figure} bits per
 character.
 """
@@ -140,7 +140,7 @@ def _tokenizers(text: str) -> Iterable[Job]:
 
 
 def _demo() -> Job:
-    return Job("josef-k", "der-prozess", ("--preset", "josef-k", "--epochs", "5"))
+    return Job("josef-k", "der-prozess", ("--preset", "josef-k-2017", "--epochs", "5"))
 
 
 # training and scoring

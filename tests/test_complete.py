@@ -56,7 +56,7 @@ def test_every_option_with_choices_offers_them(command: str, name: str, tmp_path
         ("train t.txt --cell = g", ["gru"]),  # as bash parts it
         ("train t.txt --cell =", ["lstm", "gru", "rnn"]),
         ("train --device c", ["cpu", "cuda"]),
-        ("train --preset ", ["josef-k"]),
+        ("train --preset ", ["josef-k", "josef-k-2017"]),
         ("train --name ", ["alice", "bob"]),
         ("train --init-from b", ["bob"]),
         ("train --checkpoints elsewhere --name ", ["carol"]),

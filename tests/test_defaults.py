@@ -134,18 +134,51 @@ def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
     assert [chosen(10**6, steps=steps).optim.average for steps in (10, 4900, 5100, 10**6)] == [0, 0, 0.05, 0.05]
 
 
-def test_the_preset_is_the_lectures_demo() -> None:
-    josef = preset("josef-k")
+PROZESS = Facts(460_000, 460_000, 80, "cpu", 2e11)
+NETWORK = {"cell", "layers", "hidden", "embedding", "forget_bias", "dropout_input", "dropout_between", "dropout_output"}
+
+
+@pytest.mark.parametrize("name", ["josef-k", "josef-k-2017"])
+def test_the_presets_are_the_lectures_network(name: str) -> None:
+    josef = preset(name)
     assert check_train(josef.options) == josef.options
-    config, reasons = choose({**josef.options, "epochs": 1}, Facts(460_000, 460_000, 80, "cpu", 2e11))
-    model, optim = config.model, config.optim
-    assert (model.cell, model.layers, model.hidden, model.embedding) == ("lstm", 2, 512, 0)
+    model = choose({**josef.options, "epochs": 1}, PROZESS)[0].model
+    assert (model.cell, model.layers, model.hidden, model.embedding, model.forget_bias) == ("lstm", 2, 512, 0, 1.0)
     assert (model.dropout_input, model.dropout_between, model.dropout_output) == (0, 0.5, 0)
-    assert (optim.optimizer, optim.weight_decay, optim.decay, optim.warmup) == ("adamw", 0, "none", 0)  # Adam
-    assert reasons.keys() == {"patience"}
     departures = " ".join(josef.departures)
     assert "state is carried" in departures
     assert "fresh dropout mask" in departures
+
+
+def test_the_preset_leaves_all_but_the_network_to_the_defaults() -> None:
+    josef = preset("josef-k").options
+    assert josef.keys() == NETWORK
+    ours, plain = (choose({**given, "hidden": 512, "steps": 900}, PROZESS)[0] for given in (josef, {}))
+    assert (ours.optim, ours.train) == (plain.optim, plain.train)
+
+
+def test_the_preset_of_2017_is_the_lectures_recipe_too() -> None:
+    config, reasons = choose({**preset("josef-k-2017").options, "epochs": 1}, PROZESS)
+    optim, train = config.optim, config.train
+    assert (optim.optimizer, optim.lr, optim.weight_decay) == ("adamw", 0.001, 0)  # Adam
+    assert (optim.decay, optim.warmup, optim.average) == ("none", 0, 0)
+    assert (train.batch, train.bptt) == (64, 100)
+    assert reasons.keys() == {"patience"}
+
+
+@PROFILE
+@given(st.floats(0.01, 1000), st.floats(1, 1.05))
+def test_regularisation_grows_smoothly_with_the_passes(passes: float, more: float) -> None:
+    """A run that is five per cent longer is regularised nearly alike, and never less."""
+
+    def chosen(epochs: float) -> tuple[float, float]:
+        facts = Facts(10**6, 10**6, 80, "cpu", 2e11)
+        config = choose({"steps": round(epochs * 1000), "batch": 10, "bptt": 100}, facts)[0]
+        return config.model.dropout_between, config.optim.weight_decay
+
+    fewer, further = chosen(1 + passes), chosen((1 + passes) * more)
+    assert 0 <= further[0] - fewer[0] <= 0.02
+    assert 0 <= further[1] - fewer[1] <= 0.005
 
 
 @pytest.mark.parametrize("name", ["", "josef", "Josef-K"])

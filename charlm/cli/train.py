@@ -68,8 +68,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="named set of options: the Josef K. lecture demo (see README)",
-            metavar="josef-k",
+            help="named set of options: the network of the Josef K. lecture demo, or all of the demo (see README)",
+            metavar="josef-k|josef-k-2017",
             autocompletion=complete.presets,
             rich_help_panel=RUN,
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, applies
@@ -24,12 +25,12 @@ _BPTT: Final = 64
 _UPDATES: Final = 4000  # for which Muon's default learning rate is meant; it falls with the root of their number
 _BATCH: Final = {"cpu": 16, "cuda": 64}
 _REGULARISATION: Final = (
-    (2.5, 0.0, 0.01),
-    (6.0, 0.0, 0.05),
-    (18.0, 0.05, 0.1),
-    (40.0, 0.3, 0.1),
-    (math.inf, 0.5, 0.1),
-)  # passes below, dropout, weight decay
+    (1.5, 0.0, 0.01),
+    (4.0, 0.0, 0.05),
+    (10.0, 0.05, 0.1),
+    (27.0, 0.3, 0.1),
+    (60.0, 0.5, 0.1),
+)  # passes, dropout, weight decay; between two rows, linear in the logarithm of the passes
 _DROP_STATE: Final = 0.02
 _AVERAGED: Final = (5000, 0.05)  # updates from which averaging has not been worse than the raw weights, its horizon
 _FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
@@ -59,17 +60,33 @@ class Preset:
     departures: tuple[str, ...]
 
 
+_JOSEF_K: Final[Mapping[str, Value]] = {
+    "cell": "lstm",
+    "layers": 2,
+    "hidden": 512,
+    "embedding": 0,
+    "forget_bias": 1.0,
+    "dropout_input": 0.0,
+    "dropout_between": 0.5,
+    "dropout_output": 0.0,
+}
+_CARRIED: Final = (
+    "the state is carried from chunk to chunk; the demo starts each window of 100 from zero (--drop-state 1)",
+    "every character of a chunk is predicted; the demo predicts the one after each window",
+    "a fresh dropout mask for each character",
+    "the gradient norm is clipped at 1",
+)
 PRESETS: Final = {
     "josef-k": Preset(
+        _JOSEF_K,
+        (
+            "optimizer, batch, chunk length and schedule are charlm's; --preset josef-k-2017 has the demo's own",
+            *_CARRIED,
+        ),
+    ),
+    "josef-k-2017": Preset(
         {
-            "cell": "lstm",
-            "layers": 2,
-            "hidden": 512,
-            "embedding": 0,
-            "forget_bias": 1.0,
-            "dropout_input": 0.0,
-            "dropout_between": 0.5,
-            "dropout_output": 0.0,
+            **_JOSEF_K,
             "optimizer": "adamw",
             "weight_decay": 0.0,  # AdamW without decay is Adam
             "lr": 0.001,
@@ -80,13 +97,8 @@ PRESETS: Final = {
             "bptt": 100,
             "drop_state": 0.0,
         },
-        (
-            "the state is carried from chunk to chunk; the demo starts each window of 100 from zero (--drop-state 1)",
-            "every character of a chunk is predicted; the demo predicts the one after each window",
-            "a fresh dropout mask for each character",
-            "the gradient norm is clipped at 1",
-        ),
-    )
+        _CARRIED,
+    ),
 }
 
 
@@ -247,5 +259,12 @@ def _regularisation(passes: float, facts: Facts) -> tuple[float, float]:
 
     A tiny text is meant to be memorised.
     """
-    passes = 1.0 if facts.characters < _TINY else passes
-    return next((dropout, decay) for limit, dropout, decay in _REGULARISATION if passes < limit)
+    passes = 0.0 if facts.characters < _TINY else passes
+    (least, *first), (most, *last) = _REGULARISATION[0], _REGULARISATION[-1]
+    if not least < passes < most:
+        dropout, decay = first if passes <= least else last
+        return dropout, decay
+    low, high = next(pair for pair in pairwise(_REGULARISATION) if passes <= pair[1][0])
+    share = math.log(passes / low[0]) / math.log(high[0] / low[0])
+    dropout, decay = (round(a + share * (b - a), 3) for a, b in zip(low[1:], high[1:], strict=True))
+    return dropout, decay
