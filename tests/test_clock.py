@@ -18,12 +18,12 @@ def test_steps_and_validations_are_told_apart_from_the_rest() -> None:
     clock = Clock(100.0, now=ticking(0, 1, 3, 5, 9, 10, 12, 20))
     with clock.step(tokens=30):  # 1 to 3
         pass
-    with clock.validation():  # 5 to 9
+    with clock.validation(characters=8):  # 5 to 9
         pass
     with clock.step(tokens=10):  # 10 to 12
         pass
-    assert clock.timing == Timing(seconds=120, elapsed=14, stepping=2, steps=1)  # without the first step
-    assert (clock.tokens_per_second, clock.validation_cost) == (10.0, 4.0)
+    assert clock.timing == Timing(seconds=120, elapsed=13, stepping=2, steps=1)  # since the end of the first step
+    assert (clock.tokens_per_second, clock.validation_cost(2)) == (10.0, 1.0)
 
 
 def test_a_slow_first_step_says_nothing_of_the_steps_to_come() -> None:

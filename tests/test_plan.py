@@ -19,6 +19,7 @@ from charlm.training.plan import (
     REVISE,
     VALIDATIONS,
     Planner,
+    considers,
     due,
     learning_rate,
     revise,
@@ -146,7 +147,7 @@ def ends_at(
         elapsed, training = elapsed + took, training + took * share
         timing = Timing(earlier + elapsed, elapsed, training, steps)
         better = revise(plan, state, BUDGET, timing, considered)
-        if timing.seconds - considered >= REVISE * BUDGET:
+        if considers(BUDGET, timing.seconds, considered):
             considered = timing.seconds
         plan = better or plan
     return earlier + elapsed
@@ -248,12 +249,13 @@ def test_a_run_of_so_many_steps_validates_for_a_quarter_of_its_cost_and_a_few_ti
 
 
 class _Steady:
-    """A clock of a machine on which a step takes a second, and a validation as long as it should."""
+    """A clock of a machine on which a step takes a second, and a validation as long as it should, or so long."""
 
-    validation_cost = 0.0
+    def __init__(self, seconds: float, validation: float = 0.0) -> None:
+        self.timing, self.validation = Timing(seconds, seconds, seconds, round(seconds)), validation
 
-    def __init__(self, seconds: float) -> None:
-        self.timing = Timing(seconds, seconds, seconds, round(seconds))
+    def validation_cost(self, characters: int) -> float:
+        return self.validation * characters / 1000
 
 
 @pytest.mark.parametrize(
@@ -284,8 +286,7 @@ def test_a_run_of_given_length_has_its_plan_before_its_first_step() -> None:
 
 def test_one_slow_validation_does_not_end_a_time_budget() -> None:
     planner = Planner(TrainConfig(time="100s"), chunks=7, validation_steps=1.0, validation_characters=1000)
-    clock = _Steady(30.0)
-    clock.validation_cost = 50.0  # of which four are to come
+    clock = _Steady(30.0, validation=50.0)  # of which four are to come
     state = TrainState(step=30, plan=Plan.of(100), checks=5)
     planner.start(0.0)
     assert planner.revise(state, clock)  # type: ignore[arg-type]

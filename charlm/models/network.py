@@ -121,6 +121,11 @@ class Network(nn.Module):
         places = [config.dropout_input, *inner, config.dropout_output]
         self.dropout = nn.ModuleList(Dropout(p, self.noise) for p in places)
 
+    def set_dropout(self, config: ModelConfig) -> None:
+        """Drop as this configuration says, which is the network's own but for that."""
+        self.config = config
+        self._build_dropout()
+
     def to_device(self, device: torch.device) -> Network:
         """Move weights, buffers and the generator of dropout masks to this device; returns the network."""
         self.to(device)

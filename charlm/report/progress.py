@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from rich.console import Group
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.config import DROPOUTS, Config
-from charlm.options import flag
+from charlm.options import Value, flag
 from charlm.report.console import Console, facts, heading, paragraphs
 from charlm.report.words import bits, duration, one_line, visible
 from charlm.training.events import (
@@ -26,6 +27,7 @@ from charlm.training.events import (
     RolledBack,
     Sampled,
     Saved,
+    Settled,
     Started,
     Stepped,
     Validated,
@@ -73,6 +75,8 @@ class Progress:
                 self._say(Text(f"note: {one_line(event.text)}", style="yellow"))
             case Resumed():
                 self._say(Text(format_resumed(event)))
+            case Settled():
+                self._say(Text(format_settled(event)))
             case Stepped():
                 self._show_step(event)
             case Validated():
@@ -162,15 +166,25 @@ def _format_training(config: Config) -> str:
 
 def _group_by_reason(event: Started) -> list[tuple[str, str]]:
     """Options with the same reason on one line, with their values; three equal dropouts are one."""
-    values, left = event.config.flat(), dict(event.reasons)
-    if all(name in left for name in DROPOUTS) and len({values[name] for name in DROPOUTS}) == 1:
-        values["dropout"] = values[DROPOUTS[0]]
-        left["dropout"] = left[DROPOUTS[0]]
-        left = {name: reason for name, reason in left.items() if name not in DROPOUTS}
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in left.items():
-        by_reason.setdefault(reason, []).append(f"{flag(name)} {values[name]}")
+    values, by_reason = event.config.flat(), dict[str, list[str]]()
+    chosen = _with_shorthand({name: values[name] for name in event.reasons})
+    for name, value in chosen.items():
+        reason = event.reasons[DROPOUTS[0] if name == "dropout" else name]
+        by_reason.setdefault(reason, []).append(f"{flag(name)} {value}")
     return [(" ".join(names), reason) for reason, names in by_reason.items()]
+
+
+def _with_shorthand(options: Mapping[str, Value]) -> dict[str, Value]:
+    """The same options, three equal dropouts as one, at the end."""
+    if len({options.get(name) for name in DROPOUTS}) > 1 or DROPOUTS[0] not in options:
+        return dict(options)
+    others = {name: value for name, value in options.items() if name not in DROPOUTS}
+    return {**others, "dropout": options[DROPOUTS[0]]}
+
+
+def format_settled(event: Settled) -> str:
+    chosen = " ".join(f"{flag(name)} {value}" for name, value in _with_shorthand(event.options).items())
+    return f"steps are timed: {event.total:,} planned, {event.passes:.2g} passes through the text, so {chosen}"
 
 
 def format_resumed(event: Resumed) -> str:

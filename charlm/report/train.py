@@ -14,7 +14,8 @@ from charlm.storage.runs import Trained
 
 def closing_facts(result: Result) -> list[tuple[str, str]]:
     """The closing figures, each with its name."""
-    trained = f"{result.steps:,} steps, {result.characters_seen:,} characters, {duration(result.seconds)}"
+    planned = f" of {result.planned_steps:,} planned" if result.planned_steps else ""
+    trained = f"{result.steps:,} steps{planned}, {result.characters_seen:,} characters, {duration(result.seconds)}"
     tested = [] if result.test_loss is None else [("test loss", _loss(result.test_loss))]
     validation = "none (no validation text)" if result.val_loss is None else _loss(result.val_loss)
     return [

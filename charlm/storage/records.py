@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 from charlm.options import Value
@@ -19,6 +20,7 @@ from charlm.text.position import Position
 from charlm.text.split import CHARACTERS
 
 UNKNOWN: Final = 10**12  # total steps of a plan that has not been measured yet
+_MEASURED: Final = 1e-5  # progress that no plan has which has not been measured
 RECENT: Final = 100  # steps whose losses are remembered, so that reported losses do not jump from chunk to chunk
 Json = dict[str, object]
 T = TypeVar("T")
@@ -50,6 +52,13 @@ class Plan:
     def measured(self) -> bool:
         """Whether the number of steps is known: under a time budget only after the first steps."""
         return self.total < UNKNOWN
+
+    @property
+    def planned(self) -> int:
+        """The total of the first plan that was measured, which is where its line leads; later ones may differ."""
+        lines = ((low, high) for low, high in pairwise(self.knots) if high[1] > _MEASURED)
+        (begin, before), (end, after) = next(lines)
+        return begin + round((1 - before) * (end - begin) / (after - before))
 
     def progress(self, step: int) -> float:
         if step >= self.total:
@@ -94,6 +103,7 @@ class TrainState(ModelState):
     loss_scale: float = 1.0
     good_steps: int = 0
     stopped: bool = False  # by patience
+    unsettled: tuple[str, ...] = ()  # chosen options that are an estimate until the first steps are timed
     rollbacks: list[tuple[int, int]] = field(default_factory=list)  # the step that diverged, the one rolled back to
     seed: int = 0
     optimizer: Mapping[str, Value] = field(default_factory=dict)  # its options: the steps to come depend on them
@@ -114,10 +124,11 @@ class TrainState(ModelState):
             "plan": [list(knot) for knot in self.plan.knots],
             "position": self.position._asdict(),
             "recent": [list(step) for step in self.recent],
+            "unsettled": list(self.unsettled),
             "rollbacks": [list(rollback) for rollback in self.rollbacks],
             "optimizer": dict(self.optimizer),
         }
-        unused = [name for name in ("validation_characters", "start") if not table[name]]
+        unused = [name for name in ("validation_characters", "start", "unsettled") if not table[name]]
         left_out = {"omitted", *self.omitted, *unused}  # so that the hash of an early checkpoint stays what it was
         return {name: value for name, value in table.items() if name not in left_out}
 
@@ -130,6 +141,7 @@ class TrainState(ModelState):
                 "plan": Plan(tuple((int(step), float(progress)) for step, progress in table["plan"])),
                 "position": Position(**table["position"]),
                 "recent": _pairs(table["recent"]),
+                "unsettled": tuple(table.get("unsettled", ())),
                 "rollbacks": _pairs(table.get("rollbacks", ())),
                 "omitted": frozenset({"rollbacks", "seed", "optimizer"} - table.keys()),
             },
@@ -180,11 +192,12 @@ class Metrics:
 class Result:
     """The closing figures of a finished run: of the validation text, which chose the model, and of the test text.
 
-    Those of a text that there was not are None; so are the test's, and the temperature, of a run that an early charlm
-    finished.
+    Those of a text that there was not are None; so are the test's, the temperature and the planned steps of a run that
+    an early charlm finished.
     """
 
     steps: int
+    planned_steps: int | None = None  # when the first steps had been timed, or from the start
     characters_seen: int
     train_loss: float  # over the last twentieth of the steps
     val_loss: float | None

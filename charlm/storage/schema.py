@@ -206,6 +206,7 @@ _RESULT: Final = {
     "test_loss?": _LOSS,
     "test_bits_per_character?": _LOSS,
     "temperature?": (_none, _number),
+    "planned_steps?": (_none, _count),
     "stopped": _flag,
 }
 _REQUIRED: Final[Table] = {
@@ -260,6 +261,7 @@ _STATE: Final = {
     "best": _LOSS,
     "loss_scale": _positive,
     "stopped": _flag,
+    "unsettled?": [_text],
     "rollbacks?": _rollbacks,
     "seed?": _count,
     "validation_characters?": _count,

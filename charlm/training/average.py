@@ -63,9 +63,15 @@ class Average:
     def restore(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """Take the weights as they are for the average, and go on from what `export` gave among these arrays."""
         raw = [torch.from_numpy(arrays[_PREFIX + name].copy()) for name in self._names if _PREFIX + name in arrays]
-        self._mean = [weight.detach().clone() for weight in self._weights] if raw else None
+        self._mean = None
         if raw:
+            self.begin()
             _copy(raw, into=self._weights)
+
+    def begin(self) -> None:
+        """Take the weights as they are for the average, where there is to be one and is none yet."""
+        if self._horizon and self._mean is None:
+            self._mean = [weight.detach().clone() for weight in self._weights]
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 
 class Timing(NamedTuple):
-    """What a clock shows at one moment, in seconds; but for `seconds`, without a process's first step.
+    """What a clock shows at one moment, in seconds; but for `seconds`, from the end of a process's first step on.
 
-    The first step also loads libraries and fills caches, so it says little of the steps to come. It counts while there
-    is no other.
+    The first step also loads libraries and fills caches, and before it the run is saved, so that says little of the
+    steps to come. It counts while there is no other.
     """
 
     seconds: float  # of the whole run
@@ -41,34 +41,44 @@ class Clock:
         self._began = now()
         self._stepping = self._validating = 0.0
         self._steps = self._tokens = 0
-        self._first = 0.0  # seconds of the first step
-        self.validation_cost = 0.0  # seconds that the last validation of this process took; 0 before the first
+        self._first = self._start = 0.0  # seconds of the first step, and up to its end
+        self._validation = 0.0  # seconds that the last validation of this process took for a character
 
     @contextmanager
     def step(self, tokens: int) -> Iterator[None]:
         """Times a step that learns from so many tokens; one that fails does not count."""
         began = self._now()
         yield
-        took = self._now() - began
-        self._first = self._first if self._steps else took
+        took = (ended := self._now()) - began
+        if not self._steps:
+            self._first, self._start = took, ended - self._began
         self._stepping += took
         self._steps += 1
         self._tokens += tokens
 
     @contextmanager
-    def validation(self) -> Iterator[None]:
-        """Times a validation."""
+    def validation(self, characters: int) -> Iterator[None]:
+        """Times a validation on so many characters."""
         began = self._now()
         yield
-        self.validation_cost = self._now() - began
-        self._validating += self.validation_cost
+        took = self._now() - began
+        self._validation = took / characters
+        self._validating += took
+
+    def validation_cost(self, characters: int) -> float:
+        """Seconds for a validation on so many characters, by the last one of this process; 0 before the first."""
+        return self._validation * characters
 
     @property
     def timing(self) -> Timing:
         elapsed = self._now() - self._began
         seconds, first = self._earlier + elapsed, int(self._steps > 1)
-        aside = first * self._first
-        return Timing(seconds, elapsed - self._validating - aside, self._stepping - aside, self._steps - first)
+        return Timing(
+            seconds,
+            elapsed - self._validating - first * self._start,
+            self._stepping - first * self._first,
+            self._steps - first,
+        )
 
     @property
     def seconds(self) -> float:

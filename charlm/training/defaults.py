@@ -6,10 +6,10 @@ The figures behind the choices are in docs/log.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, applies
 from charlm.errors import ConfigError
@@ -19,6 +19,7 @@ from charlm.options import Value, seconds
 from charlm.text.stored import Text, characters_of
 
 DEFAULT_TIME: Final = "10m"
+FOLLOWING: Final = frozenset(["lr", "warmup", "average", *DROPOUTS, "weight_decay"])  # from how much a run does
 _TINY: Final = 2000  # characters
 _FULL_PASSES: Final = 500
 _BPTT: Final = 64
@@ -50,6 +51,13 @@ class Facts:
     device: str  # cpu, cuda, mps
     speed: float  # FLOP a second that training reaches
     records: int = 0  # that the text consists of; 0: it is one text
+
+
+class Course(NamedTuple):
+    """How much a run does, estimated before it or measured in it."""
+
+    updates: float
+    passes: float  # through the training text
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +155,24 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     _choose_length(draft, facts)
     _choose_batch(draft, facts)
     _choose_size(draft, facts)
-    _choose_optimizer(draft, facts)
-    _choose_regularisation(draft, facts)
+    _choose_by_course(draft, _estimate(draft.config, facts), tiny=facts.characters < _TINY)
     return Config.checked(draft.values), draft.reasons  # what was chosen has to be in range, too
+
+
+def unsettled(config: Config, reasons: Collection[str]) -> tuple[str, ...]:
+    """Of the options that were chosen, those that are an estimate: under a time budget, until steps are timed."""
+    return tuple(sorted(FOLLOWING.intersection(reasons))) if config.train.time else ()
+
+
+def settle(config: Config, names: Collection[str], course: Course, *, step: int, characters: int) -> Config:
+    """The same configuration with these options chosen anew for the course that was measured.
+
+    `step` is the first that has them, in a text of so many characters. A warm-up that is over by then stays as it was.
+    """
+    again = FOLLOWING.intersection(names) - ({"warmup"} if step >= config.optim.warmup else set())
+    draft = _Draft({name: value for name, value in config.flat().items() if name not in again})
+    _choose_by_course(draft, course, tiny=characters < _TINY)
+    return Config.checked(draft.values)
 
 
 def _choose_architecture(draft: _Draft) -> None:
@@ -212,10 +235,11 @@ def _hidden(config: Config, facts: Facts) -> tuple[int, str]:
     return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), (384, "a long time budget"))
 
 
-def _choose_optimizer(draft: _Draft, facts: Facts) -> None:
-    train, optimizer = draft.config.train, draft.config.optim.optimizer
-    updates = _characters(draft.config, facts) * facts.tokens / facts.characters / _step_tokens(train, facts)
-    draft.choose("lr", _rate(optimizer, updates), f"for {optimizer} and {updates:,.0f} updates")
+def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
+    """All options of `FOLLOWING`."""
+    updates, passes = course
+    optimizer, later = draft.config.optim.optimizer, ", until steps are timed" if draft.config.train.time else ""
+    draft.choose("lr", _rate(optimizer, updates), f"for {optimizer} and {updates:,.0f} updates{later}")
     draft.choose("warmup", min(50, int(updates / 10)), "lets the optimizer's moments settle")
     least, horizon = _AVERAGED
     many = updates >= least
@@ -224,6 +248,9 @@ def _choose_optimizer(draft: _Draft, facts: Facts) -> None:
         horizon if many else 0.0,
         "averages the weights of the last steps" if many else "run too short to average",
     )
+    dropout, decay = _regularisation(0.0 if tiny else passes)  # a tiny text is meant to be memorised
+    for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
+        draft.choose(name, value, f"for about {passes:.2g} passes through the text{later}")
 
 
 def _rate(optimizer: str, updates: float) -> float:
@@ -235,31 +262,27 @@ def _rate(optimizer: str, updates: float) -> float:
     return float(f"{rate * min(2.0, max(0.5, math.sqrt(_UPDATES / max(updates, 1.0)))):.2g}")
 
 
-def _characters(config: Config, facts: Facts) -> float:
-    """How many characters a run will have read at its end, roughly."""
-    train, model = config.train, config.model
+def _estimate(config: Config, facts: Facts) -> Course:
+    """How much a run will do: under a time budget roughly, by the speed that the machine is likely to reach."""
+    train, tokens = config.train, _step_tokens(config.train, facts)
     if train.steps:
-        return train.steps * _step_tokens(train, facts) * facts.characters / facts.tokens
+        return Course(train.steps, train.steps * tokens / facts.tokens)
     if train.epochs:
-        return float(train.epochs * facts.characters)
+        return Course(train.epochs * facts.tokens / tokens, train.epochs)
+    passes = seconds(train.time) * facts.speed / (_operations(config, facts) * facts.characters)
+    return Course(passes * facts.tokens / tokens, passes)
+
+
+def _operations(config: Config, facts: Facts) -> float:
+    """FLOP that learning takes for a character: six for each weight that its input is multiplied by."""
+    model = config.model
     width = model.embedding or facts.vocabulary
     weights = 4 * model.hidden * (width + (2 * model.layers - 1) * model.hidden) + facts.vocabulary * model.hidden
-    return float(seconds(train.time) * facts.speed / (6 * weights))
+    return 6.0 * weights
 
 
-def _choose_regularisation(draft: _Draft, facts: Facts) -> None:
-    passes = _characters(draft.config, facts) / facts.characters
-    dropout, decay = _regularisation(passes, facts)
-    for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
-        draft.choose(name, value, f"for about {passes:.2g} passes through the text")
-
-
-def _regularisation(passes: float, facts: Facts) -> tuple[float, float]:
-    """Dropout and weight decay: the more often a text is read, the more of it is memorised.
-
-    A tiny text is meant to be memorised.
-    """
-    passes = 0.0 if facts.characters < _TINY else passes
+def _regularisation(passes: float) -> tuple[float, float]:
+    """Dropout and weight decay: the more often a text is read, the more of it is memorised."""
     (least, *first), (most, *last) = _REGULARISATION[0], _REGULARISATION[-1]
     if not least < passes < most:
         dropout, decay = first if passes <= least else last

@@ -167,6 +167,7 @@ def roll_back(state: TrainState, diverged: TrainState, problem: Divergence, best
 
     What is learned is the checkpoint's. The best model so far is on the disk and stays the best.
     """
+    state.unsettled = diverged.unsettled  # what is settled stays so
     state.rollbacks = [*diverged.rollbacks, (problem.step, state.step)]
     if best is not None:
         state.best, state.best_step, state.bad_checks = best.training.best, best.training.step, 0

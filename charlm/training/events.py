@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.config import Config
+from charlm.options import Value
 from charlm.storage.records import Metrics
 
 
@@ -40,6 +41,16 @@ class Resumed:
     step: int
     path: Path
     exact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The steps of a time budget have been timed: so many are planned, and these options follow from their number."""
+
+    step: int
+    total: int
+    passes: float  # through the training text
+    options: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +123,20 @@ class Finished:
     seconds: float
 
 
-Event = Started | Remark | Resumed | Stepped | Recorded | RolledBack | Validated | Sampled | Writing | Saved | Finished
+Event = (
+    Started
+    | Remark
+    | Resumed
+    | Settled
+    | Stepped
+    | Recorded
+    | RolledBack
+    | Validated
+    | Sampled
+    | Writing
+    | Saved
+    | Finished
+)
 Emit = Callable[[Event], None]
 
 

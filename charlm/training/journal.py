@@ -88,6 +88,7 @@ class Journal:
         speed = round(self.characters_per_second(clock))
         return Result(
             steps=state.step,
+            planned_steps=state.plan.planned if state.plan.measured else None,
             characters_seen=self.characters_seen(state),
             train_loss=self.recent_loss(state, max(LOG_EVERY, state.step // 20)),
             val_loss=final.loss if final else None,

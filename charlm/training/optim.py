@@ -233,6 +233,11 @@ class WeightUpdate:
                 torch._foreach_mul_(matrices, 1 - optimizer.lr * rate * self.config.weight_decay)
             optimizer.step(rate, number)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there has been an update since the first weights, or since a restart without momentum."""
+        return any(any(optimizer.state.values()) for optimizer in self.optimizers)
+
     def export(self) -> dict[str, NDArray[np.float32]]:
         """State by name: optimizer.<quantity>.<weight>, as in optimizer.exp_avg.head.bias."""
         return {

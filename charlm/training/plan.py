@@ -21,9 +21,11 @@ BUDGET_SHARE: Final = 0.05  # of a time budget that validations may take
 STEPS_SHARE: Final = 0.25  # the same where the number of steps is given
 STEPS_PER_VALIDATION: Final = 10  # at least
 FIRST_PLAN: Final = 0.01  # share of a budget after which the first plan is made
-REVISE: Final = 0.08  # share of a budget between revisions
+TRIAL: Final = 0.005  # share of a budget for a validation that is tried before the first plan
+REVISE: Final = 0.08  # share of a budget between revisions, which become more frequent towards its end:
+OFTEN: Final = 0.01  # at least so far apart
 TOLERANCE: Final = 0.01  # a plan that is off by less is kept
-OVERSHOOT: Final = 1.04  # times the budget: the end, whatever the plan says
+OVERSHOOT: Final = 1.02  # times the budget: the end, whatever the plan says
 
 
 def learning_rate(step: int, progress: float, *, warmup: int, decay: str) -> float:
@@ -42,6 +44,16 @@ def due(before: float, after: float, times: int) -> bool:
     return math.floor(after * times) > math.floor(before * times)
 
 
+def can_measure(budget: float, timing: Timing) -> bool:
+    """Whether steps have been timed for long enough to plan a run of so many seconds by them."""
+    return timing.seconds >= FIRST_PLAN * budget and timing.steps >= 3
+
+
+def considers(budget: float, seconds: float, last: float) -> bool:
+    """Whether a plan is to be considered again after so many seconds, which was `last` considered then."""
+    return seconds - last >= max(OFTEN * budget, min(REVISE * budget, (budget - last) / 2))
+
+
 def revise(plan: Plan, step: int, budget: float, timing: Timing, last: float, *, reserve: float = 0.0) -> Plan | None:
     """A better plan for `budget` seconds at this step, or None while the present one holds.
 
@@ -50,12 +62,9 @@ def revise(plan: Plan, step: int, budget: float, timing: Timing, last: float, *,
     if timing.seconds >= OVERSHOOT * budget:
         return plan.revised(step, step)
     if not plan.measured:
-        return (
-            plan.revised(step, _total(step, budget - reserve, timing))
-            if timing.seconds >= FIRST_PLAN * budget and timing.steps >= 3
-            else None
-        )
-    if timing.seconds - last < REVISE * budget:
+        measured = can_measure(budget, timing)
+        return plan.revised(step, _total(step, budget - reserve, timing)) if measured else None
+    if not considers(budget, timing.seconds, last):
         return None
     total = _total(step, budget - reserve, timing)
     return plan.revised(step, total) if abs(total - plan.total) > TOLERANCE * plan.total else None
@@ -94,7 +103,7 @@ class Planner:
         self._config, self._chunks = config, chunks
         self._validation_steps, self._validation_characters = validation_steps, validation_characters
         self.budget = options.seconds(config.time) if config.time else 0.0
-        self._considered = self._estimate = 0.0
+        self._considered = 0.0
 
     def begin(self, state: TrainState) -> None:
         """Give a new run of given length its plan; under a time budget the plan has no end until it is measured."""
@@ -106,7 +115,14 @@ class Planner:
 
     def start(self, seconds: float) -> None:
         """A process begins, or goes on, with a run that has taken so long."""
-        self._considered, self._estimate = seconds, 0.0
+        self._considered = seconds
+
+    def trial(self, state: TrainState, clock: Clock) -> int:
+        """How many characters to validate on now, to know what that costs when the first plan is made; mostly none."""
+        if state.plan.measured or not self._validation_steps or not can_measure(self.budget, clock.timing):
+            return 0
+        share = TRIAL * self.budget / self._cost(clock, self._validation_characters)
+        return max(1, int(self._validation_characters * min(1.0, share)))
 
     def revise(self, state: TrainState, clock: Clock) -> bool:
         """Under a time budget: whether the state got a better plan, which has to be saved before it is used."""
@@ -114,12 +130,12 @@ class Planner:
             return False
         timing = clock.timing
         if not state.plan.measured and self._validation_steps:
-            self._plan_validations(state, timing.step_time * self._validation_steps)
+            self._plan_validations(state, self._cost(clock, self._validation_characters))
         to_come = state.checks - math.floor(state.plan.progress(state.step - 1) * state.checks)
-        reserve = to_come * (clock.validation_cost or self._estimate)
+        reserve = to_come * self._cost(clock, state.validation_characters or self._validation_characters)
         reserve = min(reserve, 0.5 * max(0.0, self.budget - timing.seconds))  # one slow validation must not end a run
         plan = revise(state.plan, state.step, self.budget, timing, self._considered, reserve=reserve)
-        if timing.seconds - self._considered >= REVISE * self.budget:
+        if considers(self.budget, timing.seconds, self._considered):
             self._considered = timing.seconds
         if plan is None:
             return False
@@ -130,11 +146,17 @@ class Planner:
         """As many as their share of the budget pays for; where that is too few, `FEWEST` of less text."""
         state.checks = validations_in_budget(self.budget, cost)
         state.validation_characters = 0
-        self._estimate = cost
         if state.checks < FEWEST:
-            self._estimate = BUDGET_SHARE * self.budget / FEWEST
             state.checks = FEWEST
-            state.validation_characters = max(1, int(self._validation_characters * self._estimate / cost))
+            share = BUDGET_SHARE * self.budget / FEWEST / cost
+            state.validation_characters = max(1, int(self._validation_characters * share))
+
+    def _cost(self, clock: Clock, characters: int) -> float:
+        """Seconds for a validation on so many characters: measured, or before that estimated from the time of steps."""
+        if not characters:
+            return 0.0
+        steps = self._validation_steps * characters / self._validation_characters
+        return clock.validation_cost(characters) or clock.timing.step_time * steps
 
     def validation_is_due(self, state: TrainState) -> bool:
         """Whether this step ends with a validation; never where there is no validation text."""

@@ -37,7 +37,7 @@ from charlm.text.records import edges_of, seem_independent
 from charlm.text.stored import Text
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.agreement import agree
-from charlm.training.defaults import Facts, choose, choose_vocabulary
+from charlm.training.defaults import Facts, choose, choose_vocabulary, unsettled
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.footprint import refuse_too_large
 from charlm.training.request import TrainingRequest
@@ -101,6 +101,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
             task = replace(task, corpus=CorpusRecord.of(corpus))
             _announce(run, task, corpus, network, runtime, emit, reasons, request.departures)
             trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop, group=group)
+            trainer.state.unsettled = unsettled(config, reasons)
             trainer.journal.init_from = donor.state_sha256 if donor else ""
             return _trained(run, trainer)
         finally:
@@ -328,6 +329,7 @@ def _resumed_trainer(
     _announce(run, task, corpus, network, runtime, emit, {}, request.departures)
     trainer = Trainer(task, network, runtime, run, emit=emit, stop=stop, group=group)
     trainer.restore(checkpoint, same_text=same)
+    trainer.state.unsettled = tuple(name for name in trainer.state.unsettled if name not in request.given)
     differences = group.first(lambda: list(_differences(checkpoint, runtime, same_text=same)))
     for difference in differences:
         emit(Remark(text=f"{difference}: the run continues, but is not bit-exact"))

@@ -117,4 +117,6 @@ class Stepper:
         """The inverse of `export`, once the network has the checkpoint's weights."""
         self.average.restore(tensors)
         self.optimizer.restore(tensors)
+        if self.optimizer.has_begun:
+            self.average.begin()  # unless it was restored: averaging may have been chosen since
         self.scale = LossScale(self.scale.enabled, state.loss_scale, state.good_steps)

@@ -25,6 +25,7 @@ from charlm.models.network import (
     import_weights,
     select_lanes,
 )
+from charlm.options import Value
 from charlm.runtime.device import Runtime
 from charlm.runtime.group import ALONE, Group
 from charlm.storage.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ from charlm.text.records import edges_of
 from charlm.text.stored import Text
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens
 from charlm.training.clock import Clock
+from charlm.training.defaults import Course, settle
 from charlm.training.divergence import (
     Divergence,
     check_training,
@@ -47,7 +49,7 @@ from charlm.training.divergence import (
     roll_back,
     rollback_rate,
 )
-from charlm.training.events import Emit, Finished, Recorded, Remark, RolledBack, Sampled, Stepped, Validated
+from charlm.training.events import Emit, Finished, Recorded, Remark, RolledBack, Sampled, Settled, Stepped, Validated
 from charlm.training.journal import Journal
 from charlm.training.memory import fitting
 from charlm.training.plan import Planner, learning_rate
@@ -112,7 +114,8 @@ class Trainer:
         self.task, self.network, self.runtime, self.emit, self.stop = task, network, runtime, emit, stop
         self.lanes = in_lanes(task, runtime.device)
         check_lanes(self.lanes.batch, group)
-        self.stepper = Stepper(config, network, runtime, self.lanes.batch, lambda text: emit(Remark(text=text)), group)
+        self.group = group
+        self.stepper = self._stepper()
         self.validator = Validator(
             network,
             task.tokenizer,
@@ -137,6 +140,11 @@ class Trainer:
         self.planner.begin(self.state)
         self.carried: State = network.init_state(len(self.stepper.lanes))
         self.clock = Clock()
+
+    def _stepper(self) -> Stepper:
+        """What makes a step of the present configuration."""
+        lanes, tell = self.lanes.batch, lambda text: self.emit(Remark(text=text))
+        return Stepper(self.task.config, self.network, self.runtime, lanes, tell, self.group)
 
     def restore(self, checkpoint: Checkpoint, *, same_text: bool = True) -> None:
         """Go on from this checkpoint of the same run; in another text, at its beginning and with no best yet.
@@ -179,7 +187,7 @@ class Trainer:
             reason = str(interruption)
         finally:  # whatever goes wrong with the closing score, what was learned is saved
             self.writer.save(last)
-        with self.stepper.group.together():  # no process ends before that
+        with self.group.together():  # no process ends before that
             pass
         self.emit(Finished(reason=reason, steps=self.state.step, seconds=self.journal.seconds))
         return reason, last.result or self.journal.result(self.state, self.clock, None)
@@ -193,7 +201,7 @@ class Trainer:
         while True:
             try:
                 reason = None
-                while not self.state.finished and (reason := self.stepper.group.reason(self.stop())) is None:
+                while not self.state.finished and (reason := self.group.reason(self.stop())) is None:
                     self._advance()
                 self.journal.seconds = self.clock.seconds
                 return reason, self._checkpoint()
@@ -206,11 +214,11 @@ class Trainer:
         self.journal.seconds = self.clock.seconds
         replanned = self._replan()
         val_loss = self._validate() if self.planner.validation_is_due(self.state) else None
-        if self.stepper.group.is_first and self.samples.due():
+        if self.group.is_first and self.samples.due():
             self.emit(Sampled(step=self.state.step, text=self.samples.sample(self._model())))
         self._record(norm, lr, val_loss)
         better = self.planner.budget and self.state.best_step == self.state.step  # a later plan may not validate here
-        if replanned or better or self.stepper.group.first(lambda: self.writer.is_due(self.state.step)):
+        if replanned or better or self.group.first(lambda: self.writer.is_due(self.state.step)):
             self._save()  # a plan is on the disk before it is used
 
     def _replan(self) -> bool:
@@ -218,14 +226,47 @@ class Trainer:
         if not self.planner.budget:
             return False
         state = self.state
+        if not state.plan.measured:
+            self._try_validation()
 
         def revised() -> tuple[bool, list[Any]]:
             replanned = self.planner.revise(state, self.clock)
             return replanned, [state.plan.knots, state.checks, state.validation_characters]
 
-        replanned, (knots, state.checks, state.validation_characters) = self.stepper.group.first(revised)
+        replanned, (knots, state.checks, state.validation_characters) = self.group.first(revised)
         state.plan = Plan(tuple((step, progress) for step, progress in knots))
+        if replanned and state.unsettled and not state.finished:
+            self._settle()
         return replanned
+
+    def _try_validation(self) -> None:
+        """Before the first plan: how long a validation takes, which the time of steps says only roughly."""
+        if characters := self.group.first(lambda: self.planner.trial(self.state, self.clock)):
+            with self.clock.validation(characters):
+                self.validator.try_out(characters)
+
+    def _settle(self) -> None:
+        """Choose once more what was chosen for an estimate of the steps, which have been timed now.
+
+        Then go on as a run does that is resumed with those options: they are in the checkpoint that is saved next.
+        """
+        state, task = self.state, self.task
+        passes = state.tokens_seen / state.step * state.plan.total / len(task.train.ids)
+        course, characters = Course(state.plan.total, passes), task.train.characters
+
+        def choices() -> dict[str, Value]:
+            return settle(task.config, state.unsettled, course, step=state.step, characters=characters).flat()
+
+        config = Config.of(self.group.first(choices))
+        weights, tensors = self._model(), self.stepper.export()
+        self.task, state.optimizer = replace(task, config=config), asdict(config.optim)
+        self.network.set_dropout(config.model)
+        import_weights(self.network, weights)
+        self.stepper = self._stepper()
+        self.stepper.restore(tensors, state)
+        options = {name: config.flat()[name] for name in state.unsettled}
+        state.unsettled = ()
+        self.emit(Settled(step=state.step, total=state.plan.total, passes=passes, options=options))
 
     def _step(self) -> tuple[float, float]:
         """One update; returns the gradient's norm before clipping, and the learning rate."""
@@ -239,7 +280,7 @@ class Trainer:
             self.runtime,
             batch=self.lanes.batch,
             bptt=config.train.bptt,
-            processes=self.stepper.group.size,
+            processes=self.group.size,
         )
         with fits, self.clock.step(chunk.scored):
             loss, norm, self.carried = self.stepper.step(chunk, self.carried, state, rate)
@@ -254,7 +295,8 @@ class Trainer:
     def _validate(self) -> float:
         """Score the validation subset, keep the best model, count patience; returns the loss."""
         state = self.state
-        with self.clock.validation(), self.stepper.average.shown():
+        characters = state.validation_characters or self.validator.characters
+        with self.clock.validation(characters), self.stepper.average.shown():
             loss = self.validator.validate(state)
         better = self.validator.judge(state, loss)
         self.journal.seconds = self.clock.seconds
@@ -277,7 +319,7 @@ class Trainer:
         """To the last good checkpoint and a lower learning rate, which is on record before it is used."""
         diverged, config, seconds, inexact = self.state, self.task.config, self.clock.seconds, self.journal.inexact
         checkpoint, where, best = handed_round(
-            self.stepper.group,
+            self.group,
             lambda: find_rollback(problem, diverged, self.writer.run, config, self.validator.guess()),
         )
         self.restore(checkpoint)
@@ -293,11 +335,11 @@ class Trainer:
 
         Returns `last` with the result, which is in `best` already.
         """
-        best = shared(self.stepper.group, lambda: self.writer.run.load_best(self.task.config))
+        best = shared(self.group, lambda: self.writer.run.load_best(self.task.config))
         import_weights(self.network, (best or last).weights)
         final: Score | None = self.validator.score_all(self.stop)
         test = self.validator.score_text(self.task.test, self.stop)
-        temperature = self.stepper.group.first(
+        temperature = self.group.first(
             lambda: self.samples.temperature(export_weights(self.network), self.task.train.ids, self.task.validation)
         )
         result = replace(self.journal.result(self.state, self.clock, final, test), temperature=temperature)
@@ -338,9 +380,9 @@ class Trainer:
         """The whole training state, durably; raises CharlmError where the processes have come apart."""
         self.journal.seconds = self.clock.seconds
         checkpoint = self._checkpoint()
-        if self.stepper.group.size > 1:
+        if self.group.size > 1:
             hint = "use machines of one kind, with the same PyTorch; what was saved can be resumed"
-            self.stepper.group.agree("other weights", checkpoint.state_sha256, CharlmError, hint=hint)
+            self.group.agree("other weights", checkpoint.state_sha256, CharlmError, hint=hint)
         self.writer.save(checkpoint, keep=keep)
 
     def _model(self) -> dict[str, NDArray[np.float32]]:
@@ -356,7 +398,7 @@ class Trainer:
         task, state = self.task, self.state
         weights, tensors = self._model(), {}
         if whole:
-            carried = gather_lanes(self.stepper.group, self.carried, self.lanes.batch)
+            carried = gather_lanes(self.group, self.carried, self.lanes.batch)
             tensors = {**self.stepper.export(), **export_state(carried, task.config.model)}
         for name, array in {**weights, **tensors}.items():
             if not np.isfinite(array).all():

@@ -81,6 +81,10 @@ class Validator:
         check_validation(state, self._tokenizer.size, found.loss, self.guess(found))
         return found.loss
 
+    def try_out(self, characters: int) -> None:
+        """Score the first so many characters, for the time that it takes."""
+        self._score(self.subset(characters), self._model)
+
     def guess(self, counts: Score | None = None) -> float:
         """The loss of a uniform guess on a text with these counts, or on the subset; nats per character."""
         return uniform_loss(self._tokenizer, counts or Score.of(0.0, self.subset(0)))
