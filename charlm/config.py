@@ -178,7 +178,10 @@ class TrainConfig:
     )
     epochs: int = option(0, Option(int, "passes through the training text", 1, 10**9, group=LENGTH))
     steps: int = option(0, Option(int, "weight updates", 1, 10**9, group=LENGTH))
-    time: str = option("", Option(str, "time budget, first step to last", form="duration", group=LENGTH))
+    time: str = option(
+        "",
+        Option(str, "time budget, first step to last; the closing scores come after it", form="duration", group=LENGTH),
+    )
     patience: int = option(
         5,
         Option(

@@ -54,6 +54,7 @@ MAY_BE_MISSING = {
     *(("environment", name) for name in ("system", "device_name", "processes")),
     *(("bookkeeping", name) for name in ("inexact", "init_from")),
     *(("result", name) for name in ("characters_per_second", "test_loss", "test_bits_per_character", "temperature")),
+    *(("result", name) for name in ("planned_steps", "closing_seconds")),
     *(("corpus", name) for name in ("test_characters", "split")),
 }
 NEEDED = [(table, path) for table in (WHOLE, MODEL) for path in paths(table) if is_read(path)]

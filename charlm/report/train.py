@@ -16,6 +16,7 @@ def closing_facts(result: Result) -> list[tuple[str, str]]:
     """The closing figures, each with its name."""
     planned = f" of {result.planned_steps:,} planned" if result.planned_steps else ""
     trained = f"{result.steps:,} steps{planned}, {result.characters_seen:,} characters, {duration(result.seconds)}"
+    trained += f", and {duration(result.closing_seconds)} for the closing scores" if result.closing_seconds else ""
     tested = [] if result.test_loss is None else [("test loss", _loss(result.test_loss))]
     validation = "none (no validation text)" if result.val_loss is None else _loss(result.val_loss)
     return [

@@ -192,8 +192,8 @@ class Metrics:
 class Result:
     """The closing figures of a finished run: of the validation text, which chose the model, and of the test text.
 
-    Those of a text that there was not are None; so are the test's, the temperature and the planned steps of a run that
-    an early charlm finished.
+    Those of a text that there was not are None; so are the test's, the temperature, the planned steps and the
+    closing seconds of a run that an early charlm finished.
     """
 
     steps: int
@@ -206,7 +206,8 @@ class Result:
     best_val_loss: float | None
     test_loss: float | None = None
     test_bits_per_character: float | None = None
-    seconds: float
+    seconds: float  # from the first step to the last, with the validations between them
+    closing_seconds: float | None = None  # after that, for the closing scores and the temperature
     characters_per_second: int | None = None
     temperature: float | None = None  # of those tried, the one whose samples are most like the validation text
     stopped: bool  # by patience

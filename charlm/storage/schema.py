@@ -207,6 +207,7 @@ _RESULT: Final = {
     "test_bits_per_character?": _LOSS,
     "temperature?": (_none, _number),
     "planned_steps?": (_none, _count),
+    "closing_seconds?": (_none, _seconds),
     "stopped": _flag,
 }
 _REQUIRED: Final[Table] = {

@@ -21,7 +21,7 @@ BUDGET_SHARE: Final = 0.05  # of a time budget that validations may take
 STEPS_SHARE: Final = 0.25  # the same where the number of steps is given
 STEPS_PER_VALIDATION: Final = 10  # at least
 FIRST_PLAN: Final = 0.01  # share of a budget after which the first plan is made
-TRIAL: Final = 0.005  # share of a budget for a validation that is tried before the first plan
+TRIALS: Final = (0.0005, 0.005)  # shares of a budget for validations that are tried before the first plan
 REVISE: Final = 0.08  # share of a budget between revisions, which become more frequent towards its end:
 OFTEN: Final = 0.01  # at least so far apart
 TOLERANCE: Final = 0.01  # a plan that is off by less is kept
@@ -117,12 +117,15 @@ class Planner:
         """A process begins, or goes on, with a run that has taken so long."""
         self._considered = seconds
 
-    def trial(self, state: TrainState, clock: Clock) -> int:
-        """How many characters to validate on now, to know what that costs when the first plan is made; mostly none."""
+    def trial(self, state: TrainState, clock: Clock, share: float) -> int:
+        """How many characters to validate on now, in that share of the budget, as far as is known; mostly none.
+
+        When the first plan is made, it has to be known what validations cost.
+        """
         if state.plan.measured or not self._validation_steps or not can_measure(self.budget, clock.timing):
             return 0
-        share = TRIAL * self.budget / self._cost(clock, self._validation_characters)
-        return max(1, int(self._validation_characters * min(1.0, share)))
+        part = share * self.budget / self._cost(clock, self._validation_characters)
+        return max(1, int(self._validation_characters * min(1.0, part)))
 
     def revise(self, state: TrainState, clock: Clock) -> bool:
         """Under a time budget: whether the state got a better plan, which has to be saved before it is used."""

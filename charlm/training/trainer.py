@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ from charlm.training.divergence import (
 from charlm.training.events import Emit, Finished, Recorded, Remark, RolledBack, Sampled, Settled, Stepped, Validated
 from charlm.training.journal import Journal
 from charlm.training.memory import fitting
-from charlm.training.plan import Planner, learning_rate
+from charlm.training.plan import TRIALS, Planner, learning_rate
 from charlm.training.samples import Samples
 from charlm.training.sharing import gather_lanes, shared
 from charlm.training.step import Stepper
@@ -241,9 +242,10 @@ class Trainer:
 
     def _try_validation(self) -> None:
         """Before the first plan: how long a validation takes, which the time of steps says only roughly."""
-        if characters := self.group.first(lambda: self.planner.trial(self.state, self.clock)):
-            with self.clock.validation(characters):
-                self.validator.try_out(characters)
+        for share in TRIALS:  # the first is a little one, in case it takes far longer than expected
+            if characters := self.group.first(partial(self.planner.trial, self.state, self.clock, share)):
+                with self.clock.validation(characters):
+                    self.validator.try_out(characters)
 
     def _settle(self) -> None:
         """Choose once more what was chosen for an estimate of the steps, which have been timed now.
@@ -342,7 +344,9 @@ class Trainer:
         temperature = self.group.first(
             lambda: self.samples.temperature(export_weights(self.network), self.task.train.ids, self.task.validation)
         )
-        result = replace(self.journal.result(self.state, self.clock, final, test), temperature=temperature)
+        closing = round(self.clock.seconds - self.journal.seconds, 3)
+        result = self.journal.result(self.state, self.clock, final, test)
+        result = replace(result, temperature=temperature, closing_seconds=closing)
         self._remark_on(final)
         if best is not None:
             self.writer.save_best(replace(best, history=last.history, result=result))
