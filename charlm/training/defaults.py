@@ -9,11 +9,12 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Final, NamedTuple
 
 from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, applies
 from charlm.errors import ConfigError
-from charlm.models.architecture import architecture_of
+from charlm.models.architecture import architecture_of, weight_shapes
 from charlm.models.optimizers import OptimizerSpec
 from charlm.options import Value, seconds
 from charlm.text.stored import Text, characters_of
@@ -171,6 +172,7 @@ def settle(config: Config, names: Collection[str], course: Course, *, step: int,
     """
     again = FOLLOWING.intersection(names) - ({"warmup"} if step >= config.optim.warmup else set())
     draft = _Draft({name: value for name, value in config.flat().items() if name not in again})
+    _choose_architecture(draft)
     _choose_by_course(draft, course, tiny=characters < _TINY)
     return Config.checked(draft.values)
 
@@ -275,10 +277,8 @@ def _estimate(config: Config, facts: Facts) -> Course:
 
 def _operations(config: Config, facts: Facts) -> float:
     """FLOP that learning takes for a character: six for each weight that its input is multiplied by."""
-    model = config.model
-    width = model.embedding or facts.vocabulary
-    weights = 4 * model.hidden * (width + (2 * model.layers - 1) * model.hidden) + facts.vocabulary * model.hidden
-    return 6.0 * weights
+    shapes = weight_shapes(config.model, facts.vocabulary)
+    return 6.0 * sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding.weight")
 
 
 def _regularisation(passes: float) -> tuple[float, float]:
