@@ -24,6 +24,7 @@ from charlm.generation.layered import LayeredDecoder
 from charlm.models.architecture import architecture_of, state_names, weight_shapes
 from charlm.models.network import Network, export_weights, initialise, named_weights, select_lanes, zero_lanes
 from charlm.storage.checkpoint import load_checkpoint
+from charlm.training.again import own_options
 from charlm.training.defaults import Facts, choose
 
 V, HIDDEN = 7, 8
@@ -237,3 +238,9 @@ def test_defaults_are_the_architectures_own(model: str) -> None:
         assert model in reasons[name]
     chosen, _ = choose({"model": model, "layers": 3}, facts)
     assert chosen.model.layers == 3
+
+
+def test_a_command_that_repeats_a_run_names_what_its_architecture_would_choose_otherwise() -> None:
+    facts = Facts(characters=10**6, tokens=10**6, vocabulary=60, device="cpu", speed=1e11)
+    config, _ = choose({"model": "window", "layers": ModelConfig().layers}, facts)
+    assert own_options(config)["layers"] == ModelConfig().layers

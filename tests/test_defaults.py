@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, check_train, options_of
 from charlm.errors import ConfigError
+from charlm.models.architecture import architecture_of
 from charlm.options import Option, Value, seconds
 from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, preset
 
@@ -30,6 +31,8 @@ ALWAYS = {
 
 
 def values(spec: Option) -> st.SearchStrategy[Value]:
+    if spec.type is bool:
+        return st.booleans()
     if spec.type is int:
         return st.integers(int(spec.low), int(spec.high))
     if spec.type is float:
@@ -77,7 +80,7 @@ def test_what_is_given_is_kept_and_the_rest_is_complete(chosen: dict[str, Value]
 @given(choices(), facts())
 def test_reasons_are_given_for_exactly_what_was_chosen(chosen: dict[str, Value], facts: Facts) -> None:
     config, reasons = choose(chosen, facts)
-    everything = set(choose({}, facts)[1])
+    everything = set(choose({}, facts)[1]) | set(architecture_of(config.model).defaults)
     assert everything - set(LENGTHS) >= ALWAYS
     if any(name in chosen for name in LENGTHS):
         everything = everything - set(LENGTHS) | {"patience"}  # a length that was asked for is kept to

@@ -11,6 +11,7 @@ from typing import Final
 
 from charlm.config import AUTOMATIC, DEFAULT_FOLDER, DROPOUTS, HELD, LENGTHS, Config, applies
 from charlm.errors import CharlmError, quoted
+from charlm.models.architecture import architecture_of
 from charlm.options import flag
 from charlm.storage.checkpoint import Checkpoint
 from charlm.storage.records import CorpusRecord
@@ -37,7 +38,8 @@ def train_like(run: Run, config: Config, corpus: CorpusRecord) -> str | None:
 def own_options(config: Config) -> dict[str, object]:
     """The options that make a run what it is: those that are not the usual ones."""
     flat, usual = config.flat(), Config().flat()
-    known = {name: value for name, value in flat.items() if value != usual[name] or name in AUTOMATIC}
+    chosen = AUTOMATIC.union(architecture_of(config.model).defaults)
+    known = {name: value for name, value in flat.items() if value != usual[name] or name in chosen}
     unset = [name for name in (*LENGTHS, "threads", "vocab_size") if not flat[name]]
     return {name: value for name, value in known.items() if name not in unset and applies(name, flat)}
 
