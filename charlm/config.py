@@ -270,7 +270,7 @@ class FillConfig:
     look: int = option(
         16, Option(int, "characters beyond the gap that either model goes on to read", 0, 1000, group=GAP)
     )
-    weight: float = option(0.5, Option(float, "weight of the backward model, from 0 to 1", 0, 1, group=GAP))
+    weight: float = option(0.7, Option(float, "weight of the backward model, from 0 to 1", 0, 1, group=GAP))
     temperature: float = option(1.0, Option(float, "softmax temperature of sampled candidates", 0, 1e9, group=GAP))
     count: int = option(5, Option(int, "how many of the most probable ones to show", 1, 10**6, group=GAP))
     seed: int = option(0, Option(int, "random seed", 0, 2**63 - 1, group=GAP))

@@ -91,7 +91,7 @@ def test_a_forward_model_alone_looks_ahead(models: Models) -> None:
 
 def test_gaps_of_unknown_length_are_compared_by_all_that_is_charged(models: Models) -> None:
     forward, backward = models
-    found = forward.fill("cab. ab", "ab cab. ", backward, min_length=0 + 1, max_length=3, candidates=3000, count=3000)
+    found = forward.fill("cab. ab", "ab cab. ", backward, weight=0.5, max_length=3, candidates=3000, count=3000)
     lengths = {len(one.text) for one in found}
     assert lengths == {1, 2, 3}
     assert sum(one.probability for one in found) == pytest.approx(1)
