@@ -18,7 +18,6 @@ from charlm.runtime.precision import Trial, choose_precision
 from charlm.runtime.settings import before_cuda, deterministic, make_exact
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_PRODUCTS, _PRODUCT = 5, 768  # 20 ms on two processors
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +140,6 @@ def choose_runtime(device: torch.device, precision: str, threads: int, trial: Tr
         make_exact()
     chosen, reason = choose_precision(device, precision, trial)
     return Runtime(device, chosen, threads, reason)
-
-
-def training_speed(device: torch.device) -> float:
-    """FLOP per second that training is likely to reach; on a processor half the measured speed of a matrix product."""
-    if device.type != "cpu":
-        return 3e13
-    factor = torch.ones(_PRODUCT, _PRODUCT)
-    seconds = [timed(lambda: factor @ factor, device) for _ in range(_PRODUCTS)]
-    return _PRODUCT**3 / min(seconds)
 
 
 def synchronise(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import prod
 from typing import Final, NamedTuple
 
-from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, TrainConfig, applies
+from charlm.config import DROPOUTS, LENGTHS, OPTIMIZERS, Config, ModelConfig, TrainConfig, applies
 from charlm.errors import ConfigError
 from charlm.models.architecture import architecture_of, weight_shapes
 from charlm.models.optimizers import OptimizerSpec
@@ -37,8 +37,8 @@ _DROP_STATE: Final = 0.02
 _AVERAGED: Final = (5000, 0.05)  # updates from which averaging has not been worse than the raw weights, its horizon
 _FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
 _HIDDEN: Final = (
-    (1.4e13, 192, "a short time budget"),
-    (1.2e14, 256, "lowest loss within minutes"),
+    (2.8e13, 192, "a short time budget"),
+    (2.4e14, 256, "lowest loss within minutes"),
 )  # FLOP below, units
 
 
@@ -50,7 +50,7 @@ class Facts:
     tokens: int
     vocabulary: int
     device: str  # cpu, cuda, mps
-    speed: float  # FLOP a second that training reaches
+    speed: float  # FLOP a second that training is likely to reach
     records: int = 0  # that the text consists of; 0: it is one text
 
 
@@ -147,6 +147,11 @@ class _Draft:
     @property
     def config(self) -> Config:
         return Config.of(self.values)
+
+
+def depends_on_speed(given: Mapping[str, Value]) -> bool:
+    """Whether anything that is to be chosen follows from how fast the machine is."""
+    return "hidden" not in given or not ("steps" in given or "epochs" in given)
 
 
 def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, str]]:
@@ -271,13 +276,13 @@ def _estimate(config: Config, facts: Facts) -> Course:
         return Course(train.steps, train.steps * tokens / facts.tokens)
     if train.epochs:
         return Course(train.epochs * facts.tokens / tokens, train.epochs)
-    passes = seconds(train.time) * facts.speed / (_operations(config, facts) * facts.characters)
+    passes = seconds(train.time) * facts.speed / (operations(config.model, facts.vocabulary) * facts.characters)
     return Course(passes * facts.tokens / tokens, passes)
 
 
-def _operations(config: Config, facts: Facts) -> float:
-    """FLOP that learning takes for a character: six for each weight that its input is multiplied by."""
-    shapes = weight_shapes(config.model, facts.vocabulary)
+def operations(model: ModelConfig, vocabulary: int) -> float:
+    """FLOP that learning takes for a token: six for each weight that its input is multiplied by."""
+    shapes = weight_shapes(model, vocabulary)
     return 6.0 * sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding.weight")
 
 

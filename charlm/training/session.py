@@ -20,7 +20,7 @@ from charlm.config import HELD, Config, DataConfig, section
 from charlm.errors import CheckpointError, ConfigError, DataError
 from charlm.models.network import Network, initialise
 from charlm.options import Value
-from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads, training_speed
+from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads
 from charlm.runtime.group import ALONE, Group
 from charlm.runtime.precision import CUDA_ONLY, check_precision
 from charlm.runtime.processor import is_crowded
@@ -37,13 +37,13 @@ from charlm.text.records import edges_of, seem_independent
 from charlm.text.stored import Text
 from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize, train_tokenizer
 from charlm.training.agreement import agree
-from charlm.training.defaults import Facts, choose, choose_vocabulary, unsettled
+from charlm.training.defaults import Facts, choose, choose_vocabulary, depends_on_speed, unsettled
 from charlm.training.events import Emit, Remark, Resumed, Started, Writing
 from charlm.training.footprint import refuse_too_large
 from charlm.training.request import TrainingRequest
 from charlm.training.sharing import shared
 from charlm.training.trainer import Stop, Task, Trainer, check_lanes, in_lanes
-from charlm.training.trial import StepTrial, may_follow
+from charlm.training.trial import StepTrial, may_follow, training_speed
 from charlm.training.warmstart import adopt_weights, adopted_options
 
 _LONG_LEARNING: Final = 50_000  # characters from which learning a vocabulary takes seconds,
@@ -77,7 +77,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
         len(train.ids),
         tokenizer.size,
         device.type,
-        group.first(lambda: training_speed(device)) * group.size,
+        _speed(given, device, group),
         records=_records(train, tokenizer, data.records),
     )
     config, reasons = _chosen(given, facts, group)
@@ -140,6 +140,13 @@ def _task(
     """What the trainer works on: texts as the model reads them."""
     val, test = as_trained(corpus.val, config.data), as_trained(corpus.test, config.data)
     return Task(config, tokenizer, train, val, record, test)
+
+
+def _speed(given: Mapping[str, Value], device: torch.device, group: Group) -> float:
+    """FLOP a second that all processes together are likely to reach; 0 where nothing depends on it."""
+    if not depends_on_speed(given):
+        return 0.0
+    return group.first(lambda: training_speed(device, str(given.get("precision", "auto")))) * group.size
 
 
 def _records(train: Tokens | StoredTokens, tokenizer: Tokenizer, kind: str) -> int:

@@ -1,4 +1,4 @@
-"""Steps that are tried before a run: which precisions work, how fast they are, and whether threads change the bits."""
+"""Steps that are tried before a run: which precisions work, how fast they and the machine are, what threads change."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from charlm.config import Config
+from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.models.architecture import architecture_of
 from charlm.models.network import Network
 from charlm.runtime import cache
 from charlm.runtime.device import Runtime, timed
-from charlm.runtime.precision import machine_key
+from charlm.runtime.precision import choose_precision, machine_key
 from charlm.runtime.threads import choices, torch_threads
 from charlm.storage.records import TrainState
 from charlm.text.lanes import Chunk
+from charlm.training.defaults import operations
 from charlm.training.gradient import Gradient
 from charlm.training.step import Stepper
 
 _STEPS: Final = 16
 _KEPT: Final = "threads"
+_SPEED: Final = "speed"  # the name of the file in the cache
+_STARTS, _PASSES = 3, 4  # starts that time a typical network, and how often each does
+_TYPICAL: Final = ModelConfig(layers=2, hidden=256, embedding=64)
+_TOKENS: Final = 64  # its vocabulary
+_REACHED: Final = 0.8  # of its forward and backward passes: updates, dropout and saving take the rest
+_GPU: Final = 3e13
 
 
 class StepTrial:
@@ -66,6 +73,30 @@ class StepTrial:
     def _pass(self, compute: Gradient, network: Network, shape: tuple[int, int]) -> None:
         ids = torch.arange(prod(shape), device=network.device).view(shape) % network.vocabulary
         compute(Chunk.of(ids, ids), network.train().init_state(shape[1]), 0, 1.0)
+
+
+def training_speed(device: torch.device, precision: str) -> float:
+    """FLOP a second that training is likely to reach; on a processor by passes of a typical network in this precision.
+
+    It is timed at the first few starts on a machine, and the fastest of them is kept: other work only ever makes a
+    processor slower, and what is chosen by this should not change from run to run.
+    """
+    if device.type != "cpu":
+        return _GPU
+    config = Config(model=_TYPICAL, train=TrainConfig(batch=16, bptt=_STEPS))
+    trial = StepTrial(config, Network(_TYPICAL, _TOKENS))
+    chosen = choose_precision(device, precision if trial.works(precision) else "auto", trial)[0]
+    key = machine_key(device, chosen, str(torch.get_num_threads()))
+    match cache.recall(_SPEED, key):
+        case [int(starts), float(kept)] if kept > 0:
+            pass
+        case _:
+            starts, kept = 0, 0.0
+    if starts < _STARTS:
+        seconds = min(trial.seconds(chosen) for _ in range(_PASSES))
+        kept = max(kept, _REACHED * operations(_TYPICAL, _TOKENS) * config.train.batch * _STEPS / seconds)
+        cache.remember(_SPEED, key, [starts + 1, kept])
+    return kept
 
 
 def may_follow(config: Config, network: Network, runtime: Runtime) -> bool:
