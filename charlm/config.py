@@ -21,6 +21,7 @@ from charlm.options import UNTOUCHED, Option, Registry, Value, check, check_all,
 MODELS: Final = Registry(
     recurrent="charlm.models.cells:RECURRENT",
     window="charlm.models.window:WINDOW",
+    dilated="charlm.models.dilated:DILATED",
 )
 CELLS: Final = Registry(
     lstm="charlm.models.cells:LSTM",
@@ -73,7 +74,7 @@ class ModelConfig:
 
     model: str = option("recurrent", Option(str, "architecture of the network", offers=MODELS, group=MODEL))
     cell: str = option("lstm", Option(str, "recurrent cell", offers=CELLS, group=MODEL))
-    layers: int = option(2, Option(int, "number of layers", 1, 64, group=MODEL))
+    layers: int = option(2, Option(int, "number of layers (default: 2; window 1, dilated 8)", 1, 64, group=MODEL))
     hidden: int = option(512, Option(int, "units per layer", 1, 16384, group=MODEL))
     embedding: int = option(64, Option(int, "embedding width; 0 for one-hot input", 0, 16384, group=MODEL))
     forget_bias: float = option(

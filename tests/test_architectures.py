@@ -37,6 +37,8 @@ SMALL: Mapping[str, ModelConfig] = {
     "gru, skip, one-hot": ModelConfig(cell="gru", hidden=HIDDEN, embedding=0, skip=True),
     "window": ModelConfig(model="window", hidden=HIDDEN, embedding=5, layers=1, context=4),
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
+    "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),
+    "dilated, one-hot": ModelConfig(model="dilated", hidden=HIDDEN, embedding=0, layers=3),
 }
 each = pytest.mark.parametrize("name", SMALL)
 

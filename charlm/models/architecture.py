@@ -79,6 +79,10 @@ class Architecture(ABC):
         there is one, sets its initial weights.
         """
 
+    def receptive_field(self, config: ModelConfig) -> int | None:  # noqa: ARG002
+        """How many tokens, the present one among them, a prediction can depend on; None where there is no limit."""
+        return None
+
     def activations(self, place: Place) -> int:
         """About how many numbers training keeps of a layer for each token."""
         return 8 * place.config.hidden
@@ -93,6 +97,18 @@ def architecture_of(config: ModelConfig) -> Architecture:
 def load_module(name: str, place: Place) -> Any:
     """The torch module "module:class" of a layer, constructed with its place."""
     return resolve(name)(place)
+
+
+def entrance_shapes(place: Place) -> Shapes:
+    """The matrix that maps inputs of another width than H to it, for layers that add their inputs to their outputs."""
+    hidden = place.config.hidden
+    return {"weight_ih": (hidden, place.width)} if place.width != hidden else {}
+
+
+def entrance(weights: Mapping[str, Floats]) -> Callable[[Floats], Floats]:
+    """That product in NumPy, for a layer with these weights; inputs that have the width H stay as they are."""
+    matrix = weights.get("weight_ih")
+    return (lambda x: x) if matrix is None else (lambda x: x @ matrix.T)
 
 
 def places(config: ModelConfig, vocabulary: int) -> list[Place]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from charlm.config import ModelConfig
 from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes, load_module
 from charlm.options import Value
 
@@ -44,6 +45,9 @@ class Window(Architecture):
 
     def module(self, place: Place) -> Any:
         return load_module("charlm.models.modules.window:Window", place)
+
+    def receptive_field(self, config: ModelConfig) -> int:
+        return config.layers * (config.context - 1) + 1
 
     def activations(self, place: Place) -> int:
         """The window, the output and their gradients."""

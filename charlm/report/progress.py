@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm.config import DROPOUTS, Config
+from charlm.models.architecture import architecture_of
 from charlm.options import Value, flag
 from charlm.report.console import Console, facts, heading, paragraphs
 from charlm.report.words import bits, duration, one_line, visible
@@ -151,7 +152,9 @@ def show_start(out: Console, event: Started) -> None:
 
 def _format_model(config: Config) -> str:
     model = config.model
-    return f"{model.kind}, {model.layers} layer{'s' * (model.layers != 1)} of {model.hidden}"
+    reach = architecture_of(model).receptive_field(model)
+    field = f", receptive field of {reach:,} token{'s' * (reach != 1)}" if reach else ""
+    return f"{model.kind}, {model.layers} layer{'s' * (model.layers != 1)} of {model.hidden}{field}"
 
 
 def _format_training(config: Config) -> str:
