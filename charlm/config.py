@@ -22,6 +22,7 @@ MODELS: Final = Registry(
     recurrent="charlm.models.cells:RECURRENT",
     window="charlm.models.window:WINDOW",
     dilated="charlm.models.dilated:DILATED",
+    transformer="charlm.models.transformer:TRANSFORMER",
 )
 CELLS: Final = Registry(
     lstm="charlm.models.cells:LSTM",
@@ -74,7 +75,9 @@ class ModelConfig:
 
     model: str = option("recurrent", Option(str, "architecture of the network", offers=MODELS, group=MODEL))
     cell: str = option("lstm", Option(str, "recurrent cell", offers=CELLS, group=MODEL))
-    layers: int = option(2, Option(int, "number of layers (default: 2; window 1, dilated 8)", 1, 64, group=MODEL))
+    layers: int = option(
+        2, Option(int, "number of layers (default: 2; window 1, dilated 8, transformer 4)", 1, 64, group=MODEL)
+    )
     hidden: int = option(512, Option(int, "units per layer", 1, 16384, group=MODEL))
     embedding: int = option(64, Option(int, "embedding width; 0 for one-hot input", 0, 16384, group=MODEL))
     forget_bias: float = option(
@@ -84,7 +87,15 @@ class ModelConfig:
         False,
         Option(bool, "add the input of each layer but the first to its output (residual connections)", group=MODEL),
     )
-    context: int = option(16, Option(int, "characters that a layer looks back (window only)", 1, 65536, group=MODEL))
+    context: int = option(
+        16,
+        Option(
+            int, "characters that a layer reads (default: 16 of a window, 128 of a transformer)", 1, 65536, group=MODEL
+        ),
+    )
+    heads: int = option(
+        0, Option(int, "heads of a transformer's attention (default: of 64 units each)", 1, 1024, group=MODEL)
+    )
     dropout_input: float = option(0.0, Option(float, "dropout after the embedding", 0, 0.99, group=REGULARISATION))
     dropout_between: float = option(0.0, Option(float, "dropout between layers", 0, 0.99, group=REGULARISATION))
     dropout_output: float = option(0.0, Option(float, "dropout before the output layer", 0, 0.99, group=REGULARISATION))
@@ -399,7 +410,7 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 
 # Chosen by charlm.training.defaults and the machine: the values above are only where a bare Config starts.
 AUTOMATIC: Final = frozenset(
-    ["hidden", "embedding", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "average", "warmup"]
+    ["hidden", "embedding", "heads", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "average", "warmup"]
 ) | {"batch", "bptt", "drop_state", *LENGTHS, "patience", "threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS, LogConfig)}
 SAMPLE_OPTIONS: Final = options_of(SampleConfig)
@@ -433,7 +444,7 @@ def _taken(registry: Registry, option: str) -> Callable[[str], bool]:
 
 
 NEEDS: Final = {
-    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in ("cell", "skip", "context")},
+    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in ("cell", "skip", "context", "heads")},
     "forget_bias": (Need("model", "recurrent", _taken(MODELS, "cell")), Need("cell", "lstm", _has_forget_gate)),
     "vocab_size": (Need("tokenizer", "char", _taken(TOKENIZERS, "vocab_size")),),
     "sentencepiece": (Need("tokenizer", "char", _taken(TOKENIZERS, "sentencepiece"), refused=False),),

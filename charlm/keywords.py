@@ -35,6 +35,7 @@ class TrainOptions(TypedDict, total=False):
     forget_bias: float
     skip: bool
     context: int
+    heads: int
     dropout_input: float
     dropout_between: float
     dropout_output: float

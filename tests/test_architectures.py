@@ -19,7 +19,8 @@ from torch import Tensor
 import charlm
 from charlm.config import MODELS, Config, ModelConfig, applies, check_train
 from charlm.errors import ConfigError
-from charlm.generation.decoder import open_numpy
+from charlm.generation.cuda import TorchDecoder
+from charlm.generation.decoder import Decoder, open_numpy
 from charlm.generation.layered import LayeredDecoder
 from charlm.models.architecture import architecture_of, state_names, weight_shapes
 from charlm.models.network import Network, export_weights, initialise, named_weights, select_lanes, zero_lanes
@@ -39,6 +40,8 @@ SMALL: Mapping[str, ModelConfig] = {
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
     "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),
     "dilated, one-hot": ModelConfig(model="dilated", hidden=HIDDEN, embedding=0, layers=3),
+    "transformer": ModelConfig(model="transformer", hidden=HIDDEN, embedding=5, layers=2, context=5, heads=2),
+    "transformer, one-hot": ModelConfig(model="transformer", hidden=HIDDEN, embedding=0, layers=1, context=9, heads=1),
 }
 each = pytest.mark.parametrize("name", SMALL)
 
@@ -133,11 +136,18 @@ def test_rows_of_different_lengths_are_read_like_each_by_itself(name: str) -> No
 
 
 @each
-@pytest.mark.parametrize("generic", [False, True])
-def test_the_decoder_in_numpy_computes_what_the_network_does(name: str, generic: bool) -> None:
+@pytest.mark.parametrize("engine", ["numpy", "layered", "torch"])
+def test_decoders_compute_what_the_network_does(name: str, engine: str) -> None:
     network, ids = network_of(name).float(), some_ids(30, 3, seed=5)
     weights = export_weights(network)
-    opened = LayeredDecoder(SMALL[name], weights) if generic else open_numpy(SMALL[name], weights, "fp32", 1)
+    opened: Decoder
+    match engine:
+        case "numpy":
+            opened = open_numpy(SMALL[name], weights, "fp32", 1)
+        case "layered":
+            opened = LayeredDecoder(SMALL[name], weights)
+        case _:  # that of a GPU
+            opened = TorchDecoder(SMALL[name], weights, torch.device("cpu"))
     found, after = opened.read(ids.numpy(), opened.init_state(3))
     expected, state = network(ids, network.init_state(3))
     np.testing.assert_allclose(found, expected.detach().numpy(), atol=2e-5)
@@ -222,7 +232,8 @@ def test_a_run_of_another_architecture_is_not_resumed_as_this_one(corpus: Path) 
         ({"model": "window", "cell": "gru"}, "--cell applies only to --model recurrent"),
         ({"model": "window", "skip": True}, "--skip applies only to --model recurrent"),
         ({"model": "window", "forget_bias": 1.0}, "--forget-bias applies only to --model recurrent"),
-        ({"context": 3}, "--context applies only to --model window"),
+        ({"context": 3}, "--context applies only to --model window or transformer"),
+        ({"model": "window", "heads": 2}, "--heads applies only to --model transformer"),
         ({"model": "perceptron"}, "--model must be one of"),
     ],
 )

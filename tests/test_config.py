@@ -59,6 +59,7 @@ def needs(name: str) -> dict[str, object]:
         "vocab_size": {"tokenizer": "sentencepiece"},
         "sentencepiece": {"tokenizer": "sentencepiece"},
         "context": {"model": "window"},
+        "heads": {"model": "transformer"},
     }
     return beside.get(name, {})
 

@@ -37,6 +37,8 @@ def values(spec: Option) -> st.SearchStrategy[Value]:
         return st.integers(int(spec.low), int(spec.high))
     if spec.type is float:
         return st.floats(spec.low, spec.high, exclude_min=spec.above)
+    if spec.type is bool:
+        return st.booleans()
     texts = {
         "duration": ("0.1s", "45s", "3m", "10000h"),
         "every": ("1", "9s"),
@@ -48,8 +50,12 @@ def values(spec: Option) -> st.SearchStrategy[Value]:
 
 @st.composite
 def choices(draw: st.DrawFn) -> dict[str, Value]:
-    """What a user may give: any options, but one length at most."""
+    """What a user may give: any options, but one length at most, and units that heads can share."""
     found = draw(st.fixed_dictionaries({}, optional={name: values(spec) for name, spec in SPECS.items()}))
+    if found.get("model") == "transformer":
+        heads = found.pop("heads", 1)
+        if "hidden" in found:
+            found |= {"hidden": 2 * heads * draw(st.integers(1, 8)), "heads": heads}
     kept = draw(st.sampled_from(LENGTHS))
     return {name: value for name, value in found.items() if name not in LENGTHS or name == kept}
 
@@ -80,7 +86,7 @@ def test_what_is_given_is_kept_and_the_rest_is_complete(chosen: dict[str, Value]
 @given(choices(), facts())
 def test_reasons_are_given_for_exactly_what_was_chosen(chosen: dict[str, Value], facts: Facts) -> None:
     config, reasons = choose(chosen, facts)
-    everything = set(choose({}, facts)[1]) | set(architecture_of(config.model).defaults)
+    everything = set(choose({name: chosen[name] for name in ("model",) if name in chosen}, facts)[1])
     assert everything - set(LENGTHS) >= ALWAYS
     if any(name in chosen for name in LENGTHS):
         everything = everything - set(LENGTHS) | {"patience"}  # a length that was asked for is kept to

@@ -17,6 +17,7 @@ CONFIGS = {
     "window, one": ModelConfig(model="window", layers=1, hidden=6, embedding=3, context=4),
     "window, two": ModelConfig(model="window", layers=2, hidden=6, embedding=3, context=4),
     "dilated": ModelConfig(model="dilated", layers=4, hidden=6, embedding=3),
+    "transformer": ModelConfig(model="transformer", layers=2, hidden=6, embedding=3, context=5, heads=1),
 }
 
 
@@ -43,6 +44,14 @@ def test_a_network_looks_exactly_as_far_back_as_it_says(name: str, chunk: int) -
 
 def test_a_recurrent_network_has_no_limit() -> None:
     assert architecture_of(ModelConfig()).receptive_field(ModelConfig()) is None
+
+
+def test_a_window_longer_than_the_text_is_remarked_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("one and one make two.\n" * 10)
+    size = ["--hidden", "2", "--embedding", "2", "--steps", "1", "--threads", "1", "--checkpoints", str(tmp_path)]
+    assert run(["train", str(corpus), "--model", "window", "--context", "500", *size]) == 0
+    assert "--context 500 is longer than the training text, which has 198 tokens" in capsys.readouterr().err
 
 
 def test_training_and_info_say_how_far_it_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

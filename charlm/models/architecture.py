@@ -58,6 +58,13 @@ class Architecture(ABC):
     def sure(self, config: ModelConfig) -> Sequence[str]:  # noqa: ARG002
         return ()
 
+    def by_size(self, config: ModelConfig) -> Mapping[str, Value]:  # noqa: ARG002
+        """Values of options that are left out, where they follow from the size of the network."""
+        return {}
+
+    def check(self, config: ModelConfig) -> None:  # noqa: B027
+        """Raise ConfigError where options do not go together."""
+
     @abstractmethod
     def shapes(self, place: Place) -> Shapes:
         """Name and shape of each weight of a layer."""

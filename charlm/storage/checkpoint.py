@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from charlm.config import Config, check_shares
 from charlm.errors import CheckpointError, ConfigError, DataError, StorageError, quoted
-from charlm.models.architecture import Shapes, state_names, state_shapes, weight_shapes
+from charlm.models.architecture import Shapes, architecture_of, state_names, state_shapes, weight_shapes
 from charlm.models.optimizers import PREFIX, optimizer_shapes
 from charlm.runtime.environment import Environment
 from charlm.storage.durable import write_durably
@@ -386,6 +386,7 @@ def _records(table: Table) -> dict[str, Any]:
     """The records in the metadata of a checkpoint, by their names in `Checkpoint` and `Outline`."""
     parts = (table["config"][part] for part in ("model", "data", "optim", "train"))
     config = Config.checked({name: value for part in parts for name, value in part.items()})
+    architecture_of(config.model).check(config.model)
     check_shares(config.data.val, config.data.test)
     return {
         "config": config,

@@ -162,7 +162,9 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
     _choose_batch(draft, facts)
     _choose_size(draft, facts)
     _choose_by_course(draft, _estimate(draft.config, facts), tiny=facts.characters < _TINY)
-    return Config.checked(draft.values), draft.reasons  # what was chosen has to be in range, too
+    config = Config.checked(draft.values)  # what was chosen has to be in range, too
+    architecture_of(config.model).check(config.model)
+    return config, draft.reasons
 
 
 def unsettled(config: Config, reasons: Collection[str]) -> tuple[str, ...]:
@@ -227,6 +229,8 @@ def _choose_size(draft: _Draft, facts: Facts) -> None:
     draft.choose("hidden", *_hidden(draft.config, facts))
     few = facts.vocabulary <= _FEW and facts.device == "cpu"  # a GPU's fast kernels want multiples of 128
     why = f"enough for a vocabulary of {facts.vocabulary}" if few else "as wide as the layers, at most 256"
+    for name, value in architecture_of(draft.config.model).by_size(draft.config.model).items():
+        draft.choose(name, value, f"for --hidden {draft.config.model.hidden}")
     draft.choose("embedding", min(draft.config.model.hidden, 64 if few else 256), why)
 
 

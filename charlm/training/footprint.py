@@ -4,6 +4,7 @@ A system kills a process that takes more than its limit, without a word. The sum
 measured (docs/log.md), so that nothing is refused that would have fitted:
 
     weights, gradients, optimizer, average   their numbers, as float32
+    states         what the lanes carry, as float32
     activations    of one chunk: for each token and layer, as many numbers as its architecture says;
                    logits and their gradient
     saving         a checkpoint is built in memory: once more weights, optimizer and average
@@ -18,7 +19,7 @@ from math import prod
 
 from charlm.config import Config
 from charlm.errors import ConfigError
-from charlm.models.architecture import Shapes, architecture_of, places, weight_shapes
+from charlm.models.architecture import Shapes, architecture_of, places, state_shapes, weight_shapes
 from charlm.models.optimizers import optimizer_shapes
 from charlm.runtime import limits, processes
 from charlm.runtime.limits import Limit
@@ -32,6 +33,7 @@ class Footprint:
     gradients: int = 0
     optimizer: int = 0
     average: int = 0
+    states: int = 0
     activations: int = 0
     saving: int
 
@@ -62,6 +64,7 @@ def footprint(config: Config, vocabulary: int, *, on_gpu: bool = False) -> Footp
         gradients=weights,
         optimizer=optimizer,
         average=average,
+        states=_bytes(state_shapes(config.model, vocabulary, config.train.batch)),
         activations=_activations(config, vocabulary),
         saving=saving,
     )
@@ -104,5 +107,7 @@ def _refusal(config: Config, needed: Footprint, used: int, there: Limit, local: 
 
 def _advice(needed: Footprint) -> str:
     """The options that make the larger part smaller."""
+    if needed.states > needed.total // 2:
+        return "use a smaller --batch or --context"
     chunk = needed.activations > needed.total // 2
     return "use a smaller --batch or --bptt" if chunk else "use a smaller --hidden or fewer --layers"

@@ -81,6 +81,8 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
         records=_records(train, tokenizer, data.records),
     )
     config, reasons = _chosen(given, facts, group)
+    for remark in _far_sighted(given, facts):
+        emit(Remark(text=remark))
     refuse_too_large(config, tokenizer.size, on_gpu=device.type == "cuda")
     network = _new_network(config, tokenizer, donor, emit).to_device(device)
     group.same_(list(network.parameters()))
@@ -245,6 +247,16 @@ def _remarks(corpus: Corpus | StoredCorpus, data: DataConfig) -> Iterator[str]:
         yield (
             f"all {len(corpus.val):,} characters of the validation text are scored at the end, which takes minutes: "
             f"--val {share} holds out fewer"
+        )
+
+
+def _far_sighted(given: Mapping[str, Value], facts: Facts) -> Iterator[str]:
+    """What is longer than the text, so that a part of it is always empty."""
+    context = int(given.get("context", 0))
+    if context > facts.tokens:
+        yield (
+            f"--context {context:,} is longer than the training text, which has {facts.tokens:,} tokens: a shorter one "
+            "sees as much, and takes less memory and time"
         )
 
 

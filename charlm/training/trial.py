@@ -46,7 +46,7 @@ class StepTrial:
 
     def works(self, precision: str) -> bool:
         """Whether a layer like these can be computed so, tried on a tiny one: the size does not matter for that."""
-        tiny = replace(self._config.model, layers=1, hidden=8, embedding=8)
+        tiny = replace(self._config.model, layers=1, hidden=8, embedding=8, heads=0)
         network = Network(tiny, 8).to_device(self._network.device).train()
         for weight in network.parameters():
             torch.nn.init.zeros_(weight)
