@@ -39,7 +39,7 @@ SMALL: Mapping[str, ModelConfig] = {
     "window": ModelConfig(model="window", hidden=HIDDEN, embedding=5, layers=1, context=4),
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
     "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),
-    "dilated, one-hot": ModelConfig(model="dilated", hidden=HIDDEN, embedding=0, layers=3),
+    "dilated, one-hot": ModelConfig(model="dilated", hidden=V, embedding=0, layers=3),
     "transformer": ModelConfig(model="transformer", hidden=HIDDEN, embedding=5, layers=2, context=5, heads=2),
     "transformer, one-hot": ModelConfig(model="transformer", hidden=HIDDEN, embedding=0, layers=1, context=9, heads=1),
 }

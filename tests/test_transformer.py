@@ -9,10 +9,11 @@ import torch
 from oracles import random_network
 from torch import Tensor, nn
 
-from charlm.config import ModelConfig, check_train
+from charlm.config import Config, ModelConfig, TrainConfig, check_train
 from charlm.errors import ConfigError
-from charlm.models.network import named_weights
+from charlm.models.network import Network, named_weights
 from charlm.training.defaults import Facts, choose
+from charlm.training.footprint import footprint
 
 V, H, HEADS, N, LAYERS = 7, 8, 2, 5, 2
 D = H // HEADS
@@ -85,6 +86,12 @@ def test_long_chunks_are_computed_in_blocks_with_one_result(context: int) -> Non
         parts.append(logits)
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-12)
     assert state[0][2].item() == later[0][2].item() == min(700, context - 1)
+
+
+def test_what_lanes_carry_counts_as_memory() -> None:
+    config = ModelConfig(model="transformer", layers=2, hidden=H, embedding=3, context=100, heads=HEADS)
+    found = footprint(Config(model=config, train=TrainConfig(batch=3)), V)
+    assert found.states == sum(part.nbytes for layer in Network(config, V).init_state(3) for part in layer)
 
 
 def test_heads_divide_the_units_evenly_or_are_refused() -> None:

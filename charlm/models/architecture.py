@@ -107,9 +107,12 @@ def load_module(name: str, place: Place) -> Any:
 
 
 def entrance_shapes(place: Place) -> Shapes:
-    """The matrix that maps inputs of another width than H to it, for layers that add their inputs to their outputs."""
-    hidden = place.config.hidden
-    return {"weight_ih": (hidden, place.width)} if place.width != hidden else {}
+    """The matrix that maps inputs of another width than H to it, for layers that add their inputs to their outputs.
+
+    One-hot inputs always have it: their width is that of a vocabulary, which may be H by chance.
+    """
+    hidden, one_hot = place.config.hidden, not place.number and not place.config.embedding
+    return {"weight_ih": (hidden, place.width)} if one_hot or place.width != hidden else {}
 
 
 def entrance(weights: Mapping[str, Floats]) -> Callable[[Floats], Floats]:
