@@ -94,7 +94,7 @@ class ModelConfig:
         ),
     )
     heads: int = option(
-        0, Option(int, "heads of a transformer's attention (default: of 64 units each)", 1, 1024, group=MODEL)
+        0, Option(int, "heads of a transformer's attention (default: of 32 units each)", 1, 1024, group=MODEL)
     )
     dropout_input: float = option(0.0, Option(float, "dropout after the embedding", 0, 0.99, group=REGULARISATION))
     dropout_between: float = option(0.0, Option(float, "dropout between layers", 0, 0.99, group=REGULARISATION))

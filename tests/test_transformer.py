@@ -20,9 +20,9 @@ D = H // HEADS
 
 
 def turned(x: Tensor, places: list[int]) -> Tensor:
-    """RoFormer's equation 34 [T, D]: at place m, pair k is multiplied by e^(i m theta_k), theta_k = 10000^(-2k/D)."""
+    """RoFormer's equation 34 [T, D]: at place m, pair k is multiplied by e^(i m theta_k), theta_k = 100^(-2k/D)."""
     pairs = torch.complex(x[:, : D // 2], x[:, D // 2 :])
-    theta = torch.tensor([10000 ** (-2 * i / D) for i in range(D // 2)]).double()
+    theta = torch.tensor([100 ** (-2 * i / D) for i in range(D // 2)]).double()
     angle = torch.tensor(places).double()[:, None] * theta
     result = pairs * torch.polar(torch.ones_like(angle), angle)
     return torch.cat([result.real, result.imag], dim=1)
@@ -99,7 +99,7 @@ def test_heads_divide_the_units_evenly_or_are_refused() -> None:
     asked: dict[str, object] = {"model": "transformer", "hidden": 64, "heads": 3}
     with pytest.raises(ConfigError, match=r"--heads 3 needs a --hidden that is a multiple of 6.* not 64.* --hidden 66"):
         choose(check_train(asked), facts)
-    for hidden, heads in ((64, 1), (96, 1), (128, 2), (192, 3), (256, 4), (512, 8)):
+    for hidden, heads in ((64, 2), (96, 3), (128, 4), (192, 6), (256, 8), (512, 16)):
         config, reasons = choose({"model": "transformer", "hidden": hidden}, facts)
         assert config.model.heads == heads
         assert str(hidden) in reasons["heads"]

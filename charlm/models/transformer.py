@@ -37,15 +37,15 @@ from charlm.models.architecture import (
 from charlm.options import UNTOUCHED, Value
 
 EPSILON: Final = 1e-5  # added to the variance by norms
-BASE: Final = 10_000.0  # the slowest angle turns about once in so many characters, as in the paper
-_HEAD: Final = 64  # units of a head, by default at least
+BASE: Final = 100.0  # with the paper's 10,000, most angles would hardly turn within a window (docs/log.md)
+_HEAD: Final = 32  # units of a head, by default at least
 
 
 def heads_of(config: ModelConfig) -> int:
-    """The number of heads, given or by width: as many as have 64 units at least, and an even number of them.
+    """The number of heads, given or by width: as many as have 32 units at least, and an even number of them.
 
     >>> [heads_of(ModelConfig(hidden=hidden)) for hidden in (32, 128, 192, 200, 512)]
-    [1, 2, 3, 2, 8]
+    [1, 4, 6, 5, 16]
     """
     most = max(1, config.hidden // _HEAD)
     return config.heads or next((heads for heads in range(most, 0, -1) if config.hidden % (2 * heads) == 0), 1)
@@ -147,8 +147,9 @@ def _attention(place: Place) -> Callable[[Floats, Parts], tuple[Floats, Parts]]:
     """From query, key and value [B, 3 H] and what a lane carries to what is attended to [B, H], and what it carries."""
     config, heads = place.config, heads_of(place.config)
     n, width = config.context, config.hidden // heads
-    turn = (np.arange(n)[:, None] * BASE ** (-2 * np.arange(width // 2) / width))[:, None, :]
-    cos, sin = np.cos(turn).astype(np.float32), np.sin(turn).astype(np.float32)  # the query is at the last place
+    angle = (np.arange(n)[:, None] * BASE ** (-2 * np.arange(width // 2) / width))[:, None, :]
+    turns = ((np.cos(angle),) * 2, (-np.sin(angle), np.sin(angle)))
+    cos, sin = (np.concatenate(parts, axis=-1, dtype=np.float32) for parts in turns)  # the query is at the last place
 
     def joined(past: Floats, new: Floats) -> Floats:
         return np.concatenate([past, new], axis=1).reshape(len(new), n, heads, width)
@@ -168,9 +169,8 @@ def _attention(place: Place) -> Callable[[Floats, Parts], tuple[Floats, Parts]]:
 
 
 def _turned(x: Floats, cos: Floats, sin: Floats) -> Floats:
-    """The units i and i + D / 2 of each head as points in a plane, turned [.., D]."""
-    a, b = np.split(x, 2, axis=-1)
-    return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    """The units i and i + D / 2 of each head as points in a plane, turned: by cos, cos and by -sin, sin [.., D]."""
+    return x * cos + np.roll(x, x.shape[-1] // 2, axis=-1) * sin
 
 
 def _softmax(scores: Floats) -> Floats:

@@ -88,15 +88,15 @@ class Transformer(Layer):
         return x.reshape(*x.shape[:2], self._heads, -1).transpose(1, 2)
 
     def _turns(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the angles at each of so many places [K, D / 2], in the type of these values."""
+        """For `_turned` at each of so many places [K, D], in the type of these values."""
         weight, width = self.get_parameter("bias_qkv"), self.hidden // self._heads
         place = torch.arange(length, dtype=weight.dtype, device=weight.device)
         pair = torch.arange(width // 2, dtype=weight.dtype, device=weight.device)
         turn = place[:, None] * BASE ** (-2 * pair / width)
-        return turn.cos().to(like.dtype), turn.sin().to(like.dtype)
+        cos, sin = turn.cos().to(like.dtype), turn.sin().to(like.dtype)
+        return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The units i and i + D / 2 of each head as points in a plane, turned."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    """The units i and i + D / 2 of each head as points in a plane, turned: by cos, cos and by -sin, sin [.., D]."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
