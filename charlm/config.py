@@ -28,6 +28,7 @@ CELLS: Final = Registry(
     lstm="charlm.models.cells:LSTM",
     gru="charlm.models.cells:GRU",
     rnn="charlm.models.cells:RNN",
+    leaky="charlm.models.cells:LEAKY",
 )
 OPTIMIZERS: Final = Registry(
     muon="charlm.models.optimizers:MUON",

@@ -36,6 +36,7 @@ SMALL: Mapping[str, ModelConfig] = {
     "lstm": ModelConfig(hidden=HIDDEN, embedding=5),
     "lstm, skip": ModelConfig(hidden=HIDDEN, embedding=5, layers=3, skip=True),
     "gru, skip, one-hot": ModelConfig(cell="gru", hidden=HIDDEN, embedding=0, skip=True),
+    "leaky": ModelConfig(cell="leaky", hidden=HIDDEN, embedding=5),
     "window": ModelConfig(model="window", hidden=HIDDEN, embedding=5, layers=1, context=4),
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
     "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),

@@ -197,8 +197,8 @@ def of_shapes(cell: str) -> Checkpoint:
 
 
 @pytest.mark.usefixtures("offered")
-@pytest.mark.parametrize("cell", ["leaky-test", "still-test"])
-def test_a_cell_from_outside_is_exported_like_the_others(cell: str) -> None:
+@pytest.mark.parametrize("cell", ["leaky-test", "still-test", "leaky"])
+def test_a_cell_of_other_kinds_is_exported_like_the_others(cell: str) -> None:
     checkpoint = of_shapes(cell)
     assert check_parity(onnx_file(checkpoint), checkpoint, NOWHERE).difference <= TOLERANCE
 

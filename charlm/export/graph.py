@@ -4,7 +4,7 @@
 
 Constants have the names and the layout that they have in a checkpoint, where they are the same: only the rows of the
 start input and of an unseen character are added to the embedding, and the two biases of a layer become one, as in
-`charlm.models.cells.Cell.merge_biases`. With one-hot input the rows are the first layer's products themselves.
+`charlm.models.cells.Cell.vectors`. With one-hot input the rows are the first layer's products themselves.
 
 Legend: B lanes (rows of the batch), E input width, H hidden units, G gates, V vocabulary.
 """
@@ -16,8 +16,8 @@ from typing import Final
 from charlm.config import ModelConfig
 from charlm.errors import CharlmError
 from charlm.export.trace import Graph, Traced, trace
-from charlm.generation.decoder import Weights, embedding_rows, input_table, merge_biases
-from charlm.models.architecture import architecture_of
+from charlm.generation.decoder import Weights, embedding_rows, input_table, vectors
+from charlm.models.architecture import architecture_of, layer_weights
 from charlm.models.cells import Recurrent, cell_of
 
 IDS: Final = "ids"
@@ -43,16 +43,14 @@ def step_graph(config: ModelConfig, weights: Weights) -> Graph:
     below = IDS
     for layer in range(config.layers):
         states = tuple(Traced(graph, f"{name}.{layer}", hidden) for name in cell.states)
-        matrix = graph.constant(f"rnn.{layer}.weight_hh", weights[f"rnn.{layer}.weight_hh"])
-        product = graph.add("Gemm", states[0].name, matrix, transB=1)
-        inner = merge_biases(config, weights, layer)[1]
+        inner = vectors(config, weights, layer)[1]
         after = trace(
             cell,
             config.cell,
             Traced(graph, _input_product(graph, config, weights, layer, below), len(cell.gates) * hidden),
-            Traced(graph, product, len(cell.gates) * hidden),
+            _recurrent_product(graph, config, weights, layer),
             states,
-            Traced(graph, graph.constant(f"rnn.{layer}.inner_bias", inner), len(inner)),
+            Traced(graph, graph.constant(f"rnn.{layer}.inner", inner), len(inner)),
         )
         outputs |= {NEXT + before.name: value.name for before, value in zip(states, after, strict=True)}
         below = graph.add("Add", below, after[0].name) if config.skip and layer else after[0].name
@@ -60,9 +58,16 @@ def step_graph(config: ModelConfig, weights: Weights) -> Graph:
     return graph.finished({LOGITS: graph.add("Gemm", below, *head, transB=1), **outputs})
 
 
+def _recurrent_product(graph: Graph, config: ModelConfig, weights: Weights, layer: int) -> Traced:
+    """W_hh h [B, G H], which has no columns where the cell has no W_hh."""
+    weight = cell_of(config).recurrent(layer_weights(config, layer, weights))
+    matrix = graph.constant(f"rnn.{layer}.weight_hh", weight)
+    return Traced(graph, graph.add("Gemm", f"h.{layer}", matrix, transB=1), len(weight))
+
+
 def _input_product(graph: Graph, config: ModelConfig, weights: Weights, layer: int, below: str) -> str:
     """W_ih x and the biases [B, G H]; `below` is the output of the layer below, or the ids."""
-    bias = merge_biases(config, weights, layer)[0]
+    bias = vectors(config, weights, layer)[0]
     if not layer and not config.embedding:
         return graph.add("Gather", graph.constant("rnn.0.input_table", input_table(config, weights) + bias), below)
     if not layer:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation.build import Kernel, NoKernel, kernel
-from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, merge_biases, quantize
+from charlm.generation.decoder import STEPS, Decoder, DecoderState, Weights, input_table, quantize, vectors
 from charlm.generation.sampling import Floats, SamplingParameters
 from charlm.models.architecture import architecture_of
 from charlm.models.cells import Recurrent, cell_of
@@ -93,7 +93,7 @@ class CompiledDecoder(Decoder):
         gates = len(cell_of(config).gates)
         layers = (_Layer * config.layers)()
         for place, layer in enumerate(layers):
-            bias, inner = merge_biases(config, weights, place)
+            bias, inner = vectors(config, weights, place)
             layer.recurrent = self._matrix(weights[f"rnn.{place}.weight_hh"], gates)
             if place:
                 layer.input = self._matrix(weights[f"rnn.{place}.weight_ih"], gates)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
-from charlm.models.architecture import architecture_of, by_layer, state_shapes
+from charlm.models.architecture import architecture_of, by_layer, layer_weights, state_shapes
 from charlm.models.cells import Recurrent, cell_of
 
 STEPS: Final = 127  # quantization levels of a hidden state between 0 and 1
@@ -99,10 +99,10 @@ class NumpyDecoder(SteppingDecoder):
         self.vocabulary = len(weights["head.bias"])
         self._cell = cell_of(config)
         self._int8 = precision == "int8"
-        self._hh = [self._matrix(weights[f"rnn.{i}.weight_hh"]) for i in range(config.layers)]
+        self._hh = [self._matrix(self._cell.recurrent(layer_weights(config, i, weights))) for i in range(config.layers)]
         self._ih = [self._matrix(weights[f"rnn.{i}.weight_ih"]) for i in range(1, config.layers)]
         self._head, self._head_bias = self._matrix(weights["head.weight"]), weights["head.bias"]
-        biases = [merge_biases(config, weights, layer) for layer in range(config.layers)]
+        biases = [vectors(config, weights, layer) for layer in range(config.layers)]
         self._bias, self._inner = [bias for bias, _ in biases[1:]], [inner for _, inner in biases]
         self._table = input_table(config, weights) + biases[0][0]
 
@@ -139,9 +139,9 @@ def quantize(weight: NDArray[Any]) -> tuple[NDArray[np.int8], Floats]:
     return np.rint(weight / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
-def merge_biases(config: ModelConfig, weights: Weights, layer: int) -> tuple[Floats, Floats]:
-    """The biases of a layer, added by `charlm.models.cells.Cell.merge_biases`."""
-    return cell_of(config).merge_biases(weights[f"rnn.{layer}.bias_ih"], weights[f"rnn.{layer}.bias_hh"])
+def vectors(config: ModelConfig, weights: Weights, layer: int) -> tuple[Floats, Floats]:
+    """What is added to a layer's W_ih x, and what its step gets besides (`charlm.models.cells.Cell.vectors`)."""
+    return cell_of(config).vectors(layer_weights(config, layer, weights))
 
 
 def embedding_rows(weights: Weights) -> Floats:

@@ -5,8 +5,8 @@ This module does not need torch: the layer for training is given as "module:name
 A new cell is an object like those at the end of this module, and a line in `charlm.config.CELLS`.
 
 A layer computes W_i x + b_i for all gates in one product, and W_h h + b_h in another. The rows of the matrices are
-blocks of H, one for each gate, in the order of `gates`, which for these cells is PyTorch's. docs/mathematics.md has the
-equations.
+blocks of H, one for each gate, in the order of `gates`, which for cells that PyTorch has is its own.
+docs/mathematics.md has the equations.
 
 Legend: B lanes (rows of the batch), E input width, H hidden units, G gates, V vocabulary.
 """
@@ -23,7 +23,7 @@ from charlm.config import CELLS, ModelConfig
 from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes
 from charlm.options import resolve
 
-# (W_i x + biases [B, G H], W_h h [B, G H], states [B, H] each, inner biases [inner H]) -> new states [B, H] each
+# (W_i x + biases [B, G H], W_h h [B, G H], states [B, H] each, other vectors [..]) -> new states [B, H] each
 Step = Callable[[Floats, Floats, Parts, Floats], Parts]
 
 
@@ -34,8 +34,9 @@ class Cell:
     gates     names of the blocks of its matrices, in order; one called "f" is a forget gate, initialised to forget_bias
     states    names of what is carried from step to step, the output h first
     step      one step in NumPy, float32
-    layer     a torch module class that reads a chunk, constructed like torch.nn.LSTM(E, H) and with its parameters; it
-              maps inputs [T, B, E] and states [1, B, H] each to outputs [T, B, H] and states
+    layer     a torch module class that reads a chunk, constructed as layer(E, H): one of torch.nn.LSTM's kind, or one
+              that is called as `charlm.models.architecture.Architecture.module` says
+    weights   names of what a layer learns, of those in `shapes`; any other is a vector [H], which the step gets
     torch     one step as a torch function, called like torch.lstm_cell; without one, `layer` reads single steps
     inner     the number of gates, counted from the last, whose b_h cannot be added to b_i beforehand, because it is
               multiplied by another gate
@@ -47,6 +48,7 @@ class Cell:
     states: tuple[str, ...] = ("h",)
     step: Step
     layer: str | Callable[..., Any]
+    weights: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     torch: str | Callable[..., Any] | None = None
     inner: int = 0
     compiled: int | None = None
@@ -63,14 +65,26 @@ class Cell:
     def shapes(self, width: int, hidden: int) -> Shapes:
         """Name and shape of each weight of a layer with inputs of this width E."""
         rows = len(self.gates) * hidden
-        return {"weight_ih": (rows, width), "weight_hh": (rows, hidden), "bias_ih": (rows,), "bias_hh": (rows,)}
+        known = {"weight_ih": (rows, width), "weight_hh": (rows, hidden), "bias_ih": (rows,), "bias_hh": (rows,)}
+        return {name: known.get(name, (hidden,)) for name in self.weights}
 
-    def merge_biases(self, bias_ih: Floats, bias_hh: Floats) -> tuple[Floats, Floats]:
-        """b_i + b_h [G H], without the inner part of b_h, and that part by itself [inner H]."""
-        outside = len(bias_hh) // len(self.gates) * (len(self.gates) - self.inner)
-        bias = bias_ih.copy()
-        bias[:outside] += bias_hh[:outside]
-        return bias, bias_hh[outside:]
+    def recurrent(self, weights: Mapping[str, Floats]) -> Floats:
+        """Of a layer's weights by name: W_h [G H, H], which has no rows where there is none."""
+        none = np.empty((0, len(weights["weight_ih"]) // len(self.gates)), dtype=np.float32)
+        return weights.get("weight_hh", none)
+
+    def vectors(self, weights: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        """The same: b_i + b_h [G H], without the inner part of b_h; and what the step gets besides.
+
+        That is the inner part of b_h [inner H], and then every vector that is no bias.
+        """
+        bias = weights["bias_ih"].copy()
+        hidden = len(bias) // len(self.gates)
+        of_h = weights.get("bias_hh", np.zeros_like(bias))
+        outside = hidden * (len(self.gates) - self.inner)
+        bias[:outside] += of_h[:outside]
+        others = [weights[name] for name in self.weights if not name.startswith(("weight", "bias"))]
+        return bias, np.concatenate([of_h[outside:], *others])
 
 
 def cell_of(config: ModelConfig) -> Cell:
@@ -95,8 +109,9 @@ class Recurrent(Architecture):
         return dict.fromkeys(cell_of(place.config).states, place.config.hidden)
 
     def open(self, place: Place, weights: Mapping[str, Floats]) -> LayerStep:
-        cell, w_ih, w_hh = cell_of(place.config), weights["weight_ih"].T, weights["weight_hh"].T
-        bias, inner = cell.merge_biases(weights["bias_ih"], weights["bias_hh"])
+        cell = cell_of(place.config)
+        w_ih, w_hh = weights["weight_ih"].T, cell.recurrent(weights).T
+        bias, inner = cell.vectors(weights)
 
         def step(x: Floats, before: Parts) -> tuple[Floats, Parts]:
             after = cell.step(x @ w_ih + bias, before[0] @ w_hh, before, inner)
@@ -138,6 +153,11 @@ def _gru(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:
     return (n + z * (h - n),)
 
 
+def _leaky(x: Floats, product: Floats, state: Parts, rate: Floats) -> Parts:
+    (h,) = state
+    return (h + sigmoid(rate) * (np.tanh(x + product) - h),)
+
+
 def _rnn(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:  # noqa: ARG001
     return (np.tanh(x + product),)
 
@@ -161,6 +181,12 @@ GRU: Final = Cell(
 )
 RNN: Final = Cell(
     gates=("h",), step=_rnn, layer="charlm.models.recurrence:RNN", torch="torch:rnn_tanh_cell", compiled=2
+)
+LEAKY: Final = Cell(
+    gates=("h",),
+    step=_leaky,
+    layer="charlm.models.modules.leaky:Leaky",
+    weights=("weight_ih", "weight_hh", "bias_ih", "rate"),
 )
 
 RECURRENT: Final = Recurrent()

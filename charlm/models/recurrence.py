@@ -45,12 +45,12 @@ class LSTM(nn.LSTM):
         if x_NE.device.type != "cpu":
             return _read_packed(super().forward, x_NE, rows, state)
         w_ih, w_hh, b_ih, b_hh = self.parameters()
-        dtype = _product_type(w_hh)
+        dtype = product_type(w_hh)
         h0, c0 = state
         y_NH, c_NH = _LSTMChunk.apply(  # type: ignore[no-untyped-call]
             h0, c0, b_ih + b_hh, x_NE.to(dtype), w_ih.to(dtype), w_hh.to(dtype), rows
         )
-        last = _last_places(rows, y_NH.device)
+        last = last_places(rows, y_NH.device)
         return y_NH, (y_NH[last], c_NH[last])
 
 
@@ -72,7 +72,7 @@ class GRU(nn.GRU):
         if x_NE.device.type != "cpu":
             return _read_packed(super().forward, x_NE, rows, state)
         y_NH = _states(self, x_NE, rows, state[0])
-        return y_NH, (y_NH[_last_places(rows, y_NH.device)],)
+        return y_NH, (y_NH[last_places(rows, y_NH.device)],)
 
 
 class RNN(nn.RNN):
@@ -86,7 +86,7 @@ class RNN(nn.RNN):
         if x_NE.device.type != "cpu":
             return _read_packed(super().forward, x_NE, rows, state)
         y_NH = _states(self, x_NE, rows, state[0])
-        return y_NH, (y_NH[_last_places(rows, y_NH.device)],)
+        return y_NH, (y_NH[last_places(rows, y_NH.device)],)
 
 
 def _read_packed(
@@ -99,10 +99,10 @@ def _read_packed(
     return y.data, tuple(part.squeeze(0) for part in parts)
 
 
-def _last_places(rows: list[int], device: torch.device) -> Tensor:
+def last_places(rows: list[int], device: torch.device) -> Tensor:
     """Where, among N inputs that lie time by time, the last one of each row is [B].
 
-    >>> _last_places([3, 3, 1], torch.device("cpu")).tolist()
+    >>> last_places([3, 3, 1], torch.device("cpu")).tolist()
     [6, 4, 5]
     """
     ends = np.cumsum(rows) - rows
@@ -121,7 +121,7 @@ def _states(layer: nn.RNNBase, x_NE: Tensor, rows: list[int], h_BH: Tensor) -> T
     """The state after each of N inputs [N, H], of which `rows` have one at each time."""
     H = layer.hidden_size
     w_ih, w_hh, b_ih, b_hh = layer.parameters()
-    dtype = _product_type(w_hh)
+    dtype = product_type(w_hh)
     apart = H if len(w_hh) > H else 0  # a GRU has the blocks n, which only x enters, and u, which only h enters
     bias = F.pad(b_ih.roll(H), (0, apart)) + F.pad(b_hh, (apart, 0))
     factors = x_NE.to(dtype), w_ih.roll(H, 0).to(dtype), w_hh.to(dtype)
@@ -129,9 +129,10 @@ def _states(layer: nn.RNNBase, x_NE: Tensor, rows: list[int], h_BH: Tensor) -> T
     return y_NH
 
 
-def _product_type(weight: Tensor) -> torch.dtype:
+def product_type(weight: Tensor) -> torch.dtype:
     """The type in which matrix products are computed."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 class _Chunk(torch.autograd.Function):
@@ -146,7 +147,7 @@ class _Chunk(torch.autograd.Function):
         h = bias.new_empty(len(x), H)
         blocks = bias.new_empty(len(x), GH) if GH > H else h  # in a tanh layer n becomes the state in place
         blocks[:] = bias
-        _add_product(blocks[:, :KH], x, w_ih.t())
+        add_product(blocks[:, :KH], x, w_ih.t())
         w = w_hh.t().contiguous()  # for few rows, up to twice as fast as the transposed view
         n, *gates = (block.split_with_sizes(rows) for block in blocks.view(len(x), GH // H, H).unbind(1))
         rzu, rz, hs = (part.split_with_sizes(rows) for part in (blocks[:, -KH:], blocks[:, H:KH], h))
@@ -154,7 +155,7 @@ class _Chunk(torch.autograd.Function):
             r, z, u = gates
         before = [state[:count] for state, count in zip((h0, *hs[:-1]), rows, strict=True)]
         for t in range(len(rows)):
-            _add_product(rzu[t], before[t], w)
+            add_product(rzu[t], before[t], w)
             if gates:
                 rz[t].sigmoid_()
                 n[t].addcmul_(r[t], u[t])
@@ -170,7 +171,7 @@ class _Chunk(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (x, w_ih, w_hh, h0, h, blocks), rows = ctx.saved_tensors, ctx.rows
         (N, H), KH, T = h.shape, len(w_hh), len(rows)
-        before = _before(h0, h, rows)
+        before = states_before(h0, h, rows)
         d = _slopes(blocks.view(N, -1, H), before)
         ds, rzu = d.split_with_sizes(rows), d.view(N, -1)[:, -KH:].split_with_sizes(rows)
         has_update = KH > H  # a tanh layer has no update gate
@@ -185,7 +186,7 @@ class _Chunk(torch.autograd.Function):
             count, wider = rows[t], len(above[t])
             after = turns[t % 2]
             torch.addcmul(above[t][:count], dh, z[t], out=after[:count])
-            _add_product(after[:count], rzu[t], w_hh)
+            add_product(after[:count], rzu[t], w_hh)
             after[count:wider] = above[t][count:]  # rows that have ended by then
             dh = after[:wider]
         d = d.view(N, -1)
@@ -195,7 +196,7 @@ class _Chunk(torch.autograd.Function):
         return dh, dbias, dx, of_x.t() @ x, of_h.t() @ before.to(x.dtype), None
 
 
-def _before(h0: Tensor, h: Tensor, rows: list[int]) -> Tensor:
+def states_before(h0: Tensor, h: Tensor, rows: list[int]) -> Tensor:
     """The state before each of N inputs [N, H], from those after them and the first."""
     states = (h0, *h.split_with_sizes(rows)[:-1])
     return torch.cat([state[:count] for state, count in zip(states, rows, strict=True)])
@@ -213,14 +214,14 @@ class _LSTMChunk(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         N, H = len(x), h0.shape[1]
         gates = bias.repeat(N, 1)  # a copy for one input too
-        _add_product(gates, x, w_ih.t())
+        add_product(gates, x, w_ih.t())
         w = w_hh.t().contiguous()
         h, c, tanh_c = bias.new_empty(3, N, H).unbind()
         i, f, g, o = (block.split_with_sizes(rows) for block in gates.view(N, 4, H).unbind(1))
         both, each, hs, cs, tanhs = (part.split_with_sizes(rows) for part in (gates[:, : 2 * H], gates, h, c, tanh_c))
         state, cell = h0, c0
         for t, count in enumerate(rows):
-            _add_product(each[t], state[:count], w)
+            add_product(each[t], state[:count], w)
             both[t].sigmoid_()
             g[t].tanh_()
             o[t].sigmoid_()
@@ -240,13 +241,13 @@ class _LSTMChunk(torch.autograd.Function):
         x, w_ih, w_hh, h0, c0, h, c, tanh_c, gates = ctx.saved_tensors
         rows, (N, H) = ctx.rows, h.shape
         i, f, g, o = gates.view(N, 4, H).unbind(1)
-        before = _before(h0, h, rows)
+        before = states_before(h0, h, rows)
         # What each gate's input changes c' (or, for o, h') by; none depends on what comes later.
         d = torch.empty_like(gates)
         di, df, dg, do = d.view(N, 4, H).unbind(1)
         by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward  # s (1 - s), 1 - t^2
         by_sigmoid.grad_input(g, i, grad_input=di)
-        by_sigmoid.grad_input(_before(c0, c, rows), f, grad_input=df)
+        by_sigmoid.grad_input(states_before(c0, c, rows), f, grad_input=df)
         by_tanh.grad_input(i, g, grad_input=dg)
         by_sigmoid.grad_input(tanh_c, o, grad_input=do)
         of_c = by_tanh(o, tanh_c)
@@ -287,7 +288,7 @@ def _slopes(blocks_NGH: Tensor, h_NH: Tensor) -> Tensor:
     return slopes
 
 
-def _add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
     """into += a b, with the product computed in the type of b."""
     if into.dtype == b.dtype:
         into.addmm_(a, b)
