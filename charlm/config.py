@@ -29,6 +29,7 @@ CELLS: Final = Registry(
     gru="charlm.models.cells:GRU",
     rnn="charlm.models.cells:RNN",
     leaky="charlm.models.cells:LEAKY",
+    mingru="charlm.models.cells:MINGRU",
 )
 OPTIMIZERS: Final = Registry(
     muon="charlm.models.optimizers:MUON",
@@ -444,8 +445,14 @@ def _taken(registry: Registry, option: str) -> Callable[[str], bool]:
     return lambda name: name not in registry or option in registry[name].options
 
 
+_OF_MODELS: Final = (  # options that only some architectures have
+    "cell",
+    "skip",
+    "context",
+    "heads",
+)
 NEEDS: Final = {
-    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in ("cell", "skip", "context", "heads")},
+    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in _OF_MODELS},
     "forget_bias": (Need("model", "recurrent", _taken(MODELS, "cell")), Need("cell", "lstm", _has_forget_gate)),
     "vocab_size": (Need("tokenizer", "char", _taken(TOKENIZERS, "vocab_size")),),
     "sentencepiece": (Need("tokenizer", "char", _taken(TOKENIZERS, "sentencepiece"), refused=False),),

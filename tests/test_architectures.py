@@ -37,6 +37,7 @@ SMALL: Mapping[str, ModelConfig] = {
     "lstm, skip": ModelConfig(hidden=HIDDEN, embedding=5, layers=3, skip=True),
     "gru, skip, one-hot": ModelConfig(cell="gru", hidden=HIDDEN, embedding=0, skip=True),
     "leaky": ModelConfig(cell="leaky", hidden=HIDDEN, embedding=5),
+    "mingru, skip": ModelConfig(cell="mingru", hidden=HIDDEN, embedding=5, skip=True),
     "window": ModelConfig(model="window", hidden=HIDDEN, embedding=5, layers=1, context=4),
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
     "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),
@@ -248,7 +249,7 @@ def test_defaults_are_the_architectures_own(model: str) -> None:
     facts = Facts(characters=10**6, tokens=10**6, vocabulary=60, device="cpu", speed=1e11)
     config, reasons = choose({"model": model}, facts)
     for name, value in architecture_of(config.model).defaults.items():
-        assert getattr(config.model, name) == value
+        assert config.flat()[name] == value
         assert model in reasons[name]
     chosen, _ = choose({"model": model, "layers": 3}, facts)
     assert chosen.model.layers == 3

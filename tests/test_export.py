@@ -197,7 +197,7 @@ def of_shapes(cell: str) -> Checkpoint:
 
 
 @pytest.mark.usefixtures("offered")
-@pytest.mark.parametrize("cell", ["leaky-test", "still-test", "leaky"])
+@pytest.mark.parametrize("cell", ["leaky-test", "still-test", "leaky", "mingru"])
 def test_a_cell_of_other_kinds_is_exported_like_the_others(cell: str) -> None:
     checkpoint = of_shapes(cell)
     assert check_parity(onnx_file(checkpoint), checkpoint, NOWHERE).difference <= TOLERANCE

@@ -13,10 +13,14 @@ from oracles import Parts, Weights, random_network, random_state, sigmoid, stack
 from torch import Tensor
 
 from charlm.config import ModelConfig
+from charlm.models.modules.scan import doubled, scan, stepped
 from charlm.models.network import Network, export_weights, initialise, named_weights
 
 V = 7
-CELLS = ("leaky",)
+CELLS = (
+    "leaky",
+    "mingru",
+)
 
 
 def leaky(x: Tensor, h: Tensor, w: Mapping[str, Tensor]) -> Tensor:
@@ -25,7 +29,17 @@ def leaky(x: Tensor, h: Tensor, w: Mapping[str, Tensor]) -> Tensor:
     return (1 - a) * h + a * torch.tanh(w["weight_ih"] @ x + w["weight_hh"] @ h + w["bias_ih"])
 
 
-EQUATIONS = {"leaky": leaky}
+def mingru(x: Tensor, h: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    """Feng et al. (2024), the step that is not in log space."""
+    of_gate, candidate = (w["weight_ih"] @ x + w["bias_ih"]).chunk(2)
+    z = sigmoid(of_gate)
+    return (1 - z) * h + z * candidate
+
+
+EQUATIONS = {
+    "leaky": leaky,
+    "mingru": mingru,
+}
 
 
 def textbook_step(cell: str, x: Tensor, state: Parts, w: Weights, layer: int) -> Parts:
@@ -108,10 +122,11 @@ def test_the_last_state_does_not_keep_the_chunk_in_memory(cell: str) -> None:
     assert all(part.untyped_storage().nbytes() == part.nbytes for layer in state for part in layer)
 
 
-def test_leaky_units_begin_with_time_constants_from_one_character_to_a_chunk() -> None:
-    network = Network(ModelConfig(cell="leaky", hidden=64, layers=1), V)
+@pytest.mark.parametrize(("cell", "rates"), [("leaky", "rate"), ("mingru", "bias_ih")])
+def test_units_begin_with_time_constants_from_one_character_to_a_chunk(cell: str, rates: str) -> None:
+    network = Network(ModelConfig(cell=cell, hidden=64, layers=1), V)
     initialise(network, 1)
-    constants = 1 / torch.from_numpy(export_weights(network)["rnn.0.rate"]).sigmoid()
+    constants = 1 / torch.from_numpy(export_weights(network)[f"rnn.0.{rates}"][:64]).sigmoid()
     assert 1 < constants.min() < 1.2
     assert 50 < constants.max() < 64
     ratios = (constants[1:] - 1) / (constants[:-1] - 1)
@@ -129,3 +144,42 @@ def test_a_unit_with_the_share_one_is_a_tanh_unit() -> None:
     ids = some_ids(9, 2)
     ours, theirs = (net.eval()(ids, net.init_state(2))[0] for net in (network, plain))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+# the scan of minGRU
+
+
+def factors(T: int, *, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """a near 0, near 1 and between; b; and a state before, for 3 lanes of 5 units."""
+    generator = torch.Generator().manual_seed(T)
+    a, b, h = (torch.randn(shape, generator=generator, dtype=dtype) for shape in ((T * 3, 5), (T * 3, 5), (3, 5)))
+    return (8 * a).sigmoid().requires_grad_(), b.requires_grad_(), h.requires_grad_()
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 7, 8, 64, 100])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize("parallel", [False, True])
+def test_states_of_a_scan_and_gradients_are_those_of_a_loop(
+    monkeypatch: pytest.MonkeyPatch, T: int, dtype: torch.dtype, within: float, parallel: bool
+) -> None:
+    a, b, h = factors(T, dtype=dtype)
+    states, state = [], h
+    for t in range(T):
+        state = a[3 * t : 3 * t + 3] * state + b[3 * t : 3 * t + 3]
+        states.append(state)
+    looped = torch.cat(states)
+    monkeypatch.setattr("charlm.models.modules.scan._is_parallel", lambda *_: parallel)
+    ours = scan(a, b, h, [3] * T)
+    torch.testing.assert_close(ours, looped, rtol=0, atol=within)
+    probe = torch.linspace(-1, 1, ours.numel(), dtype=dtype).view_as(ours)
+    found, expected = (torch.autograd.grad((y * probe).sum(), (a, b, h)) for y in (ours, looped))
+    torch.testing.assert_close(found, expected, rtol=within * 10, atol=within * 10)
+
+
+def test_a_scan_of_saturated_gates_is_finite_in_every_form() -> None:
+    """Units that never change and units that forget at once, over a long chunk: where sums of logarithms overflow."""
+    a = torch.tensor([0.0, 1e-38, 1.0, 1 - 2**-24]).repeat(5000, 1)
+    b, h = torch.full_like(a, 1e-3), torch.ones(1, 4)
+    one, other = stepped(a, b, h, [1] * 5000), doubled(a, b, h)
+    assert one.isfinite().all()
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=0)

@@ -158,6 +158,12 @@ def _leaky(x: Floats, product: Floats, state: Parts, rate: Floats) -> Parts:
     return (h + sigmoid(rate) * (np.tanh(x + product) - h),)
 
 
+def _mingru(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:  # noqa: ARG001
+    (h,) = state
+    width = h.shape[1]
+    return (h + sigmoid(x[:, :width]) * (x[:, width:] - h),)
+
+
 def _rnn(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:  # noqa: ARG001
     return (np.tanh(x + product),)
 
@@ -187,6 +193,12 @@ LEAKY: Final = Cell(
     step=_leaky,
     layer="charlm.models.modules.leaky:Leaky",
     weights=("weight_ih", "weight_hh", "bias_ih", "rate"),
+)
+MINGRU: Final = Cell(
+    gates=("z", "c"),
+    step=_mingru,
+    layer="charlm.models.modules.mingru:MinGRU",
+    weights=("weight_ih", "bias_ih"),
 )
 
 RECURRENT: Final = Recurrent()

@@ -16,8 +16,13 @@ from torch.autograd.function import once_differentiable
 
 from charlm.models.recurrence import State, add_product, last_places, product_type, states_before
 
-FASTEST: Final = 2.0  # the initial rates, which lie between these two, evenly: a from 0.88 to 0.018,
-SLOWEST: Final = -4.0  # and time constants 1 / a from about 1 to 56 characters, spread geometrically
+_FASTEST: Final = 2.0
+_SLOWEST: Final = -4.0
+
+
+def spread_rates(units: int) -> Tensor:
+    """Initial rates of units [H], evenly spread: a from 0.88 to 0.018, time constants 1 / a from 1.1 to 56 characters."""
+    return torch.linspace(_FASTEST, _SLOWEST, units)
 
 
 class Leaky(nn.Module):
@@ -34,7 +39,7 @@ class Leaky(nn.Module):
         nn.init.xavier_uniform_(self.weight_ih, generator=generator)
         nn.init.orthogonal_(self.weight_hh, generator=generator)
         self.bias_ih.zero_()
-        self.rate.copy_(torch.linspace(FASTEST, SLOWEST, len(self.rate)))
+        self.rate.copy_(spread_rates(len(self.rate)))
 
     def forward(self, x_TBE: Tensor, state: State) -> tuple[Tensor, State]:
         T, B, _ = x_TBE.shape
