@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, check_train, options_of
 from charlm.errors import ConfigError
-from charlm.models.architecture import architecture_of
 from charlm.options import Option, Value, seconds
 from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, preset
 
