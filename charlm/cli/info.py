@@ -12,7 +12,6 @@ import typer
 from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, command
 from charlm.cli.outputs import Screen
 from charlm.config import BACKWARD, DEFAULT_FOLDER
-from charlm.models.architecture import architecture_of
 
 if TYPE_CHECKING:
     from charlm.storage.checkpoint import Checkpoint
@@ -98,7 +97,7 @@ def _record(checkpoint: Checkpoint) -> dict[str, object]:
         "state_sha256": checkpoint.state_sha256,
         "resumable": checkpoint.resumable,
         "parameters": checkpoint.parameters,
-        "receptive_field": architecture_of(checkpoint.config.model).receptive_field(checkpoint.config.model),
+        "receptive_field": checkpoint.receptive_field,
         "vocabulary": tokenizer.size,
         "tokenizer": {**table, "escape": tokenizer.escape},
         "config": checkpoint.config.flat(),
@@ -127,7 +126,7 @@ def _facts(checkpoint: Checkpoint) -> list[Fact]:
 def _model(checkpoint: Checkpoint) -> list[Fact]:
     model, tokenizer = checkpoint.config.model, checkpoint.open_tokenizer()
     layers = f"{model.layers} x {model.hidden} {model.kind}, embedding {model.embedding or 'one-hot'}"
-    reach = architecture_of(model).receptive_field(model)
+    reach = checkpoint.receptive_field
     dropout = ", ".join(f"{name} {getattr(model, 'dropout_' + name):g}" for name in ("input", "between", "output"))
     return [
         ("model", f"{layers}, {checkpoint.parameters:,} parameters"),

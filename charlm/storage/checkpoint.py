@@ -107,6 +107,11 @@ class Checkpoint:
         return digest.hexdigest()
 
     @property
+    def receptive_field(self) -> int | None:
+        """How many tokens a prediction can depend on; None where there is no limit."""
+        return architecture_of(self.config.model).receptive_field(self.config.model)
+
+    @property
     def parameters(self) -> int:
         return sum(array.size for array in self.weights.values())
 
