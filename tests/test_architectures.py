@@ -259,3 +259,26 @@ def test_a_command_that_repeats_a_run_names_what_its_architecture_would_choose_o
     facts = Facts(characters=10**6, tokens=10**6, vocabulary=60, device="cpu", speed=1e11)
     config, _ = choose({"model": "window", "layers": ModelConfig().layers}, facts)
     assert own_options(config)["layers"] == ModelConfig().layers
+
+
+@each
+def test_a_text_with_new_characters_is_learned_from_the_weights_of_another(corpus: Path, name: str) -> None:
+    """What a warm start knows: with a vocabulary in another order it predicts old text like the donor."""
+    given: dict[str, Any] = {**options(SMALL[name]), "steps": 30, "checkpoints": corpus.parent}
+    donor = charlm.load(charlm.train(corpus, name="donor", **given).checkpoint)
+    (corpus.parent / "more.txt").write_text("#!" + TEXT)
+    tiny: dict[str, Any] = {
+        "steps": 1,
+        "lr": 1e-12,
+        "weight_decay": 0.0,
+        "threads": 1,
+        "precision": "fp32",
+        "bptt": 24,
+        "batch": 4,
+    }
+    started = charlm.train(
+        corpus.parent / "more.txt", name="more", init_from=donor.path, checkpoints=corpus.parent, **tiny
+    )
+    assert started.vocabulary == donor.tokenizer.size + 2
+    known = charlm.load(started.run.last).score(TEXT[:400]).loss
+    assert known == pytest.approx(donor.score(TEXT[:400]).loss, abs=0.3)  # two tokens more to choose among

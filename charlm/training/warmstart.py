@@ -54,10 +54,15 @@ def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> 
                 weight[new] = source[old]
                 weight[-1] = source[-1]  # the start input
             elif name.endswith(".0.weight_ih") and not network.config.embedding:
-                weight[:, new] = source[:, old]
+                _by_token(weight, tokenizer.size)[..., new] = _by_token(source, before.size)[..., old]
             else:
                 weight.copy_(source)
     return len(rows)
+
+
+def _by_token(weight: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """A matrix [rows, n V] that reads n one-hot vectors as [rows, n, V]."""
+    return weight.view(len(weight), -1, vocabulary)
 
 
 def _shared_rows(before: Tokenizer, now: Tokenizer) -> list[tuple[int, int]]:
