@@ -23,6 +23,7 @@ MODELS: Final = Registry(
     window="charlm.models.window:WINDOW",
     dilated="charlm.models.dilated:DILATED",
     transformer="charlm.models.transformer:TRANSFORMER",
+    echo="charlm.models.echo:ECHO",
 )
 CELLS: Final = Registry(
     lstm="charlm.models.cells:LSTM",
@@ -98,6 +99,7 @@ class ModelConfig:
     heads: int = option(
         0, Option(int, "heads of a transformer's attention (default: of 32 units each)", 1, 1024, group=MODEL)
     )
+    radius: float = option(0.9, Option(float, "spectral radius of the reservoir (echo only)", 0, 100, group=MODEL))
     dropout_input: float = option(0.0, Option(float, "dropout after the embedding", 0, 0.99, group=REGULARISATION))
     dropout_between: float = option(0.0, Option(float, "dropout between layers", 0, 0.99, group=REGULARISATION))
     dropout_output: float = option(0.0, Option(float, "dropout before the output layer", 0, 0.99, group=REGULARISATION))
@@ -450,6 +452,7 @@ _OF_MODELS: Final = (  # options that only some architectures have
     "skip",
     "context",
     "heads",
+    "radius",
 )
 NEEDS: Final = {
     **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in _OF_MODELS},

@@ -36,6 +36,7 @@ class TrainOptions(TypedDict, total=False):
     skip: bool
     context: int
     heads: int
+    radius: float
     dropout_input: float
     dropout_between: float
     dropout_output: float

@@ -38,6 +38,8 @@ SMALL: Mapping[str, ModelConfig] = {
     "gru, skip, one-hot": ModelConfig(cell="gru", hidden=HIDDEN, embedding=0, skip=True),
     "leaky": ModelConfig(cell="leaky", hidden=HIDDEN, embedding=5),
     "mingru, skip": ModelConfig(cell="mingru", hidden=HIDDEN, embedding=5, skip=True),
+    "echo": ModelConfig(model="echo", hidden=HIDDEN, embedding=0, layers=1),
+    "echo, two, embedding": ModelConfig(model="echo", hidden=HIDDEN, embedding=5, layers=2),
     "window": ModelConfig(model="window", hidden=HIDDEN, embedding=5, layers=1, context=4),
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
     "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),
@@ -236,6 +238,7 @@ def test_a_run_of_another_architecture_is_not_resumed_as_this_one(corpus: Path) 
         ({"model": "window", "forget_bias": 1.0}, "--forget-bias applies only to --model recurrent"),
         ({"context": 3}, "--context applies only to --model window or transformer"),
         ({"model": "window", "heads": 2}, "--heads applies only to --model transformer"),
+        ({"radius": 0.5}, "--radius applies only to --model echo"),
         ({"model": "perceptron"}, "--model must be one of"),
     ],
 )

@@ -60,6 +60,7 @@ def needs(name: str) -> dict[str, object]:
         "sentencepiece": {"tokenizer": "sentencepiece"},
         "context": {"model": "window"},
         "heads": {"model": "transformer"},
+        "radius": {"model": "echo"},
     }
     return beside.get(name, {})
 
@@ -166,7 +167,7 @@ def test_every_option_is_described(command: str, name: str) -> None:
         ("layers", "an integer from 1 to 64"),
         ("lr", "a number above 0, at most 100"),
         ("dropout", "a number from 0 to 0.99"),
-        ("cell", "one of lstm, gru, rnn"),
+        ("cell", "one of lstm, gru, rnn, leaky, mingru"),
         ("val", "text"),
     ],
 )

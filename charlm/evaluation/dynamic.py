@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.evaluation.score import Score, add_escape, add_to_cells, cross_entropy
-from charlm.models.network import Network, State, detach_state
+from charlm.models.network import Network, State, detach_state, trained_weights
 from charlm.runtime.threads import RepeatableThreads
 from charlm.text.stored import StoredIds
 from charlm.text.tokenizer import Ids, StoredTokens, Tokenizer
 
-Tensors = list[Tensor] | tuple[Tensor, ...]  # one for each parameter of a network, in their order
+Tensors = list[Tensor] | tuple[Tensor, ...]  # one for each weight of a network that training changes, in their order
 
 SAMPLE: Final = 20_000  # tokens of the training text on which gradients are measured
 _STRETCH: Final = 1024  # consecutive tokens among them
@@ -104,7 +104,7 @@ def _adapting(
 ) -> Iterator[tuple[Ids, Tensor]]:
     """Ids and nats of each segment, without the escape, under a copy of the network that learns as it reads."""
     learner = _learner(network)
-    weights: list[Tensor] = list(learner.parameters())
+    weights = _weights(learner)
     update = _Update(weights, adaptation, squares)
     return _read(learner, tokenizer, ids, adaptation.segment, update.step, RepeatableThreads(threads))
 
@@ -118,7 +118,7 @@ def gradient_squares(
     order of magnitude matters.
     """
     learner = _learner(network)
-    sums = [torch.zeros_like(weight) for weight in learner.parameters()]
+    sums = [torch.zeros_like(weight) for weight in _weights(learner)]
     if not len(ids):
         return sums
     tokens = _stretches(ids, sample)
@@ -145,6 +145,10 @@ def _learner(network: Network) -> Network:
     return learner
 
 
+def _weights(network: Network) -> list[Tensor]:
+    return list(trained_weights(network).values())
+
+
 @torch.enable_grad()
 def _read(
     network: Network,
@@ -155,7 +159,7 @@ def _read(
     threads: RepeatableThreads,
 ) -> Iterator[tuple[Ids, Tensor]]:
     """Ids of each segment and their -ln P, without the escape; before, `learn` got the gradient of its mean loss."""
-    weights, state, before = list(network.parameters()), network.init_state(1), tokenizer.start
+    weights, state, before = _weights(network), network.init_state(1), tokenizer.start
 
     def read(inputs: Tensor, targets: Tensor, before: State) -> tuple[Tensor, State, Tensors]:
         logits, after = network(inputs, before)

@@ -65,6 +65,14 @@ class Architecture(ABC):
     def check(self, config: ModelConfig) -> None:  # noqa: B027
         """Raise ConfigError where options do not go together."""
 
+    def is_frozen(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the weight of this name, of the whole network's, stays as it was drawn."""
+        return False
+
+    def remarks(self, config: ModelConfig) -> Sequence[str]:  # noqa: ARG002
+        """What a user should know before training a network of this configuration."""
+        return ()
+
     @abstractmethod
     def shapes(self, place: Place) -> Shapes:
         """Name and shape of each weight of a layer."""
@@ -134,6 +142,12 @@ def weight_shapes(config: ModelConfig, vocabulary: int) -> Shapes:
     for place in places(config, vocabulary):
         shapes |= {f"{kind.prefix}.{place.number}.{name}": shape for name, shape in kind.shapes(place).items()}
     return shapes | {"head.weight": (vocabulary, config.hidden), "head.bias": (vocabulary,)}
+
+
+def trained_shapes(config: ModelConfig, shapes: Shapes) -> Shapes:
+    """Those of a network's weights that training changes."""
+    kind = architecture_of(config)
+    return {name: shape for name, shape in shapes.items() if not kind.is_frozen(name)}
 
 
 def state_shapes(config: ModelConfig, vocabulary: int, lanes: int) -> Shapes:

@@ -114,6 +114,13 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(kind.module(place) for place in places(config, vocabulary))
         self.head = nn.Linear(config.hidden, vocabulary)
         self._build_dropout()
+        self.requires_grad_()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Network:
+        """Whether gradients are computed, as of any module; never those of weights that are frozen."""
+        for name, weight in named_weights(self).items():
+            weight.requires_grad_(requires_grad and not architecture_of(self.config).is_frozen(name))
+        return self
 
     def _build_dropout(self) -> None:
         config = self.config
@@ -262,6 +269,12 @@ def named_weights(network: Network) -> dict[str, nn.Parameter]:
     return {
         re.sub("^layers", prefix, name).removesuffix("_l0"): parameter for name, parameter in network.named_parameters()
     }
+
+
+def trained_weights(network: Network) -> dict[str, nn.Parameter]:
+    """Those of them that training changes."""
+    kind = architecture_of(network.config)
+    return {name: weight for name, weight in named_weights(network).items() if not kind.is_frozen(name)}
 
 
 def export_weights(network: Network) -> dict[str, NDArray[np.float32]]:

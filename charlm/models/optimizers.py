@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from charlm.config import OPTIMIZERS, Config
-from charlm.models.architecture import Shapes
+from charlm.models.architecture import Shapes, trained_shapes
 from charlm.options import resolve
 
 PREFIX: Final = "optimizer."
@@ -56,9 +56,9 @@ class OptimizerSpec:
 
 
 def optimizer_shapes(config: Config, weights: Shapes) -> Shapes:
-    """Name and shape of the optimizer state of these weights: optimizer.<quantity>.<weight>."""
+    """Name and shape of the optimizer state of a network's weights: optimizer.<quantity>.<weight>."""
     shapes: Shapes = {}
-    for name, shape in weights.items():
+    for name, shape in trained_shapes(config.model, weights).items():
         spec = spec_of(config.optim.optimizer, name, shape, one_hot=not config.model.embedding)
         shapes |= {f"{PREFIX}{quantity}.{name}": shape for quantity in spec.quantities}
         shapes |= {f"{PREFIX}{scalar}.{name}": () for scalar in spec.scalars}

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from charlm.config import Config, check_shares
 from charlm.errors import CheckpointError, ConfigError, DataError, StorageError, quoted
-from charlm.models.architecture import Shapes, architecture_of, state_names, state_shapes, weight_shapes
+from charlm.models.architecture import (
+    Shapes,
+    architecture_of,
+    state_names,
+    state_shapes,
+    trained_shapes,
+    weight_shapes,
+)
 from charlm.models.optimizers import PREFIX, optimizer_shapes
 from charlm.runtime.environment import Environment
 from charlm.storage.durable import write_durably
@@ -426,7 +433,7 @@ def _shapes(checkpoint: Checkpoint) -> Shapes:
     if any(name.startswith(PREFIX) for name in tensors):  # before the first step there is nothing to remember
         shapes |= optimizer_shapes(config, weights)
         if config.optim.average:
-            shapes |= {f"iterate.{name}": shape for name, shape in weights.items()}
+            shapes |= {f"iterate.{name}": shape for name, shape in trained_shapes(config.model, weights).items()}
     return shapes
 
 

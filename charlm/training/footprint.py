@@ -19,7 +19,14 @@ from math import prod
 
 from charlm.config import Config
 from charlm.errors import ConfigError
-from charlm.models.architecture import Shapes, architecture_of, places, state_shapes, weight_shapes
+from charlm.models.architecture import (
+    Shapes,
+    architecture_of,
+    places,
+    state_shapes,
+    trained_shapes,
+    weight_shapes,
+)
 from charlm.models.optimizers import optimizer_shapes
 from charlm.runtime import limits, processes
 from charlm.runtime.limits import Limit
@@ -55,13 +62,14 @@ def footprint(config: Config, vocabulary: int, *, on_gpu: bool = False) -> Footp
     """The bytes of the machine's memory that this run takes beside its text; of a GPU's memory nothing is said."""
     shapes = weight_shapes(config.model, vocabulary)
     weights, optimizer = _bytes(shapes), _bytes(optimizer_shapes(config, shapes))
-    average = weights if config.optim.average else 0
+    gradients = _bytes(trained_shapes(config.model, shapes))
+    average = gradients if config.optim.average else 0
     saving = weights + optimizer + average
     if on_gpu:
         return Footprint(weights=weights, saving=saving)
     return Footprint(
         weights=weights,
-        gradients=weights,
+        gradients=gradients,
         optimizer=optimizer,
         average=average,
         states=_bytes(state_shapes(config.model, vocabulary, config.train.batch)),

@@ -24,6 +24,7 @@ from charlm.models.network import (
     overwrite_state,
     place_lanes,
     select_lanes,
+    trained_weights,
 )
 from charlm.runtime.cuda_graph import Captured
 from charlm.runtime.device import Runtime
@@ -54,7 +55,7 @@ def gradient(
 
 def _nothing(network: Network, chunk: Chunk) -> tuple[Tensor, State]:
     """No loss, no gradient, and the zero state: lanes without a token begin anew."""
-    for weight in network.parameters():
+    for weight in trained_weights(network).values():
         weight.grad = torch.zeros_like(weight)
     lanes = chunk.inputs.shape[1]
     return network.head.weight.new_zeros(()), network.init_state(lanes)
@@ -168,7 +169,7 @@ class _Graph:
             runtime.device,
             network.noise,
         )
-        self._weights = list(network.parameters())
+        self._weights = list(trained_weights(network).values())
         self._gradients = [weight.grad for weight in self._weights]
 
     def __call__(self, chunk: Chunk, before: State, scale: float) -> tuple[Tensor, State]:

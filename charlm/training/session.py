@@ -18,6 +18,7 @@ import torch
 
 from charlm.config import HELD, Config, DataConfig, section
 from charlm.errors import CheckpointError, ConfigError, DataError
+from charlm.models.architecture import architecture_of
 from charlm.models.network import Network, initialise
 from charlm.options import Value
 from charlm.runtime.device import Runtime, choose_device, choose_runtime, set_threads
@@ -81,7 +82,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
         records=_records(train, tokenizer, data.records),
     )
     config, reasons = _chosen(given, facts, group)
-    for remark in _far_sighted(given, facts):
+    for remark in (*architecture_of(config.model).remarks(config.model), *_far_sighted(given, facts)):
         emit(Remark(text=remark))
     refuse_too_large(config, tokenizer.size, on_gpu=device.type == "cuda")
     network = _new_network(config, tokenizer, donor, emit).to_device(device)

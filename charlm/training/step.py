@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import Config
-from charlm.models.network import Network, State, named_weights, zero_lanes
+from charlm.models.network import Network, State, trained_weights, zero_lanes
 from charlm.runtime.device import Runtime
 from charlm.runtime.group import ALONE, Group
 from charlm.runtime.random import Purpose, uniforms
@@ -49,7 +49,8 @@ class Stepper:
         tell: Callable[[str], None],
         group: Group = ALONE,
     ) -> None:
-        weights = named_weights(network)
+        weights = trained_weights(network)
+        self._weights = list(weights.values())
         self.config, self.network, self.runtime, self.group = config, network, runtime, group
         self.lanes = group.share(lanes)
         shape = config.train.bptt, len(self.lanes)
@@ -68,7 +69,7 @@ class Stepper:
             before = self._before(chunk, carried, state.step)
             while True:  # more than once only after an overflow of fp16, whose loss is then scaled less
                 loss, after = self._backward(chunk, before, state.step)
-                weights = list(self.network.parameters())
+                weights = self._weights
                 self.scale.unscale(weights)
                 norm = float(clip(weights, self.config.optim.clip, self.config.optim.clip_mode))
                 if self._update(loss, norm, state, rate):
@@ -93,7 +94,7 @@ class Stepper:
         share = own.scored / chunk.scored
         loss, after = self.gradient(own, before, step, self.scale.scale * share)
         loss = loss * share
-        self.group.sum_([*(weight.grad for weight in self.network.parameters() if weight.grad is not None), loss])
+        self.group.sum_([*(weight.grad for weight in self._weights if weight.grad is not None), loss])
         return loss.item(), after
 
     def _update(self, loss: float, norm: float, state: TrainState, rate: float) -> bool:

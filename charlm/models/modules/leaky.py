@@ -21,7 +21,7 @@ _SLOWEST: Final = -4.0
 
 
 def spread_rates(units: int) -> Tensor:
-    """Initial rates of units [H], evenly spread: a from 0.88 to 0.018, time constants 1 / a of 1.1 to 56 characters."""
+    """Initial rates of units [H], evenly spread: a from 0.88 to 0.018, 1 / a from 1.1 to 56 characters."""
     return torch.linspace(_FASTEST, _SLOWEST, units)
 
 

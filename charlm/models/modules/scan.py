@@ -1,9 +1,9 @@
 """A linear recurrence over a chunk, h' = a h + b element by element, and its gradient.
 
-On a processor it is computed one step after another, which is least work. On a GPU, where a step of its own would be a
-kernel of its own, it is computed in log2 T steps (Hillis and Steele 1986, "Data parallel algorithms"): the steps a, b
-and then a', b' are together the step a' a, a' b + b'; so from every pair of neighbours, then of pairs of pairs, come
-all states. Neither takes a logarithm or divides, so with a between 0 and 1 no intermediate value overflows.
+On a processor it is computed one step after another, which is least work. On a GPU, where every step would be a kernel,
+it is computed in log2 T steps (Hillis and Steele 1986, "Data parallel algorithms"): a step with a, b and then one with
+a', b' are together a step with a' a, a' b + b'. So neighbours are joined first, then pairs with the pairs before them.
+Neither way takes a logarithm or divides: with a between 0 and 1 no intermediate value overflows.
 
 Legend: T tokens of a chunk, N inputs in all, of which `rows` have one at each time, B rows, H units.
 """
@@ -36,7 +36,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of a state is that of its own loss, and a' times that of the state after it: a scan backward."""
+        """The gradient of a state is that of its own loss and a' times that of the next state: a scan backwards."""
         (a, h, h0), rows = ctx.saved_tensors, ctx.rows
         if _is_parallel(a, rows):
             factors = torch.cat([a[len(h0) :], torch.zeros_like(h0)])
