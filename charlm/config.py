@@ -24,6 +24,7 @@ MODELS: Final = Registry(
     dilated="charlm.models.dilated:DILATED",
     transformer="charlm.models.transformer:TRANSFORMER",
     echo="charlm.models.echo:ECHO",
+    jordan="charlm.models.jordan:JORDAN",
 )
 CELLS: Final = Registry(
     lstm="charlm.models.cells:LSTM",

@@ -40,6 +40,8 @@ SMALL: Mapping[str, ModelConfig] = {
     "mingru, skip": ModelConfig(cell="mingru", hidden=HIDDEN, embedding=5, skip=True),
     "echo": ModelConfig(model="echo", hidden=HIDDEN, embedding=0, layers=1),
     "echo, two, embedding": ModelConfig(model="echo", hidden=HIDDEN, embedding=5, layers=2),
+    "jordan": ModelConfig(model="jordan", hidden=HIDDEN, embedding=5, layers=1),
+    "jordan, two, one-hot": ModelConfig(model="jordan", hidden=HIDDEN, embedding=0, layers=2),
     "window": ModelConfig(model="window", hidden=HIDDEN, embedding=5, layers=1, context=4),
     "window, two, one-hot": ModelConfig(model="window", hidden=HIDDEN, embedding=0, layers=2, context=3),
     "dilated": ModelConfig(model="dilated", hidden=HIDDEN, embedding=5, layers=4),
@@ -221,6 +223,26 @@ def test_it_trains_on_records_too(corpus: Path, name: str) -> None:
     given: dict[str, Any] = {**options(SMALL[name]), "steps": 40, "checkpoints": corpus.parent, "records": "line"}
     trained = charlm.train(corpus, name="lines", **given)
     assert validation_loss(trained) < math.log(trained.vocabulary) - 0.1
+
+
+@each
+def test_what_a_network_knows_of_a_character_goes_with_it_to_another_vocabulary(corpus: Path, name: str) -> None:
+    """After training on text of more characters, ids are others; what was learned of the old ones is found again."""
+    given: dict[str, Any] = {**options(SMALL[name]), "steps": 2, "checkpoints": corpus.parent}
+    donor = charlm.train(corpus, name="donor", **given)
+    other = corpus.with_name("other.txt")
+    other.write_text("!#$%&" * 30 + TEXT)
+    adopted = charlm.train(other, name="other", init_from=donor.checkpoint, **{**given, "lr": 1e-9, "steps": 1})
+    one, two = (charlm.load(trained.checkpoint) for trained in (donor, adopted))
+    ids = [model.tokenizer.encode("3 and 4 make 7.\n").ids for model in (one, two)]
+    assert ids[0].tolist() != ids[1].tolist()
+    logits = []
+    for model, own in zip((one, two), ids, strict=True):
+        decoder = open_numpy(model.config.model, model.checkpoint.weights, "fp32", 1)
+        logits.append(
+            decoder.read(own[:, None], decoder.init_state(1))[0][:, 0][:, model.tokenizer.encode("37 amk.").ids]
+        )
+    np.testing.assert_allclose(*logits, atol=1e-4)
 
 
 def test_a_run_of_another_architecture_is_not_resumed_as_this_one(corpus: Path) -> None:

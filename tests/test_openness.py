@@ -128,7 +128,7 @@ def test_what_is_added_trains_is_saved_goes_on_writes_and_scores(corpus: Path, c
 def test_what_is_added_is_among_the_choices_and_nothing_else_is() -> None:
     for choice in CHOICES:
         assert check_train(choice) == choice
-    with pytest.raises(charlm.ConfigError, match="--cell must be one of lstm, .*, leaky-test, not 'another'"):
+    with pytest.raises(charlm.ConfigError, match=r"--cell must be one of lstm, .*, leaky-test, not 'another'"):
         check_train({"cell": "another"})
     with pytest.raises(charlm.ConfigError, match="--forget-bias applies only to --cell lstm, not to leaky-test"):
         check_train({"cell": "leaky-test", "forget_bias": 1.0})

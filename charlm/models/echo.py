@@ -30,7 +30,7 @@ class Echo(Architecture):
     """Each layer is a reservoir of tanh units, with the weights of `charlm.models.cells.RNN`."""
 
     options = ("radius",)
-    defaults: Mapping[str, Value] = {"layers": 1, "hidden": 1024, "embedding": 0, "optimizer": "adamw"}
+    defaults: Mapping[str, Value] = {"layers": 1, "hidden": 1024, "embedding": 0, "optimizer": "adamw", "lr": 0.02}
 
     def is_frozen(self, name: str) -> bool:
         return not name.startswith("head.")

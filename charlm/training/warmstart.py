@@ -12,6 +12,7 @@ import torch
 
 from charlm.config import DROPOUTS, ModelConfig, applies, options_of
 from charlm.errors import ConfigError
+from charlm.models.architecture import Place, architecture_of
 from charlm.models.network import Network, named_weights
 from charlm.options import Value, flag
 from charlm.storage.checkpoint import Checkpoint
@@ -53,16 +54,19 @@ def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> 
             elif name == "embedding.weight":
                 weight[new] = source[old]
                 weight[-1] = source[-1]  # the start input
-            elif name.endswith(".0.weight_ih") and not network.config.embedding:
-                _by_token(weight, tokenizer.size)[..., new] = _by_token(source, before.size)[..., old]
+            elif not network.config.embedding and _is_by_character(network, name):
+                weight.unflatten(-1, (-1, tokenizer.size))[..., new] = source.unflatten(-1, (-1, before.size))[..., old]
             else:
                 weight.copy_(source)
     return len(rows)
 
 
-def _by_token(weight: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """A matrix [rows, n V] that reads n one-hot vectors as [rows, n, V]."""
-    return weight.view(len(weight), -1, vocabulary)
+def _is_by_character(network: Network, name: str) -> bool:
+    """Whether this weight is of the first layer, and as wide as one-hot inputs, or some times as wide."""
+    kind = architecture_of(network.config)
+    one, other = (kind.shapes(Place(network.config, 0, width)) for width in (1, 2))
+    own = name.removeprefix(f"{kind.prefix}.0.")
+    return own != name and one[own] != other[own]
 
 
 def _shared_rows(before: Tokenizer, now: Tokenizer) -> list[tuple[int, int]]:
