@@ -242,7 +242,7 @@ def test_what_a_network_knows_of_a_character_goes_with_it_to_another_vocabulary(
         logits.append(
             decoder.read(own[:, None], decoder.init_state(1))[0][:, 0][:, model.tokenizer.encode("37 amk.").ids]
         )
-    np.testing.assert_allclose(*logits, atol=1e-4)
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
 
 
 def test_a_run_of_another_architecture_is_not_resumed_as_this_one(corpus: Path) -> None:

@@ -26,7 +26,7 @@ def textbook(weights: dict[str, Tensor], ids: list[int]) -> Tensor:
     for token in ids:
         x = weights["embedding.weight"][token]
         state = mu * state + x
-        of_input, of_state = weights["layers.0.weight_ih"].split(E, dim=1)
+        of_input, of_state = weights["layers.0.weight_ih"].chunk(2, dim=1)
         hidden = torch.tanh(of_input @ x + of_state @ state + weights["layers.0.bias"])
         logits.append(weights["head.weight"] @ hidden + weights["head.bias"])
     return torch.stack(logits)

@@ -55,7 +55,7 @@ def adopt_weights(network: Network, tokenizer: Tokenizer, donor: Checkpoint) -> 
                 weight[new] = source[old]
                 weight[-1] = source[-1]  # the start input
             elif not network.config.embedding and _is_by_character(network, name):
-                weight.unflatten(-1, (-1, tokenizer.size))[..., new] = source.unflatten(-1, (-1, before.size))[..., old]
+                _by_character(weight, tokenizer.size)[..., new] = _by_character(source, before.size)[..., old]
             else:
                 weight.copy_(source)
     return len(rows)
@@ -67,6 +67,11 @@ def _is_by_character(network: Network, name: str) -> bool:
     one, other = (kind.shapes(Place(network.config, 0, width)) for width in (1, 2))
     own = name.removeprefix(f"{kind.prefix}.0.")
     return own != name and one[own] != other[own]
+
+
+def _by_character(weight: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """The same numbers, with the character of a one-hot input as the last axis."""
+    return weight.view(*weight.shape[:-1], -1, vocabulary)
 
 
 def _shared_rows(before: Tokenizer, now: Tokenizer) -> list[tuple[int, int]]:
