@@ -10,7 +10,7 @@ from torch import nn
 from charlm.models.architecture import Place
 from charlm.models.recurrence import RNN
 
-INPUT: Final = 1.0  # input weights are uniform in +-INPUT, divided by about the length of what a layer reads
+INPUT: Final = 2.0  # input weights are uniform in +-INPUT, divided by about the length of what a layer reads
 BIAS: Final = 0.1  # biases are uniform in +-BIAS: without them tanh is odd, and so would be every state
 
 
