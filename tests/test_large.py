@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from charlm.text.corpus import Corpus, load_corpus
 from charlm.text.lanes import Lanes
 from charlm.text.large import StoredCorpus, open_corpus
 from charlm.text.position import Position
+from charlm.text.records import edges_of, record_edges
 from charlm.text.stored import Numbers, StoredIds, StoredText
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, StoredTokens, Tokenizer, tokenize, train_tokenizer
 from charlm.training.events import Event, Remark
@@ -394,17 +397,34 @@ def test_a_store_that_cannot_be_used_is_made_again_and_that_is_said(
     assert content(opened([str(path)], "0.1")) == before
 
 
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def changed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
 @pytest.mark.fault(47)
-def test_ids_that_were_cut_short_are_made_again(own_cache: Path) -> None:
+@pytest.mark.parametrize("damage", [cut_short, changed])
+@pytest.mark.parametrize("kind", ["byte", "sentencepiece"])
+def test_ids_and_edges_that_are_damaged_are_made_again(
+    own_cache: Path, kind: str, damage: Callable[[Path], None]
+) -> None:
     path = own_cache / "a.txt"
     path.write_text(TEXT, encoding="utf-8")
-    corpus = opened([str(path)], "0.1")
-    expected = tokenize(ByteTokenizer(), str(corpus.train)).ids.tolist()
+    corpus = opened([str(path)], "0.1", records="line")
+    tokenizer = train_tokenizer(DataConfig(tokenizer=kind, vocab_size=400 * (kind != "byte")), corpus.train)
+    expected = tokenize(tokenizer, str(corpus.train)).ids
+    edges = record_edges(expected, tokenizer, "line").tolist()
     for _ in range(2):
-        found = tokenize(ByteTokenizer(), corpus.train).ids
-        assert found[: len(found)].tolist() == expected
-        (ids,) = corpus.train.folder.glob("*.ids")
-        os.truncate(ids, 100)
+        tokens = tokenize(tokenizer, corpus.train)
+        found = edges_of(tokens, tokenizer, "line")
+        assert isinstance(found, Numbers)
+        assert tokens.ids[: len(tokens.ids)].tolist() == expected.tolist()
+        assert found.between(0, len(found)).tolist() == edges
+        for kept in corpus.train.folder.glob("*.*s"):
+            damage(kept)
 
 
 def test_old_stores_make_room_for_new_ones(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,6 +504,78 @@ def test_a_kill_half_way_costs_the_store_and_the_next_run_removes_it(
         assert victims.run(own_cache, [*command, "--force"], patches=PATCHES) == 0
         assert stores() == [first]
         tries.survived()
+
+
+KINDS: Final = [("byte", "line"), ("sentencepiece", "none")]
+
+
+def command_for(kind: str, records: str) -> list[str]:
+    size = ["--vocab-size", "400"] if kind == "sentencepiece" else []
+    return [*COMMAND_ON_CPU, "--tokenizer", kind, *size, "--records", records, "--force"]
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize(("kind", "records"), KINDS)
+def test_the_command_makes_a_damaged_store_again_and_says_so(
+    own_cache: Path, victims: Victims, kind: str, records: str
+) -> None:
+    command = [word for word in command_for(kind, records) if word != "-q"]
+    assert victims.run(own_cache, command, patches=PATCHES) == 0
+    trained = charlm.load(own_cache / "checkpoints" / "a").checkpoint.state_sha256
+    assert "made again" not in said(own_cache)
+    cut_codes(stores()[0])
+    assert victims.run(own_cache, command, patches=PATCHES) == 0
+    assert "the stored corpus could not be used and was made again: " in said(own_cache)
+    assert charlm.load(own_cache / "checkpoints" / "a").checkpoint.state_sha256 == trained
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(("kind", "records"), KINDS)
+def test_a_disk_that_fills_with_ids_leaves_the_store_and_is_said(
+    own_cache: Path, victims: Victims, kind: str, records: str
+) -> None:
+    assert victims.run(own_cache, [*COMMAND_ON_CPU, "--records", records, "--name", "before"], patches=PATCHES) == 0
+    (place,) = stores()
+    before = sorted(path.name for path in place.iterdir())
+    assert victims.run(own_cache, command_for(kind, records), patches=PATCHES, largest_file=5000) == 74
+    (line,) = said(own_cache).splitlines()
+    assert line.startswith("charlm: cannot store the corpus in ")
+    assert "free space there, or set XDG_CACHE_HOME" in line
+    assert sorted(path.name for path in place.iterdir()) == before
+    assert not (own_cache / "checkpoints" / "a").exists()
+    assert victims.run(own_cache, command_for(kind, records), patches=PATCHES) == 0
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_an_archive_that_unpacks_to_more_than_the_disk_holds(
+    own_cache: Path, victims: Victims, pack: Callable[[bytes], bytes]
+) -> None:
+    (own_cache / "a.txt").write_bytes(pack(TEXT.encode()))
+    assert (own_cache / "a.txt").stat().st_size < 20_000 < len(TEXT)
+    assert victims.run(own_cache, COMMAND_ON_CPU, patches=PATCHES, largest_file=20_000) == 74
+    assert said(own_cache).startswith("charlm: cannot store the corpus in ")
+    assert not stores()
+    assert not (own_cache / "checkpoints").exists()
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize(("kind", "records"), KINDS)
+def test_what_a_kill_leaves_of_ids_is_removed_when_they_are_made(
+    own_cache: Path, victims: Victims, kind: str, records: str
+) -> None:
+    command, scope = command_for(kind, records), "_written"
+    assert victims.run(own_cache, command, patches=PATCHES, kill_at=Point(scope, 1)) == 0
+    points = events(own_cache)
+    (place,) = stores()
+    made = sorted(path.name for path in place.iterdir())
+    for at in (points // 2, points - 12):
+        for path in place.glob("*.ids"):
+            path.unlink()
+        assert victims.run(own_cache, command, patches=PATCHES, kill_at=Point(scope, 1, at)) == KILLED
+        assert [path for path in place.iterdir() if path.name.startswith(".making")]
+        assert victims.run(own_cache, command, patches=PATCHES) == 0
+        assert sorted(path.name for path in place.iterdir()) == made
 
 
 @pytest.mark.fault(49)

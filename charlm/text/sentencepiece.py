@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -122,7 +123,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Encoded:
         """Ids [N] of a text; nothing is ever escaped. Raises DataError for lone surrogates."""
-        parts = [part for line in _END.split(text) for part in (_SPACE_MARK.split(line) if line else ())]
+        parts = _END.split(text)
+        if "\u2581" in text:
+            parts = [part for line in parts for part in _SPACE_MARK.split(line)]
         plain = [part for part in parts if part and not _BYTEWISE.fullmatch(part)]
         found = iter(self._encode_parts(plain))
         ids: list[NDArray[np.int32]] = [NOTHING]
@@ -137,9 +140,33 @@ class SentencePieceTokenizer(Tokenizer):
         raws = [utf8(part) for part in parts]
         many = sum(map(len, raws)) >= _PARALLEL
         encoded = self._processor.encode(parts, out_type=int, num_threads=limits.threads().amount if many else 1)
-        for raw, ids in zip(raws, encoded, strict=True):
-            exact = b"".join([self.pieces[i] for i in ids]) == raw
-            yield np.array(ids, dtype=np.int32) if exact else self._bytewise(raw)
+        flat = np.fromiter(chain.from_iterable(encoded), np.int32, sum(map(len, encoded)))
+        parted = np.split(flat, np.cumsum(list(map(len, encoded)))[:-1])
+        exact = self._spell(flat, b"".join(raws)) and self._lengths(parted) == list(map(len, raws))
+        for raw, ids in zip(raws, parted, strict=True):
+            yield ids if exact or self._spell(ids, raw) else self._bytewise(raw)
+
+    def _spell(self, ids: NDArray[np.int32], raw: bytes) -> bool:
+        """Whether these ids spell these bytes; with one look-up, since there may be millions."""
+        spelled, begins, lengths = self._spelling
+        ends = np.cumsum(lengths[ids])
+        if not len(ids) or ends[-1] != len(raw):
+            return False
+        places = np.repeat(begins[ids] - ends + lengths[ids], lengths[ids])
+        places += np.arange(len(raw))
+        return bool((spelled[places] == np.frombuffer(raw, dtype=np.uint8)).all())
+
+    def _lengths(self, parts: Sequence[NDArray[np.int32]]) -> list[int]:
+        """How many bytes the ids of each part spell."""
+        ends = np.concatenate([[0], np.cumsum(self._spelling[2][np.concatenate(parts)])])
+        edges = np.cumsum([0, *map(len, parts)])
+        return [*map(int, np.diff(ends[edges]))]
+
+    @cached_property
+    def _spelling(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """The bytes of all pieces, and where each begins among them and how many they are [V]."""
+        lengths = np.array(list(map(len, self.pieces)), dtype=np.int64)
+        return np.frombuffer(b"".join(self.pieces), dtype=np.uint8), np.cumsum(lengths) - lengths, lengths
 
     def _bytewise(self, raw: bytes) -> NDArray[np.int32]:
         return self._byte_table[np.frombuffer(raw, dtype=np.uint8)]

@@ -3,6 +3,7 @@
     corpora/KEY/codes         the number of each character of all sources (`charlm.text.stored`)
     corpora/KEY/header.json   format, type, length, alphabet, parts, fingerprint, a hash of samples of `codes`
     corpora/KEY/*.ids         ids of the training text, for tokenizers whose tokens are not characters
+    corpora/KEY/*.edges       where records begin among ids
     corpora/STATE.json        for sources with these names, sizes and times: their KEY, and what a corpus knows of them
 
 KEY is a hash of the content of all sources and of how they are divided, STATE one of what the system says of the files,
@@ -23,7 +24,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -402,9 +403,7 @@ def _parent() -> Path:
 
 def _tidy(used: Path) -> None:
     """Remove what killed processes have left, and the stores that were not used for longest, beyond `_MOST` bytes."""
-    for left in used.parent.glob(f"{_MAKING}-*"):
-        if _is_left(left):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    _remove_left(used.parent)
     stores = [(_used(folder), folder) for folder in used.parent.iterdir() if folder.is_dir() and folder != used]
     room = _MOST - _size(used)
     for _, folder in sorted(stores, reverse=True):
@@ -417,6 +416,13 @@ def _tidy(used: Path) -> None:
         table = recall(state.stem)
         if table is None or not (used.parent / str(table.get("store"))).is_dir():
             state.unlink(missing_ok=True)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what killed processes have left in a folder."""
+    for left in folder.glob(f"{_MAKING}-*"):
+        if _is_left(left):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _is_left(path: Path) -> bool:
@@ -477,19 +483,26 @@ def stored_ids(text: StoredText, name: str, blocks: Iterable[NDArray[Any]], size
     `blocks` is only gone through where they are not there. Raises StorageError where the disk is full.
     """
     kind = "u1" if size <= 2**8 else "u2" if size <= 2**16 else "u4"
-    for path in text.folder.glob(f"{name}-{kind}-*.ids"):
-        with suppress(OSError, ValueError):
-            count = int(path.stem.rpartition("-")[2])
-            return StoredIds(Numbers(path, kind, count), [(0, count)])
-    numbers = _kept(text.folder, kind, blocks, lambda count: f"{name}-{kind}-{count}.ids", len(text))
+    numbers = _kept(text.folder, f"{name}-{kind}", ".ids", kind, blocks, len(text))
     return StoredIds(numbers, [(0, len(numbers))])
 
 
-def _kept(folder: Path, kind: str, blocks: Iterable[NDArray[Any]], name: Callable[[int], str], needed: int) -> Numbers:
-    """A file of these numbers, whose `name` says how many they are; it has the name when it is whole.
+def _kept(folder: Path, name: str, suffix: str, kind: str, blocks: Iterable[NDArray[Any]], needed: int) -> Numbers:
+    """A file of numbers that is kept with a store: the one that is there, or these blocks.
 
+    Its name says how many they are and which hash samples of it have; it has the name when it is whole.
     Raises StorageError where the disk is full.
     """
+    for path in folder.glob(f"{name}-*{suffix}"):
+        with suppress(OSError, ValueError):
+            count, sample = path.stem.split("-")[-2:]
+            if _sample(path).startswith(sample):
+                return Numbers(path, kind, int(count))
+    _remove_left(folder)
+    return _written(folder, name, suffix, kind, blocks, needed)
+
+
+def _written(folder: Path, name: str, suffix: str, kind: str, blocks: Iterable[NDArray[Any]], needed: int) -> Numbers:
     temporary, count = _temporary(folder), 0
     try:
         with _on_disk(folder, needed):
@@ -498,7 +511,7 @@ def _kept(folder: Path, kind: str, blocks: Iterable[NDArray[Any]], name: Callabl
                     _write_all(file, numbers.astype(kind, copy=False))
                     count += len(numbers)
                 os.fsync(file.fileno())
-            path = folder / name(count)
+            path = folder / f"{name}-{count}-{_sample(temporary)[:16]}{suffix}"
             os.replace(temporary, path)
             return Numbers(path, kind, count)
     finally:
@@ -511,12 +524,8 @@ def stored_edges(ids: StoredIds, token: int, end: str) -> Numbers:
 
     Each record ends with the `token` of the character `end`. Raises StorageError where the disk is full.
     """
-    folder, name = ids.path.parent, f"{ids.path.stem}-{ids.name}-{ord(end)}.edges"
-    with suppress(OSError, ValueError):
-        kept = Numbers(folder / name, "i8", (folder / name).stat().st_size // 8)
-        if kept.between(len(kept) - 1, len(kept)).tolist() == [len(ids)]:
-            return kept
-    return _kept(folder, "i8", _edges(ids, token), lambda _: name, len(ids))
+    name = f"{ids.path.stem}-{ids.name}-{ord(end)}"
+    return _kept(ids.path.parent, name, ".edges", "i8", _edges(ids, token), len(ids))
 
 
 def _edges(ids: StoredIds, token: int) -> Iterator[Places]:
