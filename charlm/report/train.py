@@ -14,7 +14,7 @@ from charlm.storage.runs import Trained
 
 def closing_facts(result: Result) -> list[tuple[str, str]]:
     """The closing figures, each with its name."""
-    planned = f" of {result.planned_steps:,} planned" if result.planned_steps else ""
+    planned = f" ({result.planned_steps:,} planned)" if result.planned_steps else ""
     trained = f"{result.steps:,} steps{planned}, {result.characters_seen:,} characters, {duration(result.seconds)}"
     trained += f", and {duration(result.closing_seconds)} for the closing scores" if result.closing_seconds else ""
     tested = [] if result.test_loss is None else [("test loss", _loss(result.test_loss))]
