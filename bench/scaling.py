@@ -2,8 +2,9 @@
 
     step(N) = compute(B / N) + masks + sum(N) + muon(N) / 4 + decide(N) + wait(N)
 
-docs/scaling.md explains the terms. `python -m bench.scaling` prints its tables; with the JSON of `python -m
-bench.distributed` as its argument it also compares the model with what was measured.
+docs/scaling.md explains the terms. `python -m bench.scaling` prints its tables, and simulates wait(N) from step times
+of `python -m bench.waiting`; with the JSON of `python -m bench.distributed` as its argument it also compares
+the model with what was measured.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+RESULTS: Final = Path(__file__).with_name("results") / "waiting.json"  # quantiles of measured step times
 MUON_EVERY: Final = 4
 
 
@@ -152,6 +155,9 @@ def main() -> None:
         step = Step(fixed=share * GPU_SECONDS, each=(1 - share) * GPU_SECONDS)
         most = most_that_pay(step, Network.lstm(2, 512, 64, 65), BETWEEN)
         print(f"same batch, {share:.0%} of a step fixed: pays (half of each GPU used) up to {most} GPUs")
+    measured = json.loads(RESULTS.read_text())["seconds"]
+    for count in (2, 8, 64):
+        print(f"waiting for the slowest of {count} processes: {waiting(measured, count) - 1:.1%} of a mean step")
     if len(sys.argv) > 1:
         _compare(json.loads(sys.argv[1]))
 

@@ -35,7 +35,6 @@ def step_times(text: Path, steps: int, **options: Any) -> list[float]:
         layers=2,
         hidden=HIDDEN,
         embedding=EMBEDDING,
-        bptt=WINDOW,
-        **{"cell": "lstm", "batch": BATCH, **options},
+        **{"cell": "lstm", "batch": BATCH, "bptt": WINDOW, **options},
     )
     return times
