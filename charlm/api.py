@@ -105,7 +105,8 @@ def train(
         corpus            files and folders of text, or "-" for standard input
         name              name of the run (default: that of the first corpus)
         checkpoints       folder of all runs
-        preset            a named set of options: josef-k, or josef-k-2017 with the demo's own optimizer
+        preset            a named set of options: josef-k, or josef-k-2017 with
+                          the demo's own optimizer
         resume            continue a run exactly where it stopped; its options
                           may be left out
         init_from         a checkpoint, run or hf:OWNER/NAME whose weights to

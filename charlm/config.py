@@ -80,7 +80,14 @@ class ModelConfig:
     model: str = option("recurrent", Option(str, "architecture of the network", offers=MODELS, group=MODEL))
     cell: str = option("lstm", Option(str, "recurrent cell", offers=CELLS, group=MODEL))
     layers: int = option(
-        2, Option(int, "number of layers (default: 2; window 1, dilated 8, transformer 4)", 1, 64, group=MODEL)
+        2,
+        Option(
+            int,
+            "number of layers (default: 2; dilated 8, transformer 4, window, echo and jordan 1)",
+            1,
+            64,
+            group=MODEL,
+        ),
     )
     hidden: int = option(512, Option(int, "units per layer", 1, 16384, group=MODEL))
     embedding: int = option(64, Option(int, "embedding width; 0 for one-hot input", 0, 16384, group=MODEL))

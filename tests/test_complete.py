@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import CHARLM, charlm
 
-from charlm.config import ENGINES, EVAL_OPTIONS, SAMPLE_OPTIONS, TRAIN_OPTIONS
+from charlm.config import CELLS, ENGINES, EVAL_OPTIONS, SAMPLE_OPTIONS, TRAIN_OPTIONS
 from charlm.options import Option, flag
 from charlm.text.known import KNOWN
 
@@ -51,10 +51,10 @@ def test_every_option_with_choices_offers_them(command: str, name: str, tmp_path
 @pytest.mark.parametrize(
     ("line", "values"),
     [
-        ("train t.txt --cell l", ["lstm"]),
+        ("train t.txt --cell ls", ["lstm"]),
         ("train t.txt --cell=g", ["gru"]),
         ("train t.txt --cell = g", ["gru"]),  # as bash parts it
-        ("train t.txt --cell =", ["lstm", "gru", "rnn"]),
+        ("train t.txt --cell =", list(CELLS)),
         ("train --device c", ["cpu", "cuda"]),
         ("train --preset ", ["josef-k", "josef-k-2017"]),
         ("train --name ", ["alice", "bob"]),
@@ -99,7 +99,7 @@ def test_bash_itself_completes(place: Path) -> None:
         pytest.skip("no bash here")
     script = """
         eval "$("$1" --show-completion bash)"
-        COMP_WORDS=(charlm train --cell l) COMP_CWORD=3
+        COMP_WORDS=(charlm train --cell ls) COMP_CWORD=3
         PATH="${1%/*}:$PATH" _charlm_completion charlm
         echo "${COMPREPLY[@]}"
         COMP_WORDS=(charlm info "") COMP_CWORD=2

@@ -82,7 +82,7 @@ def test_every_option_stands_once_with_its_default() -> None:
     for name, specs in {"train": TRAIN_OPTIONS, "sample": SAMPLE_OPTIONS, "eval": EVAL_OPTIONS}.items():
         text = shown(name, "--help")
         assert all(text.count(f"  {flag(option)} ") == 1 for option in specs)
-    assert re.search(r"--layers N +number of layers \(default: 2\)", shown("train", "--help"))
+    assert re.search(r"--layers N +number of layers \(default: 2; dilated 8,", shown("train", "--help"))
     assert "(default: 0)" not in re.sub(r"--(seed|top-k|min-p).*\n.*", "", shown("sample", "--help"))
     assert all(name in shown("train", "--help") for name in PRESETS)
 

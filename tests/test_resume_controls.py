@@ -81,8 +81,9 @@ def parts(checkpoint: Checkpoint) -> Iterator[str]:
     yield from sorted({"tensors " + ".".join(name.split(".")[:2]) for name in checkpoint.tensors if "optim" in name})
     yield from (f"tensors {name}" for name in checkpoint.tensors if name.startswith(("state.", "iterate.")))
     yield from (f"position {name}" for name in checkpoint.state.position._fields)
-    # The optimizer's options and the seed repeat the configuration, for the hash; `start` counts where a run diverges.
-    known = {"position", "optimizer", "seed", "omitted", "start"}
+    # The optimizer's options and the seed repeat the configuration, for the hash; `start` counts where a run diverges;
+    # nothing is `unsettled` where the number of steps is given (tests/test_settling.py).
+    known = {"position", "optimizer", "seed", "omitted", "start", "unsettled"}
     yield from (f"training {name}" for name in (entry.name for entry in fields(checkpoint.state)) if name not in known)
     yield from ("seed", "metrics_length", "history")
 

@@ -34,19 +34,16 @@ COMMANDS: Final = {
     "doctor": "diagnose env status devices",
     "--version": "version",
 }
-# The same where no one command does it.
-WAYS: Final = {
-    "charlm eval RUN RUN compares models": "compare",
-}
 _LETTER: Final = 3  # characters of an option of one letter, which any other is like
 # The same for options, by the names that other programs give them.
 OPTIONS: Final = {
     "hidden": "hidden-size hidden-dim rnn-size units width n-embd num-hidden",
     "embedding": "embedding-size embedding-dim emb-size embed",
     "layers": "num-layers n-layer n-layers depth",
-    "cell": "model rnn-type architecture arch",
+    "cell": "rnn-type",
+    "model": "architecture arch network",
     "batch": "batch-size bs",
-    "bptt": "seq-length seq-len sequence-length block-size context context-length chunk",
+    "bptt": "seq-length seq-len sequence-length block-size context-length chunk",
     "lr": "learning-rate eta alpha",
     "steps": "max-iters iterations iters max-steps updates",
     "epochs": "num-epochs max-epochs",
@@ -98,8 +95,6 @@ def unknown_command(word: str, ctx: Any) -> str:
     A file or folder is what one would train on: `charlm corpus.txt`.
     """
     what = f"there is no command {word!r}"
-    if way := _tried(WAYS, word):
-        return f"{what}; {way}"
     names = [name for name, _ in _commands(ctx.find_root().command)]
     here = [name for name in names if name.startswith(_path(ctx))]
     if found := _tried(COMMANDS, word) or _alike(word, here) or _alike(word, names):
