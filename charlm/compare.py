@@ -151,6 +151,19 @@ def _words(name: str, value: Value) -> list[str]:
     return [f"{flag(name)}={value}"]
 
 
+class MemberError(CharlmError):
+    """A member could not be trained, for a reason that its process has told; the exit code is that one's."""
+
+    def __init__(self, name: str, code: int, contest: Contest) -> None:
+        others = any(contest.run(member).saved for member in contest.networks)
+        super().__init__(
+            f"{name} could not be trained, so nothing was compared",
+            kept=f"the runs in {contest.folder} are kept" if others else "nothing was trained",
+            hint="the same command goes on from there, without it if --models leaves it out" if others else "",
+        )
+        self.exit_code = code
+
+
 def train_member(contest: Contest, member: Member, stop: Callable[[], str | None], *, quiet: bool) -> None:
     """Train a member in a process of its own, which shows its progress on standard error.
 
@@ -170,11 +183,7 @@ def train_member(contest: Contest, member: Member, stop: Callable[[], str | None
             exit_code=code,
         )
     if code:
-        raise CharlmError(
-            f"{member.name} could not be trained (exit code {code}, see above)",
-            kept=f"the other runs are kept in {contest.folder}",
-            hint="the same command goes on from there, without it if --models leaves it out",
-        )
+        raise MemberError(member.name, code, contest)
 
 
 def _wait(child: subprocess.Popen[bytes], stop: Callable[[], str | None]) -> tuple[int, int | None]:

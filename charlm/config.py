@@ -455,7 +455,7 @@ def _taken(registry: Registry, option: str) -> Callable[[str], bool]:
     return lambda name: name not in registry or option in registry[name].options
 
 
-_OF_MODELS: Final = (  # options that only some architectures have
+OF_MODELS: Final = (  # options that only some architectures have
     "cell",
     "skip",
     "context",
@@ -463,7 +463,7 @@ _OF_MODELS: Final = (  # options that only some architectures have
     "radius",
 )
 NEEDS: Final = {
-    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in _OF_MODELS},
+    **{name: (Need("model", "recurrent", _taken(MODELS, name)),) for name in OF_MODELS},
     "forget_bias": (Need("model", "recurrent", _taken(MODELS, "cell")), Need("cell", "lstm", _has_forget_gate)),
     "vocab_size": (Need("tokenizer", "char", _taken(TOKENIZERS, "vocab_size")),),
     "sentencepiece": (Need("tokenizer", "char", _taken(TOKENIZERS, "sentencepiece"), refused=False),),

@@ -13,7 +13,7 @@ from processes import charlm as run_command
 import charlm
 from charlm.compare import Contest, members, names, of_equal_size, train_member
 from charlm.config import CELLS, MODELS
-from charlm.errors import ConfigError, StoppedError
+from charlm.errors import ConfigError, StoppedError, StorageError
 from charlm.evaluation.comparison import Row
 from charlm.evaluation.score import Score
 from charlm.report.standings import Standing, describe_standings
@@ -109,9 +109,25 @@ def test_the_command_compares_on_the_same_text_and_goes_on(corpus: Path) -> None
         one["bits_per_character"] for one in found["models"]
     ]
     other = run_command(*command, "--lr", "0.5", cwd=corpus.parent)
-    assert other.returncode != 0
+    assert other.returncode == ConfigError.exit_code
     assert "--lr" in other.stderr
     assert "could not be trained" in other.stderr
+
+
+def test_options_are_checked_before_anything_is_trained(corpus: Path) -> None:
+    for wrong, words in ((["--dropout", "2"], "--dropout must be"), (["--parameters", "5000"], "--hidden cannot be")):
+        done = run_command("compare", str(corpus), *WORDS, *wrong, cwd=corpus.parent)
+        assert done.returncode == ConfigError.exit_code
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_text_that_is_not_there_is_refused_as_by_train(corpus: Path) -> None:
+    done = run_command("compare", "missing.txt", "--models", "rnn", *WORDS, cwd=corpus.parent)
+    assert done.returncode == StorageError.exit_code
+    assert "cannot read missing.txt" in done.stderr
+    assert done.stderr.endswith("rnn could not be trained, so nothing was compared; nothing was trained\n")
+    assert not (corpus.parent / "checkpoints").exists()
 
 
 def row(name: str, bits: float, means: list[float] | None) -> Row:

@@ -10,7 +10,17 @@ import typer
 from charlm.cli import signals
 from charlm.cli.command import JsonOption, Settings, command
 from charlm.cli.outputs import Screen
-from charlm.config import AUTOMATIC, DEFAULT_FOLDER, LENGTHS, RUN, TEXT, TRAIN_DEFAULTS, TRAIN_OPTIONS
+from charlm.config import (
+    AUTOMATIC,
+    DEFAULT_FOLDER,
+    LENGTHS,
+    OF_MODELS,
+    RUN,
+    TEXT,
+    TRAIN_DEFAULTS,
+    TRAIN_OPTIONS,
+    check_train,
+)
 from charlm.errors import CharlmError, ConfigError
 from charlm.options import UNTOUCHED, Value
 
@@ -21,11 +31,11 @@ if TYPE_CHECKING:
     from charlm.report.standings import Standing
 
 _DEFAULT_TIME: Final = "2m"
-_OWN: Final = ("model", "cell", "forget_bias", "skip", "context", "log")  # of single models
+_OWN: Final = ("model", *OF_MODELS, "forget_bias", "log")  # options of single models
 _OPTIONS: Final = {name: what for name, what in TRAIN_OPTIONS.items() if name not in _OWN}
 _SETTINGS: Final = Settings(
     _OPTIONS,
-    dict,
+    check_train,
     {name: value for name, value in TRAIN_DEFAULTS.items() if name in _OPTIONS and name not in AUTOMATIC},
 )
 
