@@ -115,7 +115,11 @@ def test_the_command_compares_on_the_same_text_and_goes_on(corpus: Path) -> None
 
 
 def test_options_are_checked_before_anything_is_trained(corpus: Path) -> None:
-    for wrong, words in ((["--dropout", "2"], "--dropout must be"), (["--parameters", "5000"], "--hidden cannot be")):
+    for wrong, words in (
+        (["--dropout", "2"], "--dropout must be"),
+        (["--parameters", "5000"], "--hidden cannot be"),
+        (["--val", "0"], "--val 0"),
+    ):
         done = run_command("compare", str(corpus), *WORDS, *wrong, cwd=corpus.parent)
         assert done.returncode == ConfigError.exit_code
         assert words in done.stderr

@@ -20,6 +20,7 @@ from charlm.config import (
     TRAIN_DEFAULTS,
     TRAIN_OPTIONS,
     check_train,
+    val_share,
 )
 from charlm.errors import CharlmError, ConfigError
 from charlm.options import UNTOUCHED, Value
@@ -92,6 +93,8 @@ def compare(
     chosen = members(models)
     if not any(length in given for length in LENGTHS):
         given["time"] = _DEFAULT_TIME
+    if val_share(str(given.get("val", TRAIN_DEFAULTS["val"]))) == 0:
+        raise ConfigError("models are compared on a validation text, and --val 0 holds none out", kept=UNTOUCHED)
     if "-" in corpus:
         raise ConfigError("a text that is read several times must be a file", kept=UNTOUCHED, hint="save it in one")
     if parameters is not None:
@@ -102,7 +105,7 @@ def compare(
     _train(screen, contest)
     found, comparison = standings(contest)
     for remark in comparison.remarks:
-        screen.note(f"n-gram models and compressors: {remark}")
+        screen.note(remark)
     picture = _draw(screen, contest, found)
     if as_json:
         screen.json("compare", folder=str(contest.folder), picture=picture, models=[one.record() for one in found])
