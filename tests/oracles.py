@@ -136,6 +136,27 @@ def random_network(config: ModelConfig, vocabulary: int, *, seed: int, scale: fl
     return network
 
 
+def assert_textbook(
+    network: Network, textbook: Callable[[dict[str, Tensor], list[int]], Tensor], *, length: int, looser: float = 1.0
+) -> None:
+    """Logits [T, V] of one text and their gradients in all weights are those of a loop over the equations, in float64.
+
+    Tolerances are as many times `looser`.
+    """
+    network, vocabulary = network.double().requires_grad_().train(), network.vocabulary
+    ids = torch.randint(0, vocabulary, (length,), generator=torch.Generator().manual_seed(4))
+    weights = named_weights(network)
+    with torch.enable_grad():
+        ours = network(ids[:, None], network.init_state(1))[0][:, 0]
+        theirs = textbook(dict(weights), ids.tolist())
+        probe = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5)).double()
+        found = torch.autograd.grad((ours * probe).sum(), list(weights.values()))
+        expected = torch.autograd.grad((theirs * probe).sum(), list(weights.values()))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12 * looser)
+    for name, one, other in zip(weights, found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9 * looser, atol=1e-12 * looser, msg=name)
+
+
 def networks_by_tokenizer(learned: str, *, seed: int) -> dict[str, tuple[Network, Tokenizer]]:
     """Of each kind of tokenizer one that has learned this text, and a network with random weights."""
     config, kinds = ModelConfig(hidden=12, layers=1, embedding=6), ("char", "byte", "sentencepiece")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import random_network, sigmoid
+from oracles import assert_textbook, random_network, sigmoid
 from torch import Tensor
 
 from charlm.config import ModelConfig
 from charlm.models.architecture import architecture_of
-from charlm.models.network import named_weights
 
 V, H, LAYERS = 7, 5, 4
 
@@ -32,18 +31,7 @@ def textbook(weights: dict[str, Tensor], ids: list[int]) -> Tensor:
 
 def test_logits_and_gradients_are_the_textbooks() -> None:
     network = random_network(ModelConfig(model="dilated", layers=LAYERS, hidden=H, embedding=3), V, seed=3)
-    network = network.double().requires_grad_().train()
-    ids = torch.randint(0, V, (21,), generator=torch.Generator().manual_seed(4))
-    weights = named_weights(network)
-    with torch.enable_grad():
-        ours = network(ids[:, None], network.init_state(1))[0][:, 0]
-        theirs = textbook(dict(weights), ids.tolist())
-        probe = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5)).double()
-        found = torch.autograd.grad((ours * probe).sum(), list(weights.values()))
-        expected = torch.autograd.grad((theirs * probe).sum(), list(weights.values()))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    for name, one, other in zip(weights, found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=name)
+    assert_textbook(network, textbook, length=21)
 
 
 @pytest.mark.parametrize(("layers", "reach"), [(1, 2), (2, 4), (4, 16), (8, 256), (10, 1024), (11, 1025)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracles import random_network, sigmoid
+from oracles import assert_textbook, random_network, sigmoid
 from torch import Tensor
 
 from charlm.config import ModelConfig
@@ -33,18 +33,7 @@ def textbook(weights: dict[str, Tensor], ids: list[int]) -> Tensor:
 
 
 def test_logits_and_gradients_are_the_textbooks() -> None:
-    network = jordan()
-    ids = torch.randint(0, V, (11,), generator=torch.Generator().manual_seed(4))
-    weights = named_weights(network)
-    with torch.enable_grad():
-        ours = network(ids[:, None], network.init_state(1))[0][:, 0]
-        theirs = textbook(dict(weights), ids.tolist())
-        probe = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5)).double()
-        found = torch.autograd.grad((ours * probe).sum(), list(weights.values()))
-        expected = torch.autograd.grad((theirs * probe).sum(), list(weights.values()))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    for name, one, other in zip(weights, found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=name)
+    assert_textbook(jordan(), textbook, length=11)
 
 
 @pytest.mark.parametrize("remembers", [False, True])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from oracles import random_network
+from oracles import assert_textbook, random_network
 from torch import Tensor
 
 from charlm.config import ModelConfig
-from charlm.models.network import named_weights
 
 V, N, E = 7, 4, 3
 
@@ -26,18 +25,7 @@ def textbook(weights: dict[str, Tensor], ids: list[int]) -> Tensor:
 
 def test_logits_and_gradients_are_the_textbooks() -> None:
     config = ModelConfig(model="window", layers=1, hidden=6, embedding=E, context=N)
-    network = random_network(config, V, seed=3).double().requires_grad_().train()
-    ids = torch.randint(0, V, (11,), generator=torch.Generator().manual_seed(4))
-    weights = named_weights(network)
-    with torch.enable_grad():
-        ours = network(ids[:, None], network.init_state(1))[0][:, 0]
-        theirs = textbook(dict(weights), ids.tolist())
-        probe = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5)).double()
-        found = torch.autograd.grad((ours * probe).sum(), list(weights.values()))
-        expected = torch.autograd.grad((theirs * probe).sum(), list(weights.values()))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    for name, one, other in zip(weights, found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=name)
+    assert_textbook(random_network(config, V, seed=3), textbook, length=11)
 
 
 def test_it_looks_exactly_as_far_as_it_says() -> None:
