@@ -46,7 +46,7 @@ TOKENIZERS: Final = Registry(
 ENGINES: Final = Registry(
     auto="charlm.generation.engine:open_fastest",
     compiled="charlm.generation.compiled:open_compiled",
-    numpy="charlm.generation.decoder:open_numpy",
+    numpy="charlm.generation.layered:open_numpy",
     cuda="charlm.generation.cuda:open_cuda",
 )
 EXPORTS: Final = Registry(

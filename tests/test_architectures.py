@@ -20,8 +20,8 @@ import charlm
 from charlm.config import MODELS, Config, ModelConfig, applies, check_train
 from charlm.errors import ConfigError
 from charlm.generation.cuda import TorchDecoder
-from charlm.generation.decoder import Decoder, open_numpy
-from charlm.generation.layered import LayeredDecoder
+from charlm.generation.decoder import Decoder
+from charlm.generation.layered import LayeredDecoder, open_numpy
 from charlm.models.architecture import architecture_of, state_names, weight_shapes
 from charlm.models.network import Network, export_weights, initialise, named_weights, select_lanes, zero_lanes
 from charlm.storage.checkpoint import load_checkpoint

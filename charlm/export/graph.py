@@ -17,7 +17,7 @@ from charlm.config import ModelConfig
 from charlm.errors import CharlmError
 from charlm.export.trace import Graph, Traced, trace
 from charlm.generation.decoder import Weights, embedding_rows, input_table, vectors
-from charlm.models.architecture import architecture_of, layer_weights
+from charlm.models.architecture import adds_inputs, architecture_of, layer_weights
 from charlm.models.cells import Recurrent, cell_of
 
 IDS: Final = "ids"
@@ -53,7 +53,7 @@ def step_graph(config: ModelConfig, weights: Weights) -> Graph:
             Traced(graph, graph.constant(f"rnn.{layer}.inner", inner), len(inner)),
         )
         outputs |= {NEXT + before.name: value.name for before, value in zip(states, after, strict=True)}
-        below = graph.add("Add", below, after[0].name) if config.skip and layer else after[0].name
+        below = graph.add("Add", below, after[0].name) if adds_inputs(config, layer) else after[0].name
     head = [graph.constant(name, weights[name]) for name in ("head.weight", "head.bias")]
     return graph.finished({LOGITS: graph.add("Gemm", below, *head, transB=1), **outputs})
 

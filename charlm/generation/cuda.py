@@ -23,7 +23,7 @@ from charlm.config import ModelConfig
 from charlm.errors import ConfigError
 from charlm.generation.decoder import Decoder, DecoderState, Weights
 from charlm.generation.sampling import Floats, SamplingParameters
-from charlm.models.architecture import architecture_of, by_layer
+from charlm.models.architecture import adds_inputs, architecture_of, by_layer
 from charlm.models.cells import Recurrent, cell_of
 from charlm.models.network import Network, Parts, State, import_weights, run_layer
 from charlm.runtime.cuda_graph import Captured
@@ -107,7 +107,7 @@ class TorchDecoder(Decoder):
         following = []
         for number, (layer, before) in enumerate(zip(self._network.layers, state, strict=True)):
             y, after = self._step_layer(layer, x, before)
-            x = x + y if self.config.skip and number else y
+            x = x + y if adds_inputs(self.config, number) else y
             following.append(after)
         return self._network.head(x), tuple(following)
 

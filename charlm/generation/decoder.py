@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
-from charlm.models.architecture import architecture_of, by_layer, layer_weights, state_shapes
-from charlm.models.cells import Recurrent, cell_of
+from charlm.models.architecture import adds_inputs, by_layer, layer_weights, state_shapes
+from charlm.models.cells import cell_of
 
 STEPS: Final = 127  # quantization levels of a hidden state between 0 and 1
 Weights = Mapping[str, NDArray[Any]]
@@ -124,7 +124,7 @@ class NumpyDecoder(SteppingDecoder):
                 x = self._quantized(y) @ self._ih[layer - 1] + self._bias[layer - 1]
             product = self._quantized(before[0]) @ self._hh[layer]
             following.append(self._cell.step(x, product, before, self._inner[layer]))
-            y = y + following[-1][0] if self.config.skip and layer else following[-1][0]
+            y = y + following[-1][0] if adds_inputs(self.config, layer) else following[-1][0]
         return self._quantized(y) @ self._head + self._head_bias, following
 
 
@@ -157,12 +157,3 @@ def input_table(config: ModelConfig, weights: Weights) -> Floats:
         return np.ascontiguousarray(embedding_rows(weights) @ weight, dtype=np.float32)
     start, unseen = np.zeros_like(weight[:1]), weight.mean(axis=0, keepdims=True)
     return np.concatenate([weight, start, unseen]).astype(np.float32)
-
-
-def open_numpy(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:  # noqa: ARG001
-    """The NumPy decoder, for `charlm.config.ENGINES`; NumPy chooses its own number of threads."""
-    if isinstance(architecture_of(config), Recurrent):
-        return NumpyDecoder(config, weights, precision)
-    from charlm.generation.layered import LayeredDecoder
-
-    return LayeredDecoder(config, weights, precision)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from charlm.config import ENGINES, ModelConfig
 from charlm.generation.build import NoKernel
 from charlm.generation.compiled import CompiledDecoder, kernel_for
-from charlm.generation.decoder import Decoder, Weights, open_numpy
+from charlm.generation.decoder import Decoder, Weights
+from charlm.generation.layered import open_numpy
 
 
 def open_decoder(

@@ -16,9 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelConfig
-from charlm.generation.decoder import DecoderState, Ids, SteppingDecoder, Weights, embedding_rows, quantize
+from charlm.generation.decoder import (
+    Decoder,
+    DecoderState,
+    Ids,
+    NumpyDecoder,
+    SteppingDecoder,
+    Weights,
+    embedding_rows,
+    quantize,
+)
 from charlm.generation.sampling import Floats
-from charlm.models.architecture import architecture_of, layer_weights, places
+from charlm.models.architecture import adds_inputs, architecture_of, layer_weights, places
+from charlm.models.cells import Recurrent
 
 
 class LayeredDecoder(SteppingDecoder):
@@ -40,7 +50,7 @@ class LayeredDecoder(SteppingDecoder):
         following: DecoderState = []
         for number, (layer, before) in enumerate(zip(self._layers, state, strict=True)):
             y, after = layer(x, before)
-            x = x + y if self.config.skip and number else y
+            x = x + y if adds_inputs(self.config, number) else y
             following.append(after)
         return x @ self._head + self._bias, following
 
@@ -59,3 +69,9 @@ def _rounded(name: str, weight: NDArray[Any]) -> NDArray[Any]:
         return weight
     rows, scale = quantize(weight)
     return rows * scale[:, None]
+
+
+def open_numpy(config: ModelConfig, weights: Weights, precision: str, threads: int) -> Decoder:  # noqa: ARG001
+    """The NumPy decoder, for `charlm.config.ENGINES`; NumPy chooses its own number of threads."""
+    kind = NumpyDecoder if isinstance(architecture_of(config), Recurrent) else LayeredDecoder
+    return kind(config, weights, precision)

@@ -48,14 +48,16 @@ class Architecture(ABC):
     options   options of `ModelConfig` that only some architectures have, by name
     defaults  values of options that are left out, where they are not the usual ones
     prefix    what the names of weights begin with
-    sure      precisions in which training is faster than in fp32 at every size, on a processor with the instructions
+    layer     the torch module of a layer, as "module:class", constructed with its place
     """
 
     options: tuple[str, ...] = ()
     defaults: Mapping[str, Value] = {}
     prefix: str = "layers"
+    layer: str
 
     def sure(self, config: ModelConfig) -> Sequence[str]:  # noqa: ARG002
+        """Precisions in which training is faster than in fp32 at every size, where a processor has the instructions."""
         return ()
 
     def by_size(self, config: ModelConfig) -> Mapping[str, Value]:  # noqa: ARG002
@@ -85,7 +87,6 @@ class Architecture(ABC):
     def open(self, place: Place, weights: Mapping[str, Floats]) -> LayerStep:
         """One step of a layer in NumPy, float32, with these weights."""
 
-    @abstractmethod
     def module(self, place: Place) -> Any:
         """The torch module that trains a layer; imports torch.
 
@@ -93,6 +94,7 @@ class Architecture(ABC):
         [B, width] it returns outputs [T, B, H] and the states after them. Its method `initialise(generator)`, where
         there is one, sets its initial weights.
         """
+        return resolve(self.layer)(place)
 
     def receptive_field(self, config: ModelConfig) -> int | None:  # noqa: ARG002
         """How many tokens, the present one among them, a prediction can depend on; None where there is no limit."""
@@ -107,11 +109,6 @@ def architecture_of(config: ModelConfig) -> Architecture:
     """The architecture that a network's configuration names."""
     found: Architecture = MODELS[config.model]
     return found
-
-
-def load_module(name: str, place: Place) -> Any:
-    """The torch module "module:class" of a layer, constructed with its place."""
-    return resolve(name)(place)
 
 
 def entrance_shapes(place: Place) -> Shapes:
@@ -162,6 +159,11 @@ def state_shapes(config: ModelConfig, vocabulary: int, lanes: int) -> Shapes:
 def state_names(config: ModelConfig) -> list[str]:
     """Names of the carried states in order, which do not depend on the vocabulary."""
     return list(state_shapes(config, 1, 1))
+
+
+def adds_inputs(config: ModelConfig, number: int) -> bool:
+    """Whether what a layer reads is added to what it puts out: with `skip`, of each but the first."""
+    return config.skip and number > 0
 
 
 def by_layer(parts: Sequence[Part], config: ModelConfig) -> list[tuple[Part, ...]]:

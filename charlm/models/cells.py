@@ -86,6 +86,16 @@ class Cell:
         others = [weights[name] for name in self.weights if not name.startswith(("weight", "bias"))]
         return bias, np.concatenate([of_h[outside:], *others])
 
+    def open(self, weights: Mapping[str, Floats]) -> LayerStep:
+        """The step of a layer with these weights."""
+        w_ih, w_hh, (bias, inner) = weights["weight_ih"].T, self.recurrent(weights).T, self.vectors(weights)
+
+        def step(x: Floats, before: Parts) -> tuple[Floats, Parts]:
+            after = self.step(x @ w_ih + bias, before[0] @ w_hh, before, inner)
+            return after[0], after
+
+        return step
+
 
 def cell_of(config: ModelConfig) -> Cell:
     """The cell that a network's configuration names."""
@@ -109,15 +119,7 @@ class Recurrent(Architecture):
         return dict.fromkeys(cell_of(place.config).states, place.config.hidden)
 
     def open(self, place: Place, weights: Mapping[str, Floats]) -> LayerStep:
-        cell = cell_of(place.config)
-        w_ih, w_hh = weights["weight_ih"].T, cell.recurrent(weights).T
-        bias, inner = cell.vectors(weights)
-
-        def step(x: Floats, before: Parts) -> tuple[Floats, Parts]:
-            after = cell.step(x @ w_ih + bias, before[0] @ w_hh, before, inner)
-            return after[0], after
-
-        return step
+        return cell_of(place.config).open(weights)
 
     def module(self, place: Place) -> Any:
         return cell_of(place.config).load_layer()(place.width, place.config.hidden)

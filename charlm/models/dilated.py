@@ -16,7 +16,7 @@ Legend: B lanes, E input width of a layer, H hidden units, d dilation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from charlm.models.architecture import (
     Shapes,
     entrance,
     entrance_shapes,
-    load_module,
 )
 from charlm.models.cells import sigmoid
 from charlm.options import Value
@@ -51,6 +50,7 @@ class Dilated(Architecture):
     """Each layer reads the present input and the one d before it; a lane carries the last d, the oldest first."""
 
     defaults: Mapping[str, Value] = {"layers": 8}
+    layer = "charlm.models.modules.dilated:Dilated"
 
     def shapes(self, place: Place) -> Shapes:
         hidden = place.config.hidden
@@ -78,9 +78,6 @@ class Dilated(Architecture):
             return x + z @ out + out_bias, (read[:, hidden:],)
 
         return step
-
-    def module(self, place: Place) -> Any:
-        return load_module("charlm.models.modules.dilated:Dilated", place)
 
     def receptive_field(self, config: ModelConfig) -> int:
         return 1 + sum(map(dilation, range(config.layers)))

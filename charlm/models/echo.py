@@ -16,12 +16,10 @@ Legend: B lanes, E input width of a layer, H hidden units.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from charlm.config import ModelConfig
-from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes, load_module
+from charlm.models.architecture import Architecture, Floats, LayerStep, Place, Shapes
 from charlm.models.cells import RNN
 from charlm.options import Value
 
@@ -31,6 +29,7 @@ class Echo(Architecture):
 
     options = ("radius",)
     defaults: Mapping[str, Value] = {"layers": 1, "hidden": 1024, "embedding": 0, "optimizer": "adamw", "lr": 0.02}
+    layer = "charlm.models.modules.echo:Echo"
 
     def is_frozen(self, name: str) -> bool:
         return not name.startswith("head.")
@@ -48,16 +47,7 @@ class Echo(Architecture):
         return {"h": place.config.hidden}
 
     def open(self, place: Place, weights: Mapping[str, Floats]) -> LayerStep:  # noqa: ARG002
-        w_ih, w_hh, bias = weights["weight_ih"].T, weights["weight_hh"].T, RNN.vectors(weights)[0]
-
-        def step(x: Floats, before: Parts) -> tuple[Floats, Parts]:
-            h = np.tanh(x @ w_ih + bias + before[0] @ w_hh)
-            return h, (h,)
-
-        return step
-
-    def module(self, place: Place) -> Any:
-        return load_module("charlm.models.modules.echo:Echo", place)
+        return RNN.open(weights)
 
     def activations(self, place: Place) -> int:
         """A state: there is no backward pass through it."""

@@ -15,11 +15,11 @@ Legend: B lanes, E input width of a layer, H hidden units.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes, load_module
+from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes
 from charlm.models.cells import sigmoid
 from charlm.options import Value
 
@@ -28,6 +28,7 @@ class Jordan(Architecture):
     """Each layer reads its inputs and their trace, which a lane carries."""
 
     defaults: Mapping[str, Value] = {"layers": 1}
+    layer = "charlm.models.modules.jordan:Jordan"
 
     def shapes(self, place: Place) -> Shapes:
         hidden = place.config.hidden
@@ -44,9 +45,6 @@ class Jordan(Architecture):
             return np.tanh(np.concatenate([x, trace], axis=1) @ matrix + bias), (trace,)
 
         return step
-
-    def module(self, place: Place) -> Any:
-        return load_module("charlm.models.modules.jordan:Jordan", place)
 
     def activations(self, place: Place) -> int:
         """The trace, both inputs side by side, the output, and their gradients."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.config import ModelConfig
-from charlm.models.architecture import architecture_of, by_layer, places, state_names, state_shapes
+from charlm.models.architecture import adds_inputs, architecture_of, by_layer, places, state_names, state_shapes
 from charlm.models.cells import cell_of
 from charlm.runtime.random import Purpose, integer
 from charlm.runtime.threads import torch_threads
@@ -197,7 +197,7 @@ class Network(nn.Module):
         following = []
         for number, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
             y, after = run(layer, self.dropout[number](x, of), before)
-            x = x + y if self.config.skip and number else y
+            x = x + y if adds_inputs(self.config, number) else y
             following.append(after)
         return self.head(self.dropout[-1](x, of)), tuple(following)
 

@@ -17,7 +17,7 @@ Legend: B lanes, E input width of a layer, H hidden units, n characters of the w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from charlm.models.architecture import (
     Shapes,
     entrance,
     entrance_shapes,
-    load_module,
 )
 from charlm.options import UNTOUCHED, Value
 
@@ -56,6 +55,7 @@ class Transformer(Architecture):
 
     options = ("context", "heads")
     defaults: Mapping[str, Value] = {"layers": 4, "context": 128}
+    layer = "charlm.models.modules.transformer:Transformer"
 
     def by_size(self, config: ModelConfig) -> Mapping[str, Value]:
         return {"heads": heads_of(config)}
@@ -99,9 +99,6 @@ class Transformer(Architecture):
             return norm("norm_last", x) if place.is_last else x, after
 
         return step
-
-    def module(self, place: Place) -> Any:
-        return load_module("charlm.models.modules.transformer:Transformer", place)
 
     def receptive_field(self, config: ModelConfig) -> int:
         return config.layers * (config.context - 1) + 1

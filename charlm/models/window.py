@@ -12,12 +12,12 @@ Legend: B lanes, E input width of a layer, H hidden units, n characters of the w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from charlm.config import ModelConfig
-from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes, load_module
+from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes
 from charlm.options import Value
 
 
@@ -26,6 +26,7 @@ class Window(Architecture):
 
     options = ("context",)
     defaults: Mapping[str, Value] = {"layers": 1}
+    layer = "charlm.models.modules.window:Window"
 
     def shapes(self, place: Place) -> Shapes:
         hidden = place.config.hidden
@@ -42,9 +43,6 @@ class Window(Architecture):
             return np.tanh(window @ matrix + bias), (window[:, place.width :],)
 
         return step
-
-    def module(self, place: Place) -> Any:
-        return load_module("charlm.models.modules.window:Window", place)
 
     def receptive_field(self, config: ModelConfig) -> int:
         return config.layers * (config.context - 1) + 1

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from charlm.models.architecture import Place
+from charlm.models.modules.layer import Layer
 from charlm.models.modules.scan import scan
 from charlm.models.recurrence import State, last_places
 
@@ -19,19 +19,16 @@ _SHORTEST: Final = -2.0  # initial decays, evenly spread: mu from 0.12 to 0.98,
 _LONGEST: Final = 4.0  # time constants 1 / (1 - mu) from 1.1 to 56 characters
 
 
-class Jordan(nn.Module):
+class Jordan(Layer):
     """Inputs [T, B, E] and the traces before them ([B, E],) to outputs [T, B, H] and the traces after the last."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.weight_ih = nn.Parameter(torch.empty(place.config.hidden, 2 * place.width))
-        self.bias = nn.Parameter(torch.empty(place.config.hidden))
-        self.decay = nn.Parameter(torch.empty(place.width))
+    weight_ih: Tensor
+    bias: Tensor
+    decay: Tensor
 
     def initialise(self, generator: torch.Generator) -> None:
         """A trace is up to 1 / (1 - mu) times as long as an input, so its columns are as much smaller."""
-        nn.init.xavier_uniform_(self.weight_ih, generator=generator)
-        self.bias.zero_()
+        super().initialise(generator)
         self.decay.copy_(torch.linspace(_SHORTEST, _LONGEST, len(self.decay)))
         self.weight_ih[:, len(self.decay) :].mul_(1 - self.decay.sigmoid())
 

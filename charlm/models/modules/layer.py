@@ -1,6 +1,6 @@
-"""What the layers of architectures have in common: parameters as their architecture lists them, and their first values.
+"""What the layers of architectures and of cells have in common: their parameters, and how a chunk is read.
 
-Legend: E input width, H hidden units.
+Legend: T tokens of a chunk, B lanes, N inputs in all, E input width, H hidden units.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.models.architecture import Place, architecture_of
+from charlm.models.recurrence import State, last_places
 
 
 class Layer(nn.Module):
@@ -36,3 +37,24 @@ class Layer(nn.Module):
         """Inputs [.., E] as they enter the layer [.., H], in the precision of the weights."""
         weight = self._parameters.get("weight_ih")
         return x if weight is None else nn.functional.linear(x, weight).to(weight.dtype)
+
+
+class OfStates(nn.Module):
+    """A layer whose outputs are its states, one for each input: what a subclass computes in `states`.
+
+    It maps inputs [T, B, E] and the states before them ([B, H],) to the states after each [T, B, H] and the last ones.
+    """
+
+    def states(self, x_NE: Tensor, rows: list[int], state: State) -> Tensor:
+        """The state after each of N inputs [N, H], which lie time by time; `rows` have one at each time."""
+        raise NotImplementedError
+
+    def forward(self, x_TBE: Tensor, state: State) -> tuple[Tensor, State]:
+        T, B, _ = x_TBE.shape
+        y_TBH = self.states(x_TBE.flatten(0, 1), [B] * T, state).view(T, B, -1)
+        return y_TBH, (y_TBH[-1].clone(),)  # a view would keep the whole chunk in memory as long as the state
+
+    def read_packed(self, x_NE: Tensor, rows: list[int], state: State) -> tuple[Tensor, State]:
+        """Rows of different lengths, as by `charlm.models.recurrence.GRU.read_packed`."""
+        y_NH = self.states(x_NE, rows, state)
+        return y_NH, (y_NH[last_places(rows, y_NH.device)],)

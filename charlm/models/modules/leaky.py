@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from charlm.models.recurrence import State, add_product, last_places, product_type, states_before
+from charlm.models.modules.layer import OfStates
+from charlm.models.recurrence import State, add_product, product_type, states_before
 
 _FASTEST: Final = 4.0
 _SLOWEST: Final = -2.0
@@ -25,7 +26,7 @@ def spread_rates(units: int) -> Tensor:
     return torch.linspace(_FASTEST, _SLOWEST, units)
 
 
-class Leaky(nn.Module):
+class Leaky(OfStates):
     """Inputs [T, B, E] and the states before them ([B, H],) to the states after each [T, B, H] and the last ones."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -41,17 +42,7 @@ class Leaky(nn.Module):
         self.bias_ih.zero_()
         self.rate.copy_(spread_rates(len(self.rate)))
 
-    def forward(self, x_TBE: Tensor, state: State) -> tuple[Tensor, State]:
-        T, B, _ = x_TBE.shape
-        y_TBH = self._states(x_TBE.flatten(0, 1), [B] * T, state).view(T, B, -1)
-        return y_TBH, (y_TBH[-1].clone(),)  # a view would keep the whole chunk in memory as long as the state
-
-    def read_packed(self, x_NE: Tensor, rows: list[int], state: State) -> tuple[Tensor, State]:
-        """Rows of different lengths, as by `charlm.models.recurrence.GRU.read_packed`."""
-        y_NH = self._states(x_NE, rows, state)
-        return y_NH, (y_NH[last_places(rows, y_NH.device)],)
-
-    def _states(self, x_NE: Tensor, rows: list[int], state: State) -> Tensor:
+    def states(self, x_NE: Tensor, rows: list[int], state: State) -> Tensor:
         dtype = product_type(self.weight_hh)
         factors = (factor.to(dtype) for factor in (x_NE, self.weight_ih, self.weight_hh))
         states: Tensor = _Chunk.apply(  # type: ignore[no-untyped-call]

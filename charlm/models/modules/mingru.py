@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm.models.modules.layer import OfStates
 from charlm.models.modules.leaky import spread_rates
 from charlm.models.modules.scan import scan
-from charlm.models.recurrence import State, last_places
+from charlm.models.recurrence import State
 
 
-class MinGRU(nn.Module):
+class MinGRU(OfStates):
     """Inputs [T, B, E] and the states before them ([B, H],) to the states after each [T, B, H] and the last ones."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -33,16 +34,6 @@ class MinGRU(nn.Module):
         self.bias_ih.zero_()
         self.bias_ih[:hidden].copy_(spread_rates(hidden))  # of z; without it most units forget within two characters
 
-    def forward(self, x_TBE: Tensor, state: State) -> tuple[Tensor, State]:
-        T, B, _ = x_TBE.shape
-        y_TBH = self._states(x_TBE.flatten(0, 1), [B] * T, state).view(T, B, -1)
-        return y_TBH, (y_TBH[-1].clone(),)  # a view would keep the whole chunk in memory as long as the state
-
-    def read_packed(self, x_NE: Tensor, rows: list[int], state: State) -> tuple[Tensor, State]:
-        """Rows of different lengths, as by `charlm.models.recurrence.GRU.read_packed`."""
-        y_NH = self._states(x_NE, rows, state)
-        return y_NH, (y_NH[last_places(rows, y_NH.device)],)
-
-    def _states(self, x_NE: Tensor, rows: list[int], state: State) -> Tensor:
+    def states(self, x_NE: Tensor, rows: list[int], state: State) -> Tensor:
         gate, candidate = F.linear(x_NE, self.weight_ih, self.bias_ih).to(self.bias_ih.dtype).chunk(2, dim=1)
         return scan(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate, state[0], rows)

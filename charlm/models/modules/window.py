@@ -9,21 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from charlm.models.architecture import Place
+from charlm.models.modules.layer import Layer
 from charlm.models.network import Parts
 
 
-class Window(nn.Module):
+class Window(Layer):
     """Inputs [T, B, E] and the n - 1 before them [B, (n - 1) E] to outputs [T, B, H] and the last n - 1 inputs."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self._width, self._n = place.width, place.config.context
-        self.weight_ih = nn.Parameter(torch.empty(place.config.hidden, self._n * place.width))
-        self.bias = nn.Parameter(torch.empty(place.config.hidden))
+    weight_ih: Tensor
+    bias: Tensor
 
-    def initialise(self, generator: torch.Generator) -> None:
-        nn.init.xavier_uniform_(self.weight_ih, generator=generator)
-        self.bias.zero_()
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._width, self._n = place.width, place.config.context
 
     def forward(self, x_TBE: Tensor, state: Parts) -> tuple[Tensor, Parts]:
         lanes = x_TBE.shape[1]
