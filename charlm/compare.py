@@ -26,13 +26,12 @@ from charlm.language_model import LanguageModel
 from charlm.models.architecture import architecture_of, weight_shapes
 from charlm.options import UNTOUCHED, Value, flag
 from charlm.report.standings import Standing
-from charlm.storage.checkpoint import Checkpoint, load_checkpoint
+from charlm.storage.checkpoint import Outline, read_outline
 from charlm.storage.durable import write_durably
 from charlm.storage.runs import Run
-from charlm.text.files import Globs
-from charlm.text.large import open_corpus
 from charlm.text.tokenizer import train_tokenizer
 from charlm.training.defaults import choose_vocabulary
+from charlm.training.session import new_corpus
 
 NGRAM: Final = "ngram"  # the best n-gram model, which is not trained by steps
 _PEAKS: Final = "memory.json"
@@ -102,9 +101,7 @@ def _sized(member: Member, parameters: int, vocabulary: int, given: Mapping[str,
 
 def vocabulary_of(corpus: Sequence[str], given: Mapping[str, Value]) -> int:
     """How many tokens the models of this corpus will know."""
-    data = section(DataConfig, given)
-    globs = Globs.of(data.include, data.exclude)
-    text = open_corpus(corpus, data.val, data.test, encoding=data.encoding, records=data.records, globs=globs).train
+    text = new_corpus(corpus, section(DataConfig, given)).train
     return train_tokenizer(section(DataConfig, choose_vocabulary(given, text)), text).size
 
 
@@ -210,19 +207,18 @@ def standings(contest: Contest) -> tuple[list[Standing], Comparison]:
     models = [api.open_model(str(contest.run(member).folder), EvalConfig()) for member in contest.networks]
     counted = len(contest.networks) < len(contest.members)
     comparison = compare(models, corpus=contest.corpus, options=ComparisonOptions(baselines=counted))
-    peaks, by_path = contest.peaks(), {str(model.path): model for model in models}
+    peaks, rows = contest.peaks(), {row.checkpoint: row for row in comparison.networks}
     found = []
-    for member in contest.networks:
-        model = next(model for model in models if model.path.parent == contest.run(member).folder)
-        row = next(row for row in comparison.networks if by_path[row.checkpoint] is model)
-        last = load_checkpoint(contest.run(member).last)
-        found.append(_standing(member.name, row, last, sampling_speed(model), peaks.get(member.name)))
+    for member, model in zip(contest.networks, models, strict=True):
+        last = read_outline(contest.run(member).last)
+        speed, peak = sampling_speed(model), peaks.get(member.name)
+        found.append(_standing(member.name, rows[str(model.path)], last, speed, peak))
     if counted and (best := rank(row for row in comparison.rows if row.kind == "counts")):
         found.append(Standing(name=best[0].model, row=best[0]))
     return sorted(found, key=lambda one: one.row.bits_per_character), comparison
 
 
-def _standing(name: str, row: Row, last: Checkpoint, sampling: float, peak: int | None) -> Standing:
+def _standing(name: str, row: Row, last: Outline, sampling: float, peak: int | None) -> Standing:
     if last.result is None:
         raise DataError(f"{name} has not finished", kept="nothing was changed", hint="the same command goes on with it")
     return Standing(

@@ -22,7 +22,7 @@ from charlm.config import (
     check_train,
     val_share,
 )
-from charlm.errors import CharlmError, ConfigError
+from charlm.errors import ConfigError
 from charlm.options import UNTOUCHED, Value
 
 if TYPE_CHECKING:
@@ -140,17 +140,13 @@ def _train(screen: Screen, contest: Contest) -> None:
 def _draw(screen: Screen, contest: Contest, found: Sequence[Standing]) -> str | None:
     """Draw the curves of all networks, the best first; returns the picture's path, or None where it was not drawn."""
     from charlm.report.run_curves import Curve, run_curves
-    from charlm.storage.durable import write_durably
 
     networks = {member.name: contest.run(member) for member in contest.networks}
-    curves = [Curve(one.name, networks[one.name].read_metrics()) for one in found if one.name in networks]
     levels = {one.name: one.row.bits_per_character for one in found if one.name not in networks}
     path = contest.folder / "compare.png"
-    try:
-        picture = run_curves(curves, levels=levels)
-        with signals.held():
-            write_durably(path, picture)
-    except (CharlmError, OSError) as error:
-        screen.note(f"compare.png was not drawn: {error}")
-        return None
-    return str(path)
+
+    def picture() -> bytes:
+        curves = [Curve(one.name, networks[one.name].read_metrics()) for one in found if one.name in networks]
+        return run_curves(curves, levels=levels)
+
+    return str(path) if screen.draw(path, picture) else None

@@ -137,6 +137,19 @@ class Screen:
             yield write
         self._note_written(name, size)
 
+    def draw(self, path: Path, picture: Callable[[], bytes]) -> bool:
+        """Draw a picture into a folder of runs, which are worth more than it: returns whether that could be done."""
+        from charlm.storage.durable import write_durably
+
+        try:
+            drawn = picture()
+            with signals.held():
+                write_durably(path, drawn)
+        except (CharlmError, OSError) as error:
+            self.note(f"{path.name} was not drawn: {error}")
+            return False
+        return True
+
     def _note_written(self, name: str, size: int) -> None:
         where = f"{size:,} bytes to standard output" if is_stdout(name) else f"{name}, {size:,} bytes"
         self.note(f"wrote {where}")

@@ -22,7 +22,7 @@ from charlm.config import (
     merge,
     read_toml,
 )
-from charlm.errors import CharlmError, ConfigError
+from charlm.errors import ConfigError
 from charlm.report.words import one_line
 from charlm.runtime.processes import place
 
@@ -200,16 +200,8 @@ def _report(screen: Screen, trained: Trained, request: TrainingRequest, as_json:
 def _draw_curves(screen: Screen, trained: Trained) -> bool:
     """Draw the run's curves into its folder; returns whether that could be done."""
     from charlm.report import plots
-    from charlm.storage.durable import write_durably
 
-    try:
-        picture = plots.curves(trained.run.folder.name, trained.run.read_metrics())
-        with signals.held():
-            write_durably(trained.run.curves, picture)
-    except (CharlmError, OSError) as error:  # the run is worth more than that
-        screen.note(f"curves.png was not drawn: {error}")
-        return False
-    return True
+    return screen.draw(trained.run.curves, lambda: plots.curves(trained.run.folder.name, trained.run.read_metrics()))
 
 
 def _going_on(run: Run, step: int, log: str) -> tuple[str, str]:

@@ -66,7 +66,7 @@ def start_run(run: Run, request: TrainingRequest, emit: Emit, stop: Stop, group:
     check_precision(device, str(given.get("precision", "auto")))
     threads = set_threads(group.first(lambda: set_threads(int(given.get("threads", 0)))))
     data = section(DataConfig, given)
-    corpus = group.in_turn(lambda: _new_corpus(request.corpus, data))
+    corpus = group.in_turn(lambda: new_corpus(request.corpus, data))
     for remark in _remarks(corpus, data):
         emit(Remark(text=remark))
     given = choose_vocabulary(given, corpus.train)
@@ -228,7 +228,8 @@ def _tokenizer(given: Mapping[str, Value], donor: Checkpoint | None, text: Text,
     return tokenizer
 
 
-def _new_corpus(paths: Sequence[str], data: DataConfig) -> Corpus | StoredCorpus:
+def new_corpus(paths: Sequence[str], data: DataConfig) -> Corpus | StoredCorpus:
+    """The corpus of a new run with these options."""
     return open_corpus(
         paths,
         data.val,
