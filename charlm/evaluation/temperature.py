@@ -9,6 +9,7 @@ ones hardly ever, and neither tells temperatures apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -50,12 +51,21 @@ def suitable_temperature(
     if len(held_out) < FEWEST:
         return None
     pieces, share = _telling(train[max(0, len(train) - _MOST) :], tokenizer.encode(held_out[:_HELD_OUT]).ids)
-    found = []
-    for temperature in TRIED:
-        written = _write(decoder, tokenizer, temperature, records)
+
+    @cache
+    def likeness(number: int) -> Likeness:
+        written = _write(decoder, tokenizer, TRIED[number], records)
         known = pieces.share(*(tokenizer.encode(text).ids for text in written))
-        found.append(Likeness(temperature, known, share, pieces.tokens))
-    return min(found, key=lambda one: abs(one.known - one.held_out))
+        return Likeness(TRIED[number], known, share, pieces.tokens)
+
+    first, last = 0, len(TRIED) - 1  # of the temperatures that come into question, by bisection
+    while first < last:
+        middle = (first + last) // 2
+        if likeness(middle).known > share:  # too much is known: a higher one
+            first = middle + 1
+        else:
+            last = middle
+    return min((likeness(max(0, first - 1)), likeness(first)), key=lambda one: abs(one.known - share))
 
 
 class _Pieces:

@@ -20,7 +20,7 @@ FEWEST: Final = 5  # validations that a run has whatever they cost
 BUDGET_SHARE: Final = 0.05  # of a time budget that validations may take
 STEPS_SHARE: Final = 0.25  # the same where the number of steps is given
 STEPS_PER_VALIDATION: Final = 10  # at least
-FIRST_PLAN: Final = 0.01  # share of a budget after which the first plan is made
+FIRST_PLAN: Final = (0.02, 0.1, 5.0)  # least and largest share of a budget, and the seconds between them that will do
 TRIALS: Final = (0.0005, 0.005)  # shares of a budget for validations that are tried before the first plan
 REVISE: Final = 0.08  # share of a budget between revisions, which become more frequent towards its end:
 OFTEN: Final = 0.01  # at least so far apart
@@ -45,8 +45,12 @@ def due(before: float, after: float, times: int) -> bool:
 
 
 def can_measure(budget: float, timing: Timing) -> bool:
-    """Whether steps have been timed for long enough to plan a run of so many seconds by them."""
-    return timing.seconds >= FIRST_PLAN * budget and timing.steps >= 3
+    """Whether steps have been timed for long enough to plan a run of so many seconds by them.
+
+    In the first seconds memory is asked for, numbers of threads are tried, and processors speed up: steps take longer.
+    """
+    least, most, enough = FIRST_PLAN
+    return timing.seconds >= max(least * budget, min(most * budget, enough)) and timing.steps >= 3
 
 
 def considers(budget: float, seconds: float, last: float) -> bool:
