@@ -46,6 +46,8 @@ bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|r
 
 results: setup  ## train models on the texts in data/ and write docs/results.md (takes hours)
 	$(BIN)/python -m bench.defaults
+	$(BIN)/python -m bench.doubling
+	$(BIN)/python -m bench.contest
 	$(BIN)/python -m bench.agreement
 	$(BIN)/python -m bench.fill
 	$(BIN)/python -m bench.table

@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import agreement, defaults, fill
+from bench import agreement, contest, defaults, doubling, fill
 from bench.command import report
 from bench.markdown import table
 from bench.sections import PAGE
@@ -102,6 +102,8 @@ def main() -> None:
     parts = [
         _INTRODUCTION,
         *defaults.section(),
+        *doubling.section(),
+        *contest.section(),
         _EQUAL,
         *_comparison(cells, runs),
         *_demonstration(demo, runs),

@@ -188,13 +188,16 @@ def test_a_resumed_run_counts_what_was_spent_before(step: float, earlier: float,
     assert min(0.9 * BUDGET, earlier + factor * left - step) <= ended <= 1.1 * BUDGET
 
 
-def test_the_first_plan_waits_for_a_measurement_of_three_steps() -> None:
+@pytest.mark.parametrize(("budget", "enough"), [(20.0, 2.0), (100.0, 5.0), (600.0, 12.0)])
+def test_the_first_plan_waits_for_a_measurement_of_three_steps(budget: float, enough: float) -> None:
+    """And for a tenth of a short budget, five seconds of a longer one, a fiftieth of a long one."""
     unknown = Plan.of(10**12)
-    assert revise(unknown, 2, BUDGET, Timing(50, 50, 50, 2), 0) is None
-    assert revise(unknown, 9, BUDGET, Timing(0.9, 0.9, 0.9, 9), 0) is None
-    plan = revise(unknown, 5, BUDGET, Timing(1.0, 1.0, 1.0, 5), 0)
+    assert revise(unknown, 2, budget, Timing(budget / 2, budget / 2, budget / 2, 2), 0) is None
+    less = 0.99 * enough
+    assert revise(unknown, 9, budget, Timing(less, less, less, 9), 0) is None
+    plan = revise(unknown, 10, budget, Timing(enough, enough, enough, 10), 0)
     assert plan is not None
-    assert plan.total == 5 + 495  # 99 seconds left at five steps a second
+    assert plan.total == round(10 * budget / enough)
 
 
 def test_a_plan_that_holds_is_kept_and_considered_only_now_and_then() -> None:
@@ -270,8 +273,8 @@ class _Steady:
 )
 def test_a_short_budget_validates_on_less_text_rather_than_seldom(cost: float, checks: int, characters: int) -> None:
     planner = Planner(TrainConfig(time="100s"), chunks=7, validation_steps=cost, validation_characters=1000)
-    state = TrainState(step=3)
-    assert planner.revise(state, _Steady(3.0))  # type: ignore[arg-type]
+    state = TrainState(step=5)
+    assert planner.revise(state, _Steady(5.0))  # type: ignore[arg-type]
     assert (state.checks, state.validation_characters) == (checks, characters)
     assert state.plan.total <= 100
 
