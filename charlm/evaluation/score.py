@@ -44,7 +44,7 @@ _ALONE: Final = 4096  # tokens before a block that is too short for two lanes, s
 _HISTORY: Final = 2**20  # tokens that the longest context of a block may have
 _ALIKE: Final = 0.75  # of the longest record's length, from which one is read beside it
 _RECORD_TOKENS: Final = 2**20  # of a text on the disk, whose records are read in groups
-_LOGITS: Final = 2**24  # largest number of logits of a chunk: bounds memory for large vocabularies
+_LOGITS: Final = 2**22  # largest number of logits of a chunk: bounds memory for large vocabularies
 
 
 class Scorable(Protocol):
