@@ -13,8 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +22,8 @@ from charlm.config import CELLS, MODELS, Config, DataConfig, EvalConfig, ModelCo
 from charlm.errors import CharlmError, ConfigError, DataError, StoppedError
 from charlm.evaluation.comparison import Comparison, ComparisonOptions, Row, compare, rank
 from charlm.language_model import LanguageModel
-from charlm.models.architecture import architecture_of, weight_shapes
+from charlm.models.architecture import architecture_of
+from charlm.models.sizing import of_size
 from charlm.options import UNTOUCHED, Value, flag
 from charlm.report.standings import Standing
 from charlm.storage.checkpoint import Outline, read_outline
@@ -37,9 +37,7 @@ NGRAM: Final = "ngram"  # the best n-gram model, which is not trained by steps
 _PEAKS: Final = "memory.json"
 _STOPPED: Final = range(128, 160)  # exit codes of a process that a signal ended
 _POLL: Final = 0.1  # seconds
-_LARGEST: Final = 16384
-_GRAIN: Final = 8  # hidden units are a multiple of it where numbers of parameters are made equal
-_WIDTH: Final = 64  # of embeddings there
+_WIDTH: Final = 64  # of embeddings where numbers of parameters are made equal
 _WARM: Final = 20  # characters before sampling is timed
 _TIMED: Final = 1.0  # seconds of sampling that are enough to time it
 _MOST: Final = 20_000  # characters
@@ -87,16 +85,8 @@ def _sized(member: Member, parameters: int, vocabulary: int, given: Mapping[str,
     usual = architecture_of(ModelConfig(model=str(member.options.get("model", "recurrent")))).defaults
     options: dict[str, Value] = {"embedding": _WIDTH, **usual, **given, **member.options}
     fixed = Config.of(options).model
-
-    def size(units: int) -> int:
-        return sum(map(prod, weight_shapes(replace(fixed, hidden=units), vocabulary).values()))
-
-    low, high = 1, _LARGEST // _GRAIN  # size grows with the units
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if size(middle * _GRAIN) < parameters else (low, middle)
-    nearest = min((max(1, low - 1), low), key=lambda grains: abs(size(grains * _GRAIN) - parameters))
-    return Member(member.name, {"embedding": options["embedding"], **member.options, "hidden": nearest * _GRAIN})
+    hidden = of_size(fixed, parameters, vocabulary).hidden
+    return Member(member.name, {"embedding": options["embedding"], **member.options, "hidden": hidden})
 
 
 def vocabulary_of(corpus: Sequence[str], given: Mapping[str, Value]) -> int:

@@ -69,6 +69,7 @@ RUN: Final = "The run"
 MACHINE: Final = "The machine"
 SAMPLING: Final = "Sampling"
 SCORING: Final = "Scoring"
+INSPECTION: Final = "Inspection"
 GAP: Final = "Gap and candidates"
 EXPORT: Final = "Output"
 

@@ -26,6 +26,8 @@ COMMANDS = [
     "push",
     "runs",
     "plot",
+    "inspect",
+    "inspect gradients",
     "data",
     "data list",
     "data get",

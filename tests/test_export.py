@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 from oracles import random_network, random_state, stack, synthetic_text
 from processes import TEXT
-from test_openness import LeakyLayer, leaky_step
+from test_openness import LeakyLayer, leaky_update, leaky_values
 
 import charlm
 from charlm.cli.main import run
@@ -155,30 +155,38 @@ def test_weights_keep_the_names_and_the_layout_of_a_checkpoint() -> None:
 # a cell from outside
 
 
-def where_step(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
+def where_values(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
     return (np.where(x > 0, x, product),)
 
 
-def wider_step(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
+def wider_values(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
     return (x + product,)
 
 
-def named_step(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
+def named_values(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
     return (np.tanh(x + product).astype(np.float32),)
 
 
-def still_step(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
+def no_values(x: Any, product: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
+    return ()
+
+
+def the_gate(gates: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
+    return gates
+
+
+def still_update(gates: Any, state: Any, inner: Any) -> Any:  # noqa: ARG001
     return state[1], state[1]
 
 
 @pytest.fixture
 def offered() -> Iterator[None]:
     cells = {
-        "leaky-test": Cell(gates=("h",), step=leaky_step, layer=LeakyLayer),
-        "where-test": Cell(gates=("h",), step=where_step, layer=LeakyLayer),
-        "wider-test": Cell(gates=("a", "b"), step=wider_step, layer=LeakyLayer),
-        "named-test": Cell(gates=("h",), step=named_step, layer=LeakyLayer),
-        "still-test": Cell(gates=("h",), states=("h", "s"), step=still_step, layer=LeakyLayer),
+        "leaky-test": Cell(gates=("h",), values=leaky_values, update=leaky_update, layer=LeakyLayer),
+        "where-test": Cell(gates=("h",), values=where_values, update=the_gate, layer=LeakyLayer),
+        "wider-test": Cell(gates=("a", "b"), values=wider_values, update=the_gate, layer=LeakyLayer),
+        "named-test": Cell(gates=("h",), values=named_values, update=the_gate, layer=LeakyLayer),
+        "still-test": Cell(gates=("h",), states=("h", "s"), values=no_values, update=still_update, layer=LeakyLayer),
     }
     for name, cell in cells.items():
         CELLS.add(name, cell)

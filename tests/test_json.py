@@ -54,6 +54,9 @@ SCRIPT: Final = (
     ("compare", "sums.txt", "--models", "rnn,ngram", "--steps", "10", *SMALL),
     ("runs",),
     ("plot", "sums", "other", "--output", "losses.svg"),
+    ("inspect", "gradients", "sums", "--distance", "30", "--places", "2", "--parameters", "2000"),
+    ("inspect", "gradients", "--distance", "1", "--places", "1", "--parameters", "1000"),
+    ("inspect", "gradients", "other", "--text", "loop.txt", "--distance", "2", "--places", "1"),
     ("data", "list"),
     ("data", "get", "python-docs"),
     ("doctor",),
@@ -110,7 +113,7 @@ def answer(line: tuple[str, ...], patch: pytest.MonkeyPatch) -> Any:
 
 
 def command_of(line: tuple[str, ...]) -> str:
-    return " ".join(line[:2]) if line[0] == "data" else line[0]
+    return " ".join(line[:2]) if line[0] in ("data", "inspect") else line[0]
 
 
 def parts(path: str, value: Any, fields: dict[str, Field]) -> Iterator[tuple[str, Any]]:

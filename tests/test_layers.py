@@ -27,6 +27,7 @@ LAYERS = [
     "compression",
     "export",
     "training",
+    "inspection",
     "doctor",
     "report",
     "language_model",

@@ -42,9 +42,13 @@ class LeakyLayer(nn.RNN):
         return torch.stack(outputs), state[None]
 
 
-def leaky_step(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:  # noqa: ARG001
+def leaky_values(x: Floats, product: Floats, state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:  # noqa: ARG001
+    return (np.tanh(x + product),)
+
+
+def leaky_update(gates: tuple[Floats, ...], state: tuple[Floats, ...], inner: Floats) -> tuple[Floats, ...]:  # noqa: ARG001
     half = np.float32(0.5)
-    return (half * state[0] + half * np.tanh(x + product),)
+    return (half * state[0] + half * gates[0],)
 
 
 class Heavy(Optimizer):
@@ -85,7 +89,7 @@ class RotatedBytes(Tokenizer):
 @pytest.fixture(autouse=True)
 def offered() -> Iterator[None]:
     """What a user's module does when it is imported; taken back afterwards."""
-    CELLS.add("leaky-test", Cell(gates=("h",), step=leaky_step, layer=LeakyLayer))
+    CELLS.add("leaky-test", Cell(gates=("h",), values=leaky_values, update=leaky_update, layer=LeakyLayer))
     OPTIMIZERS.add("heavy", OptimizerSpec(update=Heavy, quantities=("velocity",), default_lr=0.1))
     TOKENIZERS.add("rotated-bytes", RotatedBytes)
     yield
@@ -148,5 +152,5 @@ def test_a_step_in_numpy_is_the_layers_own() -> None:
     with torch.no_grad():
         expected = layer(torch.from_numpy(x), torch.from_numpy(h)[None])[1][0].numpy()
     w_ih, w_hh, b_ih, b_hh = (weight.detach().numpy() for weight in layer.parameters())
-    (found,) = leaky_step(x[0] @ w_ih.T + b_ih + b_hh, h @ w_hh.T, (h,), np.zeros(0, np.float32))
+    (found,) = CELLS["leaky-test"].step(x[0] @ w_ih.T + b_ih + b_hh, h @ w_hh.T, (h,), np.zeros(0, np.float32))
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -16,14 +16,26 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from charlm.config import GAP, LENGTH, MACHINE, MODEL, OPTIMIZER, REGULARISATION, RUN, SAMPLING, SCORING, TEXT
+from charlm.config import (
+    GAP,
+    INSPECTION,
+    LENGTH,
+    MACHINE,
+    MODEL,
+    OPTIMIZER,
+    REGULARISATION,
+    RUN,
+    SAMPLING,
+    SCORING,
+    TEXT,
+)
 
 WHICH: Final = "Model and text"
 OUTPUT: Final = "Output"
 GENERAL: Final = "General"
 HEADINGS: Final = (
     *(TEXT, MODEL, REGULARISATION, OPTIMIZER, LENGTH),  # of `train`
-    *(WHICH, GAP, SAMPLING, SCORING),
+    *(WHICH, GAP, SAMPLING, SCORING, INSPECTION),
     *(RUN, MACHINE, OUTPUT, GENERAL),
 )
 _GROUPED: Final = 10  # options above which a command's are grouped

@@ -22,6 +22,7 @@ from charlm.cli import (
     export,
     fill,
     info,
+    inspect,
     novelty,
     pairs,
     plot,
@@ -71,7 +72,7 @@ def charlm(
 
 for module in (
     *(train, sample, fill, evaluate, score, pairs, novelty, compress, compare),
-    *(info, runs, plot, export, push, data, doctor),
+    *(info, runs, plot, inspect, export, push, data, doctor),
 ):
     module.register(app)
 app.command("help", cls=Command)(show)

@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "score": "surprisal heatmap highlight visualize",
     "pairs": "minimal-pairs blimp acceptability grammaticality agreement",
     "novelty": "memorization memorisation overlap plagiarism",
-    "info": "show describe inspect summary",
+    "info": "show describe summary",
     "verify": "check fsck",
     "data list": "corpora corpus dataset datasets",
     "data get": "download fetch",
@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "push": "upload publish share release",
     "runs": "ls list experiments history",
     "plot": "curves chart graph",
+    "inspect gradients": "gradient vanishing",
     "doctor": "diagnose env status devices",
     "--version": "version",
 }

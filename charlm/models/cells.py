@@ -14,7 +14,7 @@ Legend: B lanes (rows of the batch), E input width, H hidden units, G gates, V v
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -23,17 +23,27 @@ from charlm.config import CELLS, ModelConfig
 from charlm.models.architecture import Architecture, Floats, LayerStep, Parts, Place, Shapes
 from charlm.options import resolve
 
-# (W_i x + biases [B, G H], W_h h [B, G H], states [B, H] each, other vectors [..]) -> new states [B, H] each
-Step = Callable[[Floats, Floats, Parts, Floats], Parts]
+# (W_i x + biases [B, G H], W_h h [B, G H], states [B, H] each, other vectors [..]) -> gates [B, H] each
+Values = Callable[[Floats, Floats, Parts, Floats], Parts]
+# (gates, states, other vectors) -> what units keep: the new states, without h where there is an output
+Update = Callable[[Parts, Parts, Floats], Parts]
+# (gates, what units keep) -> h [B, H]
+Output = Callable[[Parts, Parts], Floats]
+Range = tuple[float, float]
+_SIGMOID: Final[Range] = (0.0, 1.0)
+_TANH: Final[Range] = (-1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A recurrent cell.
+    """A recurrent cell. Its step, in NumPy, has three parts, so that what is between them can be seen and changed.
 
     gates     names of the blocks of its matrices, in order; one called "f" is a forget gate, initialised to forget_bias
+    ranges    between which values a gate lies, by its name; one that is not named has no bounds
     states    names of what is carried from step to step, the output h first
-    step      one step in NumPy, float32
+    values    the values of the gates, in order
+    update    what units keep: the states after a step, or those behind h if there is an `output`
+    output    h, from the gates and what units keep
     layer     a torch module class that reads a chunk, constructed as layer(E, H): one of torch.nn.LSTM's kind, or one
               that is called as `charlm.models.architecture.Architecture.module` says
     weights   names of what a layer learns, of those in `shapes`; any other is a vector [H], which the step gets
@@ -45,14 +55,26 @@ class Cell:
     """
 
     gates: tuple[str, ...]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
     states: tuple[str, ...] = ("h",)
-    step: Step
+    values: Values
+    update: Update
+    output: Output | None = None
     layer: str | Callable[..., Any]
     weights: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     torch: str | Callable[..., Any] | None = None
     inner: int = 0
     compiled: int | None = None
     sure: tuple[str, ...] = ()
+
+    def step(self, x: Floats, product: Floats, states: Parts, others: Floats) -> Parts:
+        """The states [B, H] after a step, from W_i x + biases and W_h h [B, G H], the states before, other vectors."""
+        gates = self.values(x, product, states, others)
+        return self.after(gates, self.update(gates, states, others))
+
+    def after(self, gates: Parts, kept: Parts) -> Parts:
+        """The states after a step, from its gates and what units keep."""
+        return kept if self.output is None else (self.output(gates, kept), *kept)
 
     def load_layer(self) -> Callable[..., Any]:
         """The class of the training layer; imports torch."""
@@ -137,43 +159,64 @@ def sigmoid(x: Floats) -> Floats:
     return y
 
 
-def _lstm(x: Floats, product: Floats, state: Parts, _: Floats) -> Parts:
-    h, c = state
-    gates = product + x
-    width = h.shape[1]
+def _lstm_values(x: Floats, product: Floats, state: Parts, _: Floats) -> Parts:
+    gates, width = product + x, state[0].shape[1]
     i, f, o = sigmoid(gates[:, :width]), sigmoid(gates[:, width : 2 * width]), sigmoid(gates[:, 3 * width :])
-    c = f * c + i * np.tanh(gates[:, 2 * width : 3 * width])
-    return o * np.tanh(c), c
+    return i, f, np.tanh(gates[:, 2 * width : 3 * width]), o
 
 
-def _gru(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:
-    (h,) = state
-    width = h.shape[1]
+def _lstm_update(gates: Parts, state: Parts, _: Floats) -> Parts:
+    i, f, g, _o = gates
+    return (f * state[1] + i * g,)
+
+
+def _lstm_output(gates: Parts, kept: Parts) -> Floats:
+    h: Floats = gates[3] * np.tanh(kept[0])
+    return h
+
+
+def _gru_values(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:
+    width = state[0].shape[1]
     gates = sigmoid(x[:, : 2 * width] + product[:, : 2 * width])
     r, z = gates[:, :width], gates[:, width:]
-    n = np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + inner))
-    return (n + z * (h - n),)
+    return r, z, np.tanh(x[:, 2 * width :] + r * (product[:, 2 * width :] + inner))
 
 
-def _leaky(x: Floats, product: Floats, state: Parts, rate: Floats) -> Parts:
-    (h,) = state
-    return (h + sigmoid(rate) * (np.tanh(x + product) - h),)
+def _gru_update(gates: Parts, state: Parts, _: Floats) -> Parts:
+    _r, z, n = gates
+    return (n + z * (state[0] - n),)
 
 
-def _mingru(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:  # noqa: ARG001
-    (h,) = state
-    width = h.shape[1]
-    return (h + sigmoid(x[:, :width]) * (x[:, width:] - h),)
-
-
-def _rnn(x: Floats, product: Floats, state: Parts, inner: Floats) -> Parts:  # noqa: ARG001
+def _tanh_values(x: Floats, product: Floats, _: Parts, __: Floats) -> Parts:
     return (np.tanh(x + product),)
+
+
+def _leaky_update(gates: Parts, state: Parts, rate: Floats) -> Parts:
+    (h,) = state
+    return (h + sigmoid(rate) * (gates[0] - h),)
+
+
+def _rnn_update(gates: Parts, _: Parts, __: Floats) -> Parts:
+    return gates
+
+
+def _mingru_values(x: Floats, _: Floats, state: Parts, __: Floats) -> Parts:
+    width = state[0].shape[1]
+    return sigmoid(x[:, :width]), x[:, width:]
+
+
+def _mingru_update(gates: Parts, state: Parts, _: Floats) -> Parts:
+    (h,), (z, c) = state, gates
+    return (h + z * (c - h),)
 
 
 LSTM: Final = Cell(
     gates=("i", "f", "g", "o"),
+    ranges={"i": _SIGMOID, "f": _SIGMOID, "g": _TANH, "o": _SIGMOID},
     states=("h", "c"),
-    step=_lstm,
+    values=_lstm_values,
+    update=_lstm_update,
+    output=_lstm_output,
     layer="charlm.models.recurrence:LSTM",
     torch="torch:lstm_cell",
     compiled=0,
@@ -181,24 +224,36 @@ LSTM: Final = Cell(
 )
 GRU: Final = Cell(
     gates=("r", "z", "n"),
-    step=_gru,
+    ranges={"r": _SIGMOID, "z": _SIGMOID, "n": _TANH},
+    values=_gru_values,
+    update=_gru_update,
     layer="charlm.models.recurrence:GRU",
     torch="torch:gru_cell",
     inner=1,
     compiled=1,
 )
 RNN: Final = Cell(
-    gates=("h",), step=_rnn, layer="charlm.models.recurrence:RNN", torch="torch:rnn_tanh_cell", compiled=2
+    gates=("h",),
+    ranges={"h": _TANH},
+    values=_tanh_values,
+    update=_rnn_update,
+    layer="charlm.models.recurrence:RNN",
+    torch="torch:rnn_tanh_cell",
+    compiled=2,
 )
 LEAKY: Final = Cell(
-    gates=("h",),
-    step=_leaky,
+    gates=("n",),
+    ranges={"n": _TANH},
+    values=_tanh_values,
+    update=_leaky_update,
     layer="charlm.models.modules.leaky:Leaky",
     weights=("weight_ih", "weight_hh", "bias_ih", "rate"),
 )
 MINGRU: Final = Cell(
     gates=("z", "c"),
-    step=_mingru,
+    ranges={"z": _SIGMOID},
+    values=_mingru_values,
+    update=_mingru_update,
     layer="charlm.models.modules.mingru:MinGRU",
     weights=("weight_ih", "bias_ih"),
 )

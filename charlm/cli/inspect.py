@@ -1,0 +1,254 @@
+"""charlm inspect gradients"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import typer
+
+from charlm.cli import complete
+from charlm.cli.command import FolderOption, JsonOption, Settings, command
+from charlm.cli.help import OUTPUT, WHICH, Group
+from charlm.cli.outputs import Screen, check_outputs, check_picture, check_replaced_picture, picture_kind
+from charlm.config import DEFAULT_FOLDER, INSPECTION, EvalConfig
+from charlm.errors import ConfigError
+from charlm.options import Option, check_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from charlm.inspection.subject import Reading
+    from charlm.language_model import LanguageModel
+    from charlm.report.reaches import Reached
+
+_KEPT: Final = "nothing was inspected"
+_KINDS: Final = (".png", ".svg", ".pdf")
+_LONGEST: Final = 1_000_000  # characters over which places are spread
+_RANDOM: Final = 4000  # random characters, besides those of the distance
+
+TextOption = Annotated[
+    str | None,
+    typer.Option(
+        help="text to read, - for standard input (default: the validation text of the run)",
+        metavar="FILE",
+        rich_help_panel=WHICH,
+    ),
+]
+PictureOption = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="picture to write, as its name ends: .png, .svg or .pdf",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(cls=Group, rich_markup_mode=None, help="Look into recurrent networks: gradients, gates, cells.")
+    app.add_typer(group, name="inspect")
+    command(group, "gradients", _GRADIENTS)(gradients)
+
+
+class _Gradients(NamedTuple):
+    distance: int
+    places: int
+    parameters: int | None
+    seed: int
+
+
+_GRADIENT_OPTIONS: Final = {
+    "distance": Option(int, "largest distance", 1, 1000, group=INSPECTION),
+    "places": Option(int, "places of the text to average over", 1, 1000, group=INSPECTION),
+    "parameters": Option(
+        int,
+        "parameters of the fresh networks (default: those of the first RUN, or 200000)",
+        1000,
+        10**8,
+        group=INSPECTION,
+    ),
+    "seed": Option(int, "random seed of the fresh networks", 0, 2**63 - 1, group=INSPECTION),
+}
+_GRADIENT_DEFAULTS: Final = {"distance": 300, "places": 16, "seed": 0}
+
+
+def _check_gradients(given: Mapping[str, object]) -> _Gradients:
+    checked = {**_GRADIENT_DEFAULTS, "parameters": None, **check_all(given, _GRADIENT_OPTIONS)}
+    return _Gradients(**checked)  # type: ignore[arg-type]
+
+
+_GRADIENTS: Final = Settings(_GRADIENT_OPTIONS, _check_gradients, _GRADIENT_DEFAULTS)
+
+
+def gradients(
+    screen: Screen,
+    config: _Gradients,
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="files, run folders or run names (default: only networks that have not been trained)",
+            autocompletion=complete.runs,
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="text to read, - for standard input (default: the validation text of each run, or random characters)",
+            metavar="FILE",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    output: PictureOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far gradients reach back: the norm of dJ/dh against the distance.
+
+    J is the loss of one character, h a state so many tokens before it; for an LSTM c is shown, too. The norm is
+    averaged over places of the text (geometric mean), in float64. Beside each RUN stand fresh tanh, GRU and LSTM
+    networks with as many parameters. Without a RUN they are shown with other forget biases, and with Xavier in place
+    of orthogonal recurrent matrices.
+    """
+    screen = _checked(screen, output, text, as_json=as_json)
+
+    from charlm import api
+    from charlm.inspection.gradients import reaches
+    from charlm.inspection.subject import open_network
+    from charlm.models.sizing import parameters_of
+    from charlm.report.reaches import Reached, reaches_picture, reaches_report
+    from charlm.runtime.settings import computing
+
+    models = [api.open_model(name, EvalConfig(), checkpoints=checkpoints) for name in run or ()]
+    for name, model in zip(run or (), models, strict=True):
+        screen.note_model(name, model.path)
+        _check_gradient(screen, model)
+    given = _read(text) if text is not None else None
+    readings = [_reading(model, given) for model in models]
+    found: list[Reached] = []
+    with computing():
+        for name, model, read in zip(_names(models), models, readings, strict=True):
+            import numpy as np
+
+            network = open_network(model.config.model, model.checkpoint.weights, np.float64)
+            size = parameters_of(network.config, network.vocabulary)
+            own = reaches(network, read, distance=config.distance, places=config.places)
+            found.append(Reached(name, size, own))
+        found += _fresh(screen, config, models, readings, given)
+    if output is not None:
+        screen.write_file(output, reaches_picture(found, picture_kind(output)))
+    if as_json:
+        screen.json(
+            "inspect",
+            distance=config.distance,
+            places=config.places,
+            networks=[_record(one, models[at] if at < len(models) else None) for at, one in enumerate(found)],
+        )
+    elif not (screen.data and screen.quiet):
+        reaches_report(screen.out, found)
+
+
+def _fresh(
+    screen: Screen,
+    config: _Gradients,
+    models: Sequence[LanguageModel],
+    readings: Sequence[Reading],
+    given: str | None,
+) -> list[Reached]:
+    """Networks that have not been trained, on the first model's text."""
+    from charlm.config import ModelConfig
+    from charlm.inspection.fresh import fresh_network, plain_starts, random_text, varied_starts
+    from charlm.inspection.gradients import reaches
+    from charlm.inspection.subject import reading
+    from charlm.models.sizing import parameters_of
+    from charlm.report.reaches import Reached
+    from charlm.text.tokenizer import CharTokenizer
+
+    if models:
+        like, vocabulary, read = models[0].config.model, models[0].tokenizer.size, readings[0]
+        starts = plain_starts(like, config.parameters or parameters_of(like, vocabulary), vocabulary)
+    else:
+        content = random_text(_RANDOM + config.distance, config.seed) if given is None else given
+        tokenizer = CharTokenizer.train(content)
+        vocabulary, read = tokenizer.size, reading(content, tokenizer)
+        starts = varied_starts(ModelConfig(layers=1), config.parameters or 200_000, vocabulary)
+    found = []
+    for start in starts:
+        screen.note(start.name)
+        network = fresh_network(start, vocabulary, config.seed)
+        own = reaches(network, read, distance=config.distance, places=config.places)
+        found.append(Reached(start.name, parameters_of(start.config, vocabulary), own))
+    return found
+
+
+def _check_gradient(screen: Screen, model: LanguageModel) -> None:
+    """Refuse what has no gradient through time, and say which way a backward model goes."""
+    _check_model(screen, model)
+    if model.records != "none":
+        raise ConfigError(
+            f"{model.path} reads records ({model.records}), each from the initial state: no gradient leaves a record",
+            kept=_KEPT,
+            hint="use a model of one text",
+        )
+
+
+def _check_model(screen: Screen, model: LanguageModel) -> None:
+    """Refuse what is not recurrent, and say which way a backward model goes."""
+    from charlm.inspection.subject import check_recurrent
+
+    check_recurrent(model.config.model, str(model.path))
+    if model.backward:
+        screen.note(f"{model.path} reads backward: what it has read at a character is that character and all after it")
+
+
+def _checked(screen: Screen, output: str | None, text: str | None, *, as_json: bool) -> Screen:
+    """Refuse a picture that could not be written; returns the screen of what is shown beside it."""
+    outputs = [] if output is None else [output]
+    check_outputs(outputs, [] if text is None else [text], as_json=as_json)
+    if output is not None:
+        check_picture("--output", output, _KINDS)
+        check_replaced_picture(output)
+    return screen.beside(outputs)
+
+
+def _read(text: str, length: int = _LONGEST) -> str:
+    """The beginning of a text that was named."""
+    from charlm.text.large import open_text
+
+    return open_text(text)[:length]
+
+
+def _reading(model: LanguageModel, given: str | None, length: int = _LONGEST) -> Reading:
+    """What a model reads: the text that was named, or the beginning of its validation text."""
+    from charlm.inspection.subject import reading
+
+    content = model.open_validation_text()[:length] if given is None else given
+    return reading(content, model.tokenizer, model.records, backward=model.backward)
+
+
+def _names(models: Sequence[LanguageModel]) -> list[str]:
+    from charlm.report.evaluation import run_names
+
+    return list(run_names(str(model.path) for model in models).values())
+
+
+def _record(one: Reached, model: LanguageModel | None) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "checkpoint": None if model is None else str(model.path),
+        "parameters": one.parameters,
+        "reaches": [
+            {
+                "layer": reach.layer,
+                "state": reach.state,
+                "half_life": reach.half_life,
+                "factor": reach.factor,
+                "log10_norms": [norm / math.log(10) for norm in reach.log_norms.tolist() if math.isfinite(norm)],
+            }
+            for reach in one.reaches
+        ],
+    }
