@@ -28,6 +28,7 @@ COMMANDS = [
     "plot",
     "inspect",
     "inspect gradients",
+    "inspect gates",
     "data",
     "data list",
     "data get",

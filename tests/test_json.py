@@ -57,6 +57,7 @@ SCRIPT: Final = (
     ("inspect", "gradients", "sums", "--distance", "30", "--places", "2", "--parameters", "2000"),
     ("inspect", "gradients", "--distance", "1", "--places", "1", "--parameters", "1000"),
     ("inspect", "gradients", "other", "--text", "loop.txt", "--distance", "2", "--places", "1"),
+    ("inspect", "gates", "sums", "--length", "100"),
     ("data", "list"),
     ("data", "get", "python-docs"),
     ("doctor",),

@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from inspected import write_models
 from numpy.typing import NDArray
 from oracles import input_vector, pytorch_step, random_network
-from processes import SMALL, TEXT
+from processes import TEXT
 
 from charlm.cli.main import run
-from charlm.config import CELLS, Config, DataConfig, ModelConfig
+from charlm.config import CELLS, ModelConfig
 from charlm.errors import CharlmError, DataError
 from charlm.inspection.fresh import XAVIER, Start, fresh_network, plain_starts, random_text, varied_starts
 from charlm.inspection.gradients import Reach, log_norms, reaches
 from charlm.inspection.subject import RecurrentNetwork, open_network, reading
-from charlm.models.architecture import weight_shapes
 from charlm.models.cells import Cell
 from charlm.models.network import export_weights, named_weights
 from charlm.models.sizing import parameters_of
-from charlm.storage.checkpoint import Checkpoint
 from charlm.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer.train("abcdef")
@@ -197,31 +196,11 @@ def test_a_cell_whose_step_has_no_counterpart_is_refused() -> None:
 # the command
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, hardly trained, and models of other kinds."""
-    place: Path = tmp_path_factory.mktemp("inspected")
-    (place / "sums.txt").write_text(TEXT)
-    words = ["train", str(place / "sums.txt"), "--checkpoints", str(place / "checkpoints"), "--name", "sums"]
-    assert run([*words, "--steps", "1", "-q", *SMALL]) == 0
-    kinds = {
-        "back": Config(model=ModelConfig(cell="gru", hidden=8), data=DataConfig(direction="backward")),
-        "window": Config(model=ModelConfig(model="window", hidden=8, layers=1)),
-        "names": Config(model=ModelConfig(cell="gru", hidden=8), data=DataConfig(records="line")),
-    }
-    tokenizer, rng = CharTokenizer.train(TEXT), np.random.default_rng(1)
-    for name, config in kinds.items():
-        shapes = weight_shapes(config.model, tokenizer.size)
-        weights = {key: rng.normal(0, 0.4, shape).astype(np.float32) for key, shape in shapes.items()}
-        made = Checkpoint(config=config, tokenizer=tokenizer.state(), weights=weights)
-        (place / f"{name}.safetensors").write_bytes(made.to_bytes())
-    return place
-
-
 @pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(folder)
-    return folder
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 SHORT = ("--distance", "20", "--places", "2", "--parameters", "2000")
@@ -230,12 +209,28 @@ SHORT = ("--distance", "20", "--places", "2", "--parameters", "2000")
 def test_the_command_shows_runs_beside_fresh_networks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     assert (
-        run(["inspect", "gradients", "sums", "back.safetensors", "--text", "sums.txt", *SHORT, "-o", "reach.png"]) == 0
+        run(
+            [
+                "inspect",
+                "gradients",
+                "lstm.safetensors",
+                "back.safetensors",
+                "--text",
+                "sums.txt",
+                *SHORT,
+                "-o",
+                "reach.png",
+            ]
+        )
+        == 0
     )
     shown = capsys.readouterr()
     assert (here / "reach.png").read_bytes().startswith(b"\x89PNG")
     rows = [line.split("  ")[0] for line in shown.out.splitlines()[1:-1]]
-    assert [rows.count(name) for name in ("sums", "back.safetensors")] == [4, 2]  # h and c of two layers; h of two
+    assert [rows.count(name) for name in ("lstm.safetensors", "back.safetensors")] == [
+        4,
+        2,
+    ]  # h and c of two layers; h of two
     assert "half-life" in shown.out
     assert "reads backward" in shown.err
     assert sum(row.startswith("fresh") for row in rows) == 2 + 2 + 4
@@ -255,15 +250,16 @@ def test_its_json_has_every_norm(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("window.safetensors",), 2, "has no recurrent cells to look into"),
         (("names.safetensors",), 2, "reads records (line)"),
-        (("sums", "--distance", "900"), 3, "too short for a distance of 900"),
-        (("sums", "--distance", "1001"), 2, "--distance must be an integer from 1 to 1000"),
-        (("sums", "-o", "reach.txt"), 2, "--output must end in .png, .svg or .pdf"),
+        (("lstm.safetensors", "--text", "short.txt"), 3, "too short for a distance of 300"),
+        (("lstm.safetensors", "--distance", "1001"), 2, "--distance must be an integer from 1 to 1000"),
+        (("lstm.safetensors", "-o", "reach.txt"), 2, "--output must end in .png, .svg or .pdf"),
         (("nothing",), 4, "nothing"),
     ],
 )
 def test_bad_input_is_one_line(
     here: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, said: str
 ) -> None:
+    (here / "short.txt").write_text(TEXT[:200])
     assert run(["inspect", "gradients", *words]) == code
     shown = capsys.readouterr()
     assert shown.out == ""

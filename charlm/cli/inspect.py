@@ -1,4 +1,4 @@
-"""charlm inspect gradients"""
+"""charlm inspect gradients, charlm inspect gates"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from charlm.cli import complete
-from charlm.cli.command import FolderOption, JsonOption, Settings, command
+from charlm.cli.command import CheckpointArgument, FolderOption, JsonOption, Settings, command
 from charlm.cli.help import OUTPUT, WHICH, Group
 from charlm.cli.outputs import Screen, check_outputs, check_picture, check_replaced_picture, picture_kind
 from charlm.config import DEFAULT_FOLDER, INSPECTION, EvalConfig
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(cls=Group, rich_markup_mode=None, help="Look into recurrent networks: gradients, gates, cells.")
     app.add_typer(group, name="inspect")
     command(group, "gradients", _GRADIENTS)(gradients)
+    command(group, "gates", _GATES)(gates)
 
 
 class _Gradients(NamedTuple):
@@ -150,6 +151,73 @@ def gradients(
         )
     elif not (screen.data and screen.quiet):
         reaches_report(screen.out, found)
+
+
+_LENGTH: Final = {
+    "length": Option(int, "characters to read, from the beginning of the text", 1, 10**7, group=INSPECTION)
+}
+_LENGTH_DEFAULTS: Final = {"length": 20_000}
+_GATES: Final = Settings(
+    _LENGTH, lambda given: int({**_LENGTH_DEFAULTS, **check_all(given, _LENGTH)}["length"]), _LENGTH_DEFAULTS
+)
+
+
+def gates(
+    screen: Screen,
+    length: int,
+    run: CheckpointArgument = None,
+    text: TextOption = None,
+    checkpoints: FolderOption = DEFAULT_FOLDER,
+    output: PictureOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how often each gate is open or shut, by layer and unit.
+
+    A gate is low in the lowest tenth of its range and high in the highest: a sigmoid below 0.1 or above 0.9, a tanh
+    below -0.8 or above 0.8. The picture has a point for each unit (Karpathy, Johnson and Fei-Fei 2015).
+    """
+    screen = _checked(screen, output, text, as_json=as_json)
+    model, read = _opened(screen, run, checkpoints, text, length)
+
+    from charlm.inspection.saturation import saturation
+    from charlm.inspection.subject import open_network
+    from charlm.report.gates import gates_picture, gates_report
+
+    found = saturation(open_network(model.config.model, model.checkpoint.weights), read)
+    if output is not None:
+        screen.write_file(output, gates_picture(_names([model])[0], found, picture_kind(output)))
+    if as_json:
+        screen.json(
+            "inspect",
+            checkpoint=str(model.path),
+            characters=len(read.text),
+            gates=[
+                {
+                    "layer": one.layer,
+                    "gate": one.gate,
+                    "edges": list(one.edges),
+                    "low": one.low.tolist(),
+                    "high": one.high.tolist(),
+                    "mean": one.mean.tolist(),
+                }
+                for one in found
+            ],
+        )
+    elif not (screen.data and screen.quiet):
+        gates_report(screen.out, found)
+
+
+def _opened(
+    screen: Screen, run: str | None, checkpoints: str, text: str | None, length: int
+) -> tuple[LanguageModel, Reading]:
+    """The model, and the beginning of the text that was named, or of its validation text."""
+    from charlm import api
+
+    given = None if text is None else _read(text, length)
+    model = api.open_model(run, EvalConfig(), checkpoints=checkpoints)
+    screen.note_model(run, model.path)
+    _check_model(screen, model)
+    return model, _reading(model, given, length)
 
 
 def _fresh(

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "runs": "ls list experiments history",
     "plot": "curves chart graph",
     "inspect gradients": "gradient vanishing",
+    "inspect gates": "saturation",
     "doctor": "diagnose env status devices",
     "--version": "version",
 }
