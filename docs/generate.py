@@ -29,6 +29,7 @@ COMMANDS = [
     "inspect",
     "inspect gradients",
     "inspect gates",
+    "inspect cells",
     "data",
     "data list",
     "data get",

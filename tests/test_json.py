@@ -58,6 +58,8 @@ SCRIPT: Final = (
     ("inspect", "gradients", "--distance", "1", "--places", "1", "--parameters", "1000"),
     ("inspect", "gradients", "other", "--text", "loop.txt", "--distance", "2", "--places", "1"),
     ("inspect", "gates", "sums", "--length", "100"),
+    ("inspect", "cells", "sums", "--text", "sums.txt", "--length", "1500"),
+    ("inspect", "cells", "sums", "--text", "quotes.txt", "--unit", "1:3"),
     ("data", "list"),
     ("data", "get", "python-docs"),
     ("doctor",),
@@ -92,6 +94,7 @@ def outputs(folder: Path, patch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     (folder / "names.txt").write_text("ada\nemma\nann\n" * 40)
     (folder / "odd.txt").write_text("€uro, 7 times 3 is 21.\n3 times 3 is 9.")
     (folder / "empty.txt").write_text("")
+    (folder / "quotes.txt").write_text('2 times "2 is 4". ' * 40)
     (folder / "checkpoints/notes").mkdir(parents=True)
     (folder / "pairs.tsv").write_text("2 times 2 is 4.\t2 times 2 is 5.\n€\t£\n")
     patch.chdir(folder)

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "plot": "curves chart graph",
     "inspect gradients": "gradient vanishing",
     "inspect gates": "saturation",
+    "inspect cells": "neurons units activations probe",
     "doctor": "diagnose env status devices",
     "--version": "version",
 }

@@ -1,0 +1,164 @@
+"""What people see of `charlm inspect cells`: which cells follow what, and a text coloured by what a cell does.
+
+Seven levels: the middle one is around 0, blue is below and red above. The outermost begin at five sixths of the largest
+absolute value (of all but one character in a hundred). They are told apart by lightness too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.text import Text
+
+from charlm.inspection.cells import LEVEL, Finding, Unit
+from charlm.inspection.features import FEATURES
+from charlm.inspection.subject import Array
+from charlm.report.console import Console, heading, paragraphs, table
+from charlm.report.levels import sign
+from charlm.report.words import figure, one_line
+
+# Background and letters of the levels from the lowest to the highest: some of a terminal's 256 colours.
+PALETTE: Final = (
+    ("#005faf", "#ffffff"),
+    ("#5f87d7", "#000000"),
+    ("#afd7ff", "#000000"),
+    ("#eeeeee", "#000000"),
+    ("#ffd7af", "#000000"),
+    ("#ff875f", "#000000"),
+    ("#af0000", "#ffffff"),
+)
+_COLUMNS: Final = ("feature", "cell", "correlation", "by character", "AUC", "p", "bits when held")
+_MIDDLE: Final = len(PALETTE) // 2
+_USUAL: Final = 99  # per cent of the characters
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_STYLE: Final = (
+    "body{font:15px/1.6 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;background:#fff;color:#1b1b1f}"
+    "pre{font:14px/1.5 monospace;white-space:pre-wrap;overflow-wrap:anywhere}"
+    "table{border-collapse:collapse}td,th{padding:.1em .8em;text-align:right;font-weight:normal}"
+    "td:first-child,th:first-child{text-align:left}"
+)
+
+
+def cells_report(out: Console, findings: Sequence[Finding], costs: Mapping[Unit, float]) -> None:
+    """A row for each feature: the cell that follows it, how well, whether that may be luck, and what it is good for."""
+    table(out, _COLUMNS, [_row(one, costs) for one in findings])
+    paragraphs(
+        out,
+        [
+            "Cells were chosen on the first half of the text; figures are those of the second. By character: the "
+            "correlation that the present character alone reaches. p: share of circular shifts at which some unit does "
+            f"as well; up to {LEVEL / len(FEATURES):.2g} it is no luck. Bits when held: bits per character more with "
+            "the cell at its mean."
+        ],
+    )
+
+
+def _row(one: Finding, costs: Mapping[Unit, float]) -> tuple[str, ...]:
+    """
+    >>> _row(Finding("line"), {})
+    ('position in the line', 'does not vary here', '-', '-', '-', '-', '-')
+    """
+    name = FEATURES[one.feature].about
+    if one.unit is None:
+        return (name, "does not vary here", *"-----")
+    cell = str(one.unit) if one.found else f"none (best {one.unit})"
+    cost = costs.get(one.unit) if one.found else None
+    measured = (figure(one.correlation, 2), figure(one.character, 2), figure(one.auc, 3), figure(one.p, 5))
+    return (name, cell, *measured, figure(cost, 4))
+
+
+def levels(values: Array) -> NDArray[np.int64]:
+    """The level of each value, from 0 to 6.
+
+    >>> levels(np.array([-2.0, -0.7, 0.1, 0.0, 2.0])).tolist()
+    [0, 2, 3, 3, 6]
+    """
+    scale = np.percentile(np.abs(values), _USUAL) if len(values) else 1.0
+    steps = np.rint(_MIDDLE * values / (scale or 1.0)).astype(np.int64)
+    found: NDArray[np.int64] = np.clip(steps, -_MIDDLE, _MIDDLE) + _MIDDLE
+    return found
+
+
+def is_coloured(out: Console) -> bool:
+    """Whether a text can be coloured there."""
+    return out.is_terminal and out.color_system is not None and not out.no_color
+
+
+def coloured(out: Console, title: str, text: str, values: Array, shown: int) -> None:
+    """The beginning of a text, coloured by a unit's activity at each character [C], where there are colours."""
+    if not is_coloured(out):
+        return
+    heading(out, title)
+    legend = Text("")
+    for name, (back, ink) in zip(("low", "", "", "around 0", "", "", "high"), PALETTE, strict=True):
+        legend.append(f" {name} ", f"{ink} on {back}")
+    out.print(legend, soft_wrap=True)
+    line = Text(overflow="fold")
+    for part, level in _runs(text[:shown], levels(values)):
+        back, ink = PALETTE[level]
+        for number, piece in enumerate(part.split("\n")):
+            if number:
+                line.append("↵", f"{ink} on {back}")
+                out.print(line)
+                line = Text(overflow="fold")
+            line.append("".join(map(sign, piece)), f"{ink} on {back}")
+    out.print(line)
+    paragraphs(out, [""])
+
+
+def _runs(text: str, level: NDArray[np.int64]) -> Iterator[tuple[str, int]]:
+    """A text in runs of one level."""
+    edges = [0, *(np.flatnonzero(np.diff(level[: len(text)])) + 1).tolist(), len(text)]
+    for begin, end in pairwise(edges):
+        if end > begin:
+            yield text[begin:end], int(level[begin])
+
+
+def cells_page(
+    model: str,
+    text: str,
+    findings: Sequence[Finding],
+    costs: Mapping[Unit, float],
+    activities: Mapping[Unit, tuple[str, Array]],
+) -> str:
+    """One self-contained HTML page: the table, and for each unit its title and the text coloured by it.
+
+    It has no script and needs no network, and tells the browser so; foreign text is escaped.
+    """
+    head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _row(one, costs)) + "</tr>" for one in findings
+    )
+    rules = "".join(f".l{level}{{background:{back};color:{ink}}}" for level, (back, ink) in enumerate(PALETTE))
+    sections = "".join(
+        f"<h2>{escape(title)}</h2>\n<pre>{_markup(text, values)}</pre>\n" for title, values in activities.values()
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>Cells of {escape(one_line(model))}</title>\n<style>{_STYLE}{rules}</style></head>\n"
+        f"<body><h1>Cells of {escape(one_line(model))}</h1>\n<table><tr>{head}</tr>{rows}</table>\n"
+        f"{sections}</body></html>\n"
+    )
+
+
+def _markup(text: str, values: Array) -> str:
+    return "".join(
+        f'<span class="l{level}">{escape("".join(c if c == chr(10) else sign(c) for c in part), quote=False)}</span>'
+        for part, level in _runs(text, levels(values))
+    )
+
+
+def title_of(unit: Unit, state: str, findings: Sequence[Finding]) -> str:
+    """A unit, and what it follows.
+
+    >>> title_of(Unit(1, 5), "c", [Finding("line", Unit(1, 5), found=True), Finding("word", Unit(1, 5))])
+    'c of unit 1:5: position in the line'
+    """
+    follows = ", ".join(FEATURES[one.feature].about for one in findings if one.unit == unit and one.found)
+    return f"{state} of unit {unit}" + (f": {follows}" if follows else "")
