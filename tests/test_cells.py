@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from inspected import write_models
-from oracles import random_network, synthetic_text
+from oracles import networks_by_tokenizer, random_network, sigmoid, synthetic_text
 from processes import TEXT
 
 from charlm.cli.main import run
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError, DataError
+from charlm.evaluation.score import text_nats
 from charlm.inspection.cells import (
     Activity,
     Finding,
@@ -26,11 +30,14 @@ from charlm.inspection.cells import (
     chance,
     correlations,
     find_cells,
+    lane_nats,
     unit_of,
 )
 from charlm.inspection.features import FEATURES, feature
 from charlm.inspection.subject import RecurrentNetwork, open_network, reading
-from charlm.models.network import export_weights
+from charlm.models.network import Network, export_weights, named_weights
+from charlm.report.cells import coloured
+from charlm.report.console import Console
 from charlm.text.tokenizer import CharTokenizer
 
 # Features
@@ -202,6 +209,40 @@ def test_activities_are_the_states_in_reading_order(cell: str) -> None:
             unit_of(network, wrong, "m")
 
 
+@pytest.mark.parametrize("kind", ["char", "byte", "sentencepiece"])
+def test_bits_are_those_of_the_score_with_every_tokenizer(kind: str) -> None:
+    text = synthetic_text(900, seed=2)
+    network, tokenizer = networks_by_tokenizer(text + synthetic_text(3000, seed=3), seed=2)[kind]
+    read = reading(text, tokenizer)
+    opened = open_network(network.config, export_weights(network))
+    nats = text_nats(network, tokenizer, tokenizer.encode(text), exact=True) - tokenizer.known_nats
+    everything = lane_nats(opened, read, [], 1, np.ones(len(read.inputs), dtype=np.bool_))
+    assert everything.tolist() == pytest.approx([nats.sum(dtype=np.float64)], rel=1e-5)
+
+    activity, half = Activity(opened, read), 450
+    assert activity.of(activity.units).shape == (900, 12)
+    (cost,) = activity.costs([Unit(1, 4)]).values()
+    tokens = np.unique(read.token_of[half:]) - 1  # without the start input
+    mean = float(activity.of([Unit(1, 4)])[:half].mean())
+    clamped = clamped_nats(network, read.inputs, 3, mean)
+    assert cost == pytest.approx((clamped[tokens] - nats[tokens]).sum() / math.log(2) / half, abs=2e-4)
+
+
+def clamped_nats(network: Network, inputs: Any, unit: int, value: float) -> Any:
+    """-ln P of each token of an LSTM of one layer, of which a unit of c is held, token by token in torch."""
+    w = {name.removeprefix("rnn.0."): weight.detach().double() for name, weight in named_weights(network).items()}
+    h = c = torch.zeros(network.config.hidden, dtype=torch.float64)
+    found = []
+    for token, following in pairwise(inputs.tolist()):
+        x = w["embedding.weight"][token]
+        i, f, g, o = (w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"]).chunk(4)
+        c = sigmoid(f) * c + sigmoid(i) * torch.tanh(g)
+        c[unit] = value
+        h = sigmoid(o) * torch.tanh(c)
+        found.append(-torch.log_softmax(w["head.weight"] @ h + w["head.bias"], 0)[following].item())
+    return np.array(found)
+
+
 def test_a_short_text_is_refused() -> None:
     with pytest.raises(DataError, match="a text of 3 characters is too short to find cells; nothing was"):
         Activity(latch(1), reading("abc", QUOTED))
@@ -238,6 +279,30 @@ def test_a_page_has_the_text_escaped_and_whole(here: Path) -> None:
     assert unescape(re.sub(r"</?span[^>]*>", "", shown)) == text.replace("\x1b", "␛")
     assert not re.search("<script|\x1b|<b>", page)
     assert "c of unit 2:5" in page
+
+
+def test_a_terminal_shows_the_text_in_colours_and_a_pipe_does_not() -> None:
+    text, values = "ab[red]\x1b\ncd", np.array([-1.0, -1.0, 0, 0, 0, 0, 0, 0, 1.0, 1.0, 1.0])
+    for terminal in (True, False):
+        written = io.StringIO()
+        out = Console(file=written, force_terminal=terminal, color_system="truecolor" if terminal else None, width=80)
+        coloured(out, "h of unit 1:1", text, values, 10)
+        shown = written.getvalue()
+        assert bool(shown) == terminal
+    _, line, rest = (written_line for written_line in terminal_lines(text, values))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    assert plain == "ab[red]␛↵"
+    assert "38;2;255;255;255;48;2;0;95;175mab" in line  # the lowest level
+    assert re.sub(r"\x1b\[[0-9;]*m", "", rest) == "c"
+    assert "48;2;175;0;0mc" in rest
+
+
+def terminal_lines(text: str, values: Any) -> list[str]:
+    """The legend and the first two lines of the text, of which ten characters are shown."""
+    written = io.StringIO()
+    out = Console(file=written, force_terminal=True, color_system="truecolor", width=80)
+    coloured(out, "", text, values, 10)
+    return written.getvalue().splitlines()[:3]
 
 
 @pytest.mark.usefixtures("here")

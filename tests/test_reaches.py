@@ -20,7 +20,7 @@ from charlm.cli.main import run
 from charlm.config import CELLS, ModelConfig
 from charlm.errors import CharlmError, DataError
 from charlm.inspection.fresh import XAVIER, Start, fresh_network, plain_starts, random_text, varied_starts
-from charlm.inspection.gradients import Reach, log_norms, reaches
+from charlm.inspection.gradients import Reach, log_norms, places_of, reaches
 from charlm.inspection.subject import RecurrentNetwork, open_network, reading
 from charlm.models.cells import Cell
 from charlm.models.network import export_weights, named_weights
@@ -32,34 +32,47 @@ LINE = "abcfedbacfdeabcdeffedcbaabdcbefabcdef"
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_norms_are_those_of_autograd_over_the_textbooks_loop(cell: str, layers: int) -> None:
+@pytest.mark.parametrize(("layers", "embedding", "skip"), [(1, 4, False), (2, 4, True), (2, 0, False)])
+def test_norms_are_those_of_autograd_over_the_textbooks_loop(
+    cell: str, layers: int, embedding: int, skip: bool
+) -> None:
     """Each state of the loop is asked for its own gradient, all at once, with the whole graph in memory."""
-    config = ModelConfig(cell=cell, layers=layers, hidden=5, embedding=4)
+    config = ModelConfig(cell=cell, layers=layers, hidden=5, embedding=embedding, skip=skip)
     network = random_network(config, TOKENIZER.size, seed=layers).double()
     read, distance = reading(LINE, TOKENIZER), 20
-    found = log_norms(open_network(config, export_weights(network), np.float64), read, distance=distance, places=1)
-
+    places = places_of(read, TOKENIZER.size, distance, 3).tolist()
+    found = log_norms(open_network(config, export_weights(network), np.float64), read, distance=distance, places=3)
     weights = {name: weight.detach() for name, weight in named_weights(network).items()}
-    state = [tuple(part.requires_grad_() for part in layer) for layer in network.init_state(1)]
-    seen = []
-    for token in read.inputs[:-1].tolist():
+    assert len(places) == 3
+    for lane, place in enumerate(places):
+        begin = place - places[-1]  # each place has as many inputs before it as the first of the text
+        seen = looped(cell, config, weights, read.inputs[begin : place + 1].tolist(), int(read.targets[place]))
+        for k in range(distance + 1):
+            for layer, parts in enumerate(seen[-1 - k]):
+                for number, part in enumerate(parts):
+                    assert part.grad is not None
+                    assert found[layer, number, k, lane] == pytest.approx(math.log(part.grad.norm()), abs=1e-9)
+
+
+def looped(
+    cell: str, config: ModelConfig, weights: dict[str, torch.Tensor], ids: list[int], target: int
+) -> list[list[tuple[torch.Tensor, ...]]]:
+    """The states after each of these ids, with the gradients of the loss behind the last."""
+    zeros = (torch.zeros(1, config.hidden, dtype=torch.float64).requires_grad_(),) * len(CELLS[cell].states)
+    state, seen = [zeros] * config.layers, []
+    for token in ids:
         x, following = input_vector(weights, token)[None], []
         for layer, before in enumerate(state):
             after = pytorch_step(cell, x, before, weights, layer)
             for part in after:
                 part.retain_grad()
             following.append(after)
-            x = after[0]
+            x = x + after[0] if config.skip and layer else after[0]
         state = following
         seen.append(state)
     logits = x @ weights["head.weight"].T + weights["head.bias"]
-    torch.nn.functional.cross_entropy(logits, torch.from_numpy(read.targets[-2:-1]).long()).backward()  # type: ignore[no-untyped-call]
-    for k in range(distance + 1):
-        for layer, parts in enumerate(seen[-1 - k]):
-            for number, part in enumerate(parts):
-                assert part.grad is not None
-                assert found[layer, number, k, 0] == pytest.approx(math.log(part.grad.norm()), abs=1e-9)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([target])).backward()  # type: ignore[no-untyped-call]
+    return seen
 
 
 def linear_values(x: Any, product: Any, states: Any, others: Any) -> Any:  # noqa: ARG001
@@ -254,12 +267,15 @@ def test_its_json_has_every_norm(capsys: pytest.CaptureFixture[str]) -> None:
         (("lstm.safetensors", "--distance", "1001"), 2, "--distance must be an integer from 1 to 1000"),
         (("lstm.safetensors", "-o", "reach.txt"), 2, "--output must end in .png, .svg or .pdf"),
         (("nothing",), 4, "nothing"),
+        (("lstm.safetensors", "./lstm.safetensors"), 2, "lstm.safetensors is given twice"),
+        (("--text", "one.txt", "-q"), 3, "a text of one character has no gradient"),
     ],
 )
 def test_bad_input_is_one_line(
     here: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, said: str
 ) -> None:
     (here / "short.txt").write_text(TEXT[:200])
+    (here / "one.txt").write_text("a" * 400)
     assert run(["inspect", "gradients", *words]) == code
     shown = capsys.readouterr()
     assert shown.out == ""

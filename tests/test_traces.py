@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from inspected import write_models
 from oracles import networks_by_tokenizer, random_network, sigmoid, synthetic_text
 
 from charlm.config import CELLS, ModelConfig
@@ -127,6 +130,19 @@ def test_what_cannot_be_inspected_is_refused() -> None:
         check_recurrent(ModelConfig(model="window"), "old")
     with pytest.raises(DataError, match="the text is empty; nothing was inspected"):
         reading("", TOKENIZER)
+
+
+def test_the_example_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_models(tmp_path)
+    (tmp_path / "checkpoints/lstm").mkdir(parents=True)
+    (tmp_path / "lstm.safetensors").rename(tmp_path / "checkpoints/lstm/best.safetensors")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs/inspection.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "inspection.md", "exec"), {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out.startswith("(26, 1, 8) ")
 
 
 def test_an_unknown_character_reads_the_mean_embedding() -> None:

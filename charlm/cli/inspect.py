@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
@@ -16,15 +17,17 @@ from charlm.errors import ConfigError
 from charlm.options import Option, check_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from charlm.inspection.gradients import Reached
     from charlm.inspection.subject import Reading
     from charlm.language_model import LanguageModel
-    from charlm.report.reaches import Reached
 
 _KEPT: Final = "nothing was inspected"
 _KINDS: Final = (".png", ".svg", ".pdf")
 _LONGEST: Final = 1_000_000  # characters over which places are spread
+_PARAMETERS: Final = 200_000  # of fresh networks
+_MOST: Final = 200_000  # characters at which the states of all units are in memory
 _RANDOM: Final = 4000  # random characters, besides those of the distance
 
 TextOption = Annotated[
@@ -67,7 +70,7 @@ _GRADIENT_OPTIONS: Final = {
     "places": Option(int, "places of the text to average over", 1, 1000, group=INSPECTION),
     "parameters": Option(
         int,
-        "parameters of the fresh networks (default: those of the first RUN, or 200000)",
+        f"parameters of the fresh networks (default: those of the first RUN, or {_PARAMETERS})",
         1000,
         10**8,
         group=INSPECTION,
@@ -119,39 +122,75 @@ def gradients(
     screen = _checked(screen, output, text, as_json=as_json)
 
     from charlm import api
-    from charlm.inspection.gradients import reaches
-    from charlm.inspection.subject import open_network
-    from charlm.models.sizing import parameters_of
-    from charlm.report.reaches import Reached, reaches_picture, reaches_report
+    from charlm.report.reaches import reaches_picture, reaches_report
     from charlm.runtime.settings import computing
 
+    given = None if text is None else _read(text)
     models = [api.open_model(name, EvalConfig(), checkpoints=checkpoints) for name in run or ()]
     for name, model in zip(run or (), models, strict=True):
         screen.note_model(name, model.path)
         _check_gradient(screen, model)
-    given = _read(text) if text is not None else None
+    _check_different(models)
     readings = [_reading(model, given) for model in models]
-    found: list[Reached] = []
     with computing():
-        for name, model, read in zip(_names(models), models, readings, strict=True):
-            import numpy as np
-
-            network = open_network(model.config.model, model.checkpoint.weights, np.float64)
-            size = parameters_of(network.config, network.vocabulary)
-            own = reaches(network, read, distance=config.distance, places=config.places)
-            found.append(Reached(name, size, own))
-        found += _fresh(screen, config, models, readings, given)
+        found = [*_trained(models, readings, config), *_fresh(screen, models, readings, given, config)]
     if output is not None:
         screen.write_file(output, reaches_picture(found, picture_kind(output)))
     if as_json:
-        screen.json(
-            "inspect",
-            distance=config.distance,
-            places=config.places,
-            networks=[_record(one, models[at] if at < len(models) else None) for at, one in enumerate(found)],
-        )
+        paths = [str(model.path) for model in models]
+        networks = [
+            {
+                "name": one.name,
+                "checkpoint": path,
+                "parameters": one.parameters,
+                "reaches": [reach.record() for reach in one.reaches],
+            }
+            for one, path in zip_longest(found, paths)
+        ]
+        screen.json("inspect", distance=config.distance, places=config.places, networks=networks)
     elif not (screen.data and screen.quiet):
         reaches_report(screen.out, found)
+
+
+def _trained(models: Sequence[LanguageModel], readings: Sequence[Reading], config: _Gradients) -> Iterator[Reached]:
+    """The models, each on its text."""
+    import numpy as np
+
+    from charlm.inspection.gradients import reached
+    from charlm.inspection.subject import open_network
+
+    for name, model, read in zip(_names(models), models, readings, strict=True):
+        network = open_network(model.config.model, model.checkpoint.weights, np.float64)
+        yield reached(name, network, read, distance=config.distance, places=config.places)
+
+
+def _fresh(
+    screen: Screen,
+    models: Sequence[LanguageModel],
+    readings: Sequence[Reading],
+    given: str | None,
+    config: _Gradients,
+) -> Iterator[Reached]:
+    """Networks that have not been trained, on the text of the first model, or of their own."""
+    from charlm.config import ModelConfig
+    from charlm.inspection.fresh import fresh_network, plain_starts, random_text, varied_starts
+    from charlm.inspection.gradients import reached
+    from charlm.inspection.subject import reading
+    from charlm.models.sizing import parameters_of
+    from charlm.text.tokenizer import CharTokenizer
+
+    if models:
+        like, vocabulary, read = models[0].config.model, models[0].tokenizer.size, readings[0]
+        starts = plain_starts(like, config.parameters or parameters_of(like, vocabulary), vocabulary)
+    else:
+        content = random_text(_RANDOM + config.distance, config.seed) if given is None else given
+        tokenizer = CharTokenizer.train(content)
+        vocabulary, read = tokenizer.size, reading(content, tokenizer)
+        starts = varied_starts(ModelConfig(layers=1), config.parameters or _PARAMETERS, vocabulary)
+    for start in starts:
+        screen.note(start.name)
+        network = fresh_network(start, vocabulary, config.seed)
+        yield reached(start.name, network, read, distance=config.distance, places=config.places)
 
 
 _LENGTH: Final = {
@@ -192,17 +231,7 @@ def gates(
             "inspect",
             checkpoint=str(model.path),
             characters=len(read.text),
-            gates=[
-                {
-                    "layer": one.layer,
-                    "gate": one.gate,
-                    "edges": list(one.edges),
-                    "low": one.low.tolist(),
-                    "high": one.high.tolist(),
-                    "mean": one.mean.tolist(),
-                }
-                for one in found
-            ],
+            gates=[one.record() for one in found],
         )
     elif not (screen.data and screen.quiet):
         gates_report(screen.out, found)
@@ -214,7 +243,7 @@ class _Cells(NamedTuple):
 
 
 _CELL_OPTIONS: Final = {
-    **_LENGTH,
+    "length": replace(_LENGTH["length"], high=_MOST),
     "show": Option(int, "characters to show coloured in a terminal", 0, 10**6, group=OUTPUT),
 }
 _CELL_DEFAULTS: Final = {**_LENGTH_DEFAULTS, "show": 1500}
@@ -256,7 +285,7 @@ def cells(
     """
     outputs = [] if output is None else [output]
     check_outputs(outputs, [] if text is None else [text], as_json=as_json)
-    if output is not None and not (output.lower().endswith((".html", ".htm")) or is_stdout(output)):
+    if output is not None and not (output.lower().endswith(".html") or is_stdout(output)):
         raise ConfigError(f"--output must end in .html, not {output}", kept=_KEPT)
     screen = screen.beside(outputs)
     model, read = _opened(screen, run, checkpoints, text, config.length)
@@ -281,18 +310,7 @@ def cells(
             state=state,
             characters=len(read.text),
             units=len(activity.units) if named is None else 1,
-            features=[
-                {
-                    "feature": one.feature,
-                    "unit": None if one.unit is None else str(one.unit),
-                    "correlation": one.correlation,
-                    "character": one.character,
-                    "auc": one.auc,
-                    "p": one.p,
-                    "found": one.found,
-                }
-                for one in findings
-            ],
+            features=[one.record() for one in findings],
             costs=[{"unit": str(one), "bits_per_character": cost} for one, cost in costs.items()],
             activity=None if named is None else shown[named][1].astype(float).tolist(),
         )
@@ -317,39 +335,6 @@ def _opened(
     return model, _reading(model, given, length)
 
 
-def _fresh(
-    screen: Screen,
-    config: _Gradients,
-    models: Sequence[LanguageModel],
-    readings: Sequence[Reading],
-    given: str | None,
-) -> list[Reached]:
-    """Networks that have not been trained, on the first model's text."""
-    from charlm.config import ModelConfig
-    from charlm.inspection.fresh import fresh_network, plain_starts, random_text, varied_starts
-    from charlm.inspection.gradients import reaches
-    from charlm.inspection.subject import reading
-    from charlm.models.sizing import parameters_of
-    from charlm.report.reaches import Reached
-    from charlm.text.tokenizer import CharTokenizer
-
-    if models:
-        like, vocabulary, read = models[0].config.model, models[0].tokenizer.size, readings[0]
-        starts = plain_starts(like, config.parameters or parameters_of(like, vocabulary), vocabulary)
-    else:
-        content = random_text(_RANDOM + config.distance, config.seed) if given is None else given
-        tokenizer = CharTokenizer.train(content)
-        vocabulary, read = tokenizer.size, reading(content, tokenizer)
-        starts = varied_starts(ModelConfig(layers=1), config.parameters or 200_000, vocabulary)
-    found = []
-    for start in starts:
-        screen.note(start.name)
-        network = fresh_network(start, vocabulary, config.seed)
-        own = reaches(network, read, distance=config.distance, places=config.places)
-        found.append(Reached(start.name, parameters_of(start.config, vocabulary), own))
-    return found
-
-
 def _check_gradient(screen: Screen, model: LanguageModel) -> None:
     """Refuse what has no gradient through time, and say which way a backward model goes."""
     _check_model(screen, model)
@@ -359,6 +344,13 @@ def _check_gradient(screen: Screen, model: LanguageModel) -> None:
             kept=_KEPT,
             hint="use a model of one text",
         )
+
+
+def _check_different(models: Sequence[LanguageModel]) -> None:
+    """Refuse a model that is there twice."""
+    for number, model in enumerate(models):
+        if model.path in [other.path for other in models[:number]]:
+            raise ConfigError(f"{model.path} is given twice", kept=_KEPT)
 
 
 def _check_model(screen: Screen, model: LanguageModel) -> None:
@@ -399,21 +391,3 @@ def _names(models: Sequence[LanguageModel]) -> list[str]:
     from charlm.report.evaluation import run_names
 
     return list(run_names(str(model.path) for model in models).values())
-
-
-def _record(one: Reached, model: LanguageModel | None) -> dict[str, object]:
-    return {
-        "name": one.name,
-        "checkpoint": None if model is None else str(model.path),
-        "parameters": one.parameters,
-        "reaches": [
-            {
-                "layer": reach.layer,
-                "state": reach.state,
-                "half_life": reach.half_life,
-                "factor": reach.factor,
-                "log10_norms": [norm / math.log(10) for norm in reach.log_norms.tolist() if math.isfinite(norm)],
-            }
-            for reach in one.reaches
-        ],
-    }

@@ -60,6 +60,10 @@ class Finding(NamedTuple):
     p: float | None = None
     found: bool = False
 
+    def record(self) -> dict[str, object]:
+        """All figures for JSON."""
+        return {**self._asdict(), "unit": None if self.unit is None else str(self.unit)}
+
 
 def unit_of(network: RecurrentNetwork, named: str, model: str) -> Unit:
     """The unit that a text such as 2:17 names. Raises ConfigError where this model has none of that name."""

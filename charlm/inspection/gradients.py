@@ -28,6 +28,7 @@ from torch import Tensor
 
 from charlm.errors import CharlmError, DataError
 from charlm.inspection.subject import Array, Reading, RecurrentNetwork
+from charlm.models.sizing import parameters_of
 
 WARM: Final = 256  # inputs that are read before the farthest state, from the zero state, where the text has them
 State = list[tuple[Array, ...]]  # of each layer [B, H]
@@ -103,12 +104,39 @@ class Reach(NamedTuple):
         """The norm at this distance, in parts of that at distance 0."""
         return float(np.exp(self.log_norms[distance] - self.log_norms[0]))
 
+    def record(self) -> dict[str, object]:
+        """All figures for JSON; norms of zero are left out."""
+        return {
+            "layer": self.layer,
+            "state": self.state,
+            "half_life": self.half_life,
+            "factor": self.factor,
+            "log10_norms": [norm / math.log(10) for norm in self.log_norms.tolist() if math.isfinite(norm)],
+        }
+
+
+class Reached(NamedTuple):
+    """How far the gradients of a network reach back, under its name."""
+
+    name: str
+    parameters: int
+    reaches: Sequence[Reach]
+
+
+def reached(name: str, network: RecurrentNetwork, read: Reading, *, distance: int, places: int) -> Reached:
+    """`reaches` of a network of this name."""
+    found = reaches(network, read, distance=distance, places=places)
+    return Reached(name, parameters_of(network.config, network.vocabulary), found)
+
 
 def reaches(network: RecurrentNetwork, read: Reading, *, distance: int, places: int) -> list[Reach]:
     """How the gradients of a network reach back, each state of each layer, over so many places of a text.
 
-    The network is opened in float64. Raises DataError for a text with too few tokens.
+    The network is opened in float64. Raises DataError for a text with too few tokens, or a vocabulary of one, where
+    nothing is to be predicted.
     """
+    if network.vocabulary < 2:
+        raise DataError("a text of one character has no gradient: it is always right", kept="nothing was inspected")
     norms = log_norms(network, read, distance=distance, places=places).mean(axis=-1)
     return [
         Reach(layer, state, own)
@@ -119,7 +147,7 @@ def reaches(network: RecurrentNetwork, read: Reading, *, distance: int, places: 
 
 def log_norms(network: RecurrentNetwork, read: Reading, *, distance: int, places: int) -> Array:
     """The logarithm of each norm at each of the places [L, S, K + 1, B], which lie evenly over the text."""
-    at = _places(read, network.vocabulary, distance, places)
+    at = places_of(read, network.vocabulary, distance, places)
     warm = min(WARM, int(at.min()) - distance)
     inputs = read.inputs[at - (warm + distance) + np.arange(warm + distance + 1)[:, None]]
     state, before = network.zeros(len(at)), []
@@ -146,8 +174,12 @@ def _norm(part: Tensor) -> Array:
     return norms
 
 
-def _places(read: Reading, vocabulary: int, distance: int, count: int) -> Array:
-    """Inputs whose loss is looked at [B]: evenly spread, with as much before them, and a known token to predict."""
+def places_of(read: Reading, vocabulary: int, distance: int, count: int) -> Array:
+    """Inputs whose loss is looked at [B]: at most so many, evenly spread, the last one first.
+
+    Each predicts a known token and has as many inputs before it as the distance, and 256 more where the text has them:
+    at least half of the text behind the distance is for places. Raises DataError where there is no such input.
+    """
     known = (read.targets >= 0) & (read.targets < vocabulary)
     known[:distance] = False
     candidates = np.flatnonzero(known)
@@ -157,9 +189,11 @@ def _places(read: Reading, vocabulary: int, distance: int, count: int) -> Array:
             kept="nothing was inspected",
             hint=f"give a longer text, or --distance {max(1, len(read.inputs) - 2):,}".replace(",", ""),
         )
-    first = np.searchsorted(candidates, min(candidates[-1], distance + WARM))
-    spread = np.linspace(first, len(candidates) - 1, min(count, len(candidates) - first))
-    return np.unique(candidates[np.rint(spread).astype(np.int64)])
+    warm = min(WARM, (int(candidates[-1]) - distance) // 2)
+    candidates = candidates[candidates >= distance + warm]
+    spread = np.linspace(len(candidates) - 1, 0, min(count, len(candidates)))
+    found: Array = candidates[np.rint(spread).astype(np.int64)]
+    return found
 
 
 def _gradients(

@@ -42,6 +42,11 @@ class Saturation(NamedTuple):
         width = EDGE * (end - begin)
         return begin + width, end - width
 
+    def record(self) -> dict[str, object]:
+        """All figures for JSON."""
+        units = {name: getattr(self, name).tolist() for name in ("low", "high", "mean")}
+        return {"layer": self.layer, "gate": self.gate, "edges": list(self.edges), **units}
+
 
 def saturation(network: RecurrentNetwork, read: Reading) -> list[Saturation]:
     """Every gate of every layer, over the tokens of a text. Raises ConfigError for a cell without bounded gates.

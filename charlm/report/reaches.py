@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from charlm.inspection.gradients import Reach
+from charlm.inspection.gradients import Reach, Reached
 from charlm.report.console import Console, paragraphs, table
 from charlm.report.picture import COLORS, Size, label, legend_above, render
 from charlm.report.words import figure
@@ -24,14 +24,6 @@ _TITLE: Final = "Gradient of the loss in states before it (thick: h, thin: c)"
 _FLOOR: Final = -40.0  # the lowest power of ten that is drawn
 _DISTANCES: Final = (1, 10, 100, 1000)
 _STYLES: Final = ("-", "--", ":", "-.")
-
-
-class Reached(NamedTuple):
-    """How far the gradients of a network reach back, under its name."""
-
-    name: str
-    parameters: int
-    reaches: Sequence[Reach]
 
 
 def reaches_report(out: Console, networks: Sequence[Reached]) -> None:
