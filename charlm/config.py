@@ -7,6 +7,7 @@ and immutable.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, fields
@@ -72,6 +73,7 @@ SCORING: Final = "Scoring"
 INSPECTION: Final = "Inspection"
 GAP: Final = "Gap and candidates"
 EXPORT: Final = "Output"
+TASK: Final = "The task"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -392,6 +394,53 @@ class ExportConfig:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LagConfig:
+    """Which networks learn which synthetic task over which lags (`charlm.inspection.lags`), and how."""
+
+    task: str = option(
+        "recall",
+        Option(
+            str,
+            "recall a symbol, add two marked digits, or close a bracket, N characters later",
+            offers=("recall", "adding", "brackets"),
+            group=TASK,
+        ),
+    )
+    lags: str = option(
+        "10,30,100,300,1000", Option(str, "lags N in characters, each 1 to 10,000", group=TASK, placeholder="N,N,...")
+    )
+    cells: str = option(
+        "lstm,gru,rnn", Option(str, "recurrent cells, each in networks of its own", group=MODEL, placeholder="CELL,...")
+    )
+    seeds: int = option(3, Option(int, "networks of each cell, seeded 0, 1, ...", 1, 100, group=MODEL))
+    hidden: int = option(64, Option(int, "units of the one layer", 1, 4096, group=MODEL))
+    forget_bias: float = option(1.0, Option(float, "initial forget-gate bias (lstm only)", -100, 100, group=MODEL))
+    recurrent_init: str = option(
+        "orthogonal",
+        Option(
+            str,
+            "recurrent matrices: orthogonal, or uniform within 1/sqrt(hidden) as in PyTorch",
+            offers=("orthogonal", "uniform"),
+            group=MODEL,
+        ),
+    )
+    curriculum: bool = option(
+        True,
+        Option(
+            bool,
+            "learn short lags first, from one lag to the next; with --no-curriculum each lag has a new network",
+            group=OPTIMIZER,
+        ),
+    )
+    optimizer: str = option("adamw", Option(str, "optimizer", offers=OPTIMIZERS, group=OPTIMIZER))
+    lr: float = option(0.003, Option(float, "learning rate", 0, 100, above=True, group=OPTIMIZER))
+    clip: float = option(1.0, Option(float, "largest norm of the gradient; 0 disables", 0, 1e9, group=OPTIMIZER))
+    batch: int = option(32, Option(int, "sequences of a step", 1, 4096, group=OPTIMIZER))
+    time: str = option("60s", Option(str, "time budget of each network for each lag", form="duration", group=LENGTH))
+    steps: int = option(0, Option(int, "weight updates instead of a time budget", 1, 10**9, group=LENGTH))
+
+
 Section = (
     ModelConfig
     | DataConfig
@@ -403,6 +452,7 @@ Section = (
     | EvalConfig
     | WordConfig
     | ExportConfig
+    | LagConfig
 )
 SectionType = TypeVar("SectionType", bound=Section)
 TRAIN_SECTIONS: Final = (ModelConfig, DataConfig, OptimConfig, TrainConfig)
@@ -431,6 +481,7 @@ FILL_OPTIONS: Final = options_of(FillConfig)
 EVAL_OPTIONS: Final = options_of(EvalConfig)
 WORD_OPTIONS: Final = options_of(WordConfig)
 EXPORT_OPTIONS: Final = options_of(ExportConfig)
+LAG_OPTIONS: Final = options_of(LagConfig)
 
 
 class Need(NamedTuple):
@@ -564,6 +615,38 @@ def check_words(given: Mapping[str, object]) -> WordConfig:
 def check_export(given: Mapping[str, object]) -> ExportConfig:
     """The options of an export that a user gave, checked, and defaults for the others."""
     return ExportConfig(**check_all(given, EXPORT_OPTIONS))  # type: ignore[arg-type]
+
+
+def check_lags(given: Mapping[str, object]) -> LagConfig:
+    """The options of `charlm lags` that a user gave, checked, and defaults for the others."""
+    values = check_all(given, LAG_OPTIONS)
+    if "time" in values and "steps" in values:
+        raise ConfigError("--time and --steps cannot be combined", kept=UNTOUCHED, hint="give one of them")
+    config = LagConfig(**values)  # type: ignore[arg-type]
+    numbers_of("lags", config.lags, 1, 10_000)
+    names = config.cells.split(",")
+    for cell in names:
+        check("cells", cell, Option(str, "", offers=CELLS))
+    if twice := [cell for cell in names if names.count(cell) > 1]:
+        raise ConfigError(f"--cells has {twice[0]} twice", kept=UNTOUCHED)
+    if "forget_bias" in values and not any(map(_has_forget_gate, names)):
+        raise ConfigError("--forget-bias is for lstm, which --cells does not name", kept=UNTOUCHED)
+    return config
+
+
+def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
+    """The numbers of a list such as 10,30,100, each once and in order; ConfigError where one is not in the range.
+
+    >>> numbers_of("lags", "30,10,30", 1, 100)
+    [10, 30]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,9}", part) and low <= int(part) <= high for part in parts):
+        raise ConfigError(
+            f"{flag(name)} must be numbers from {low:,} to {high:,}, parted by commas, not {text[:100]!r}",
+            kept=UNTOUCHED,
+        )
+    return sorted(set(map(int, parts)))
 
 
 HELD: Final = ("val", "test")  # the options that hold a part of the text out

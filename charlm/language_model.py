@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from charlm.evaluation.score import Scorable, Score
     from charlm.evaluation.surprisal import PositionLoss, Surprisal
     from charlm.export.formats import Exported
+    from charlm.inspection.memory import Memory
+    from charlm.inspection.saliency import Saliency
     from charlm.runtime.device import Runtime
 
 PathLike = str | os.PathLike[str]
@@ -588,6 +590,70 @@ class LanguageModel:
             read = self._turned(self.as_read(text))
             return position_losses(model, self.tokenizer, read, records=self.records, device=device)
 
+    def memory(
+        self,
+        text: str,
+        *,
+        contexts: Sequence[int] = (),
+        positions: int | None = None,
+        training_text: str | None = None,
+    ) -> Memory:
+        """What the model gains from each length of context, at evenly spread positions of a text.
+
+            found = model.memory(model.validation_text())
+            print(found.reach, found.reach_interval)
+
+        `contexts` are numbers of characters (default: 1 to 1,000); with a `training_text`, n-gram models of it are
+        scored at the same positions (`charlm.inspection.memory`). Raises DataError for a text that is shorter than the
+        longest context, ConfigError for a backward model or one of records.
+        """
+        from charlm.inspection.memory import CONTEXTS, memory, spread_places, usual_positions
+        from charlm.models.architecture import architecture_of
+
+        self.check_forward("inspect memory", "nothing was computed")
+        self.check_one_text("inspect memory")
+        contexts = sorted(contexts or CONTEXTS)
+        parameters = sum(weight.size for weight in self.checkpoint.weights.values())
+        ids = self.tokenizer.encode(text).ids
+        places = spread_places(len(ids), positions or usual_positions(parameters, contexts), contexts[-1])
+        training = None if training_text is None else self.tokenizer.encode(training_text).ids
+        with self._scoring() as (model, device):
+            return memory(
+                model,
+                self.tokenizer,
+                ids,
+                places,
+                contexts=contexts,
+                training=training,
+                receptive_field=architecture_of(self.config.model).receptive_field(self.config.model),
+                device=device,
+            )
+
+    def saliency(self, text: str, *, positions: int | None = None, at: int | None = None) -> Saliency:
+        """Which earlier characters the predictions depend on, at evenly spread positions of a text.
+
+            found = model.saliency(model.validation_text())
+            print(found.mean_occlusion[:10], found.correlation)
+
+        Gradient times input and occlusion at distances 1 to 50 (`charlm.inspection.saliency`). With `at`, at this
+        position alone. Raises DataError where fewer than 50 characters are before it, or for a character there that the
+        model does not know; ConfigError for a backward model, one of records, or one that was loaded with the decoder.
+        """
+        from charlm.inspection.memory import spread_places
+        from charlm.inspection.saliency import DISTANCES, POSITIONS, check_place, saliency
+        from charlm.models.network import Network
+
+        self.check_forward("inspect memory", "nothing was computed")
+        self.check_one_text("inspect memory")
+        check_dynamic(self._config, "gradients need")
+        ids = self.tokenizer.encode(text).ids
+        if at is None:
+            places = spread_places(len(ids), positions or POSITIONS, DISTANCES)
+        else:
+            places = check_place(self.tokenizer, ids, at)
+        with self._computing() as (_, model):
+            return saliency(cast("Network", model), self.tokenizer, ids, places)
+
     @documented(ExportOptions, EXPORT_OPTIONS, asdict(ExportConfig()))
     def export(self, path: PathLike, **options: Unpack[ExportOptions]) -> Exported:
         """Write the model in a format for other programs, or its model card; returns what was written.
@@ -678,11 +744,11 @@ class LanguageModel:
         return runtime.threads if runtime.device.type == "cpu" and not self._config.threads else 1
 
 
-def check_dynamic(config: EvalConfig) -> None:
-    """Raise ConfigError for a model loaded with the decoder, which cannot learn."""
+def check_dynamic(config: EvalConfig, what: str = "--dynamic needs") -> None:
+    """Raise ConfigError for a model loaded with the decoder, which cannot learn and has no gradients."""
     if config.engine == "decoder":
         raise ConfigError(
-            "--dynamic needs --engine network: the decoder cannot be trained",
+            f"{what} --engine network: the decoder cannot be trained",
             kept="nothing was scored",
             hint="leave out --engine decoder, or --precision int8",
         )

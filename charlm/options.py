@@ -119,6 +119,7 @@ class Option:
     form: str = ""  # the name of a syntax in FORMS
     loose: bool = False  # a text that may be given as a number or a path
     group: str = ""  # the heading of --help under which it stands
+    placeholder: str = ""  # what stands for its value in help, where its type does not say it
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -128,6 +129,8 @@ class Option:
     @property
     def metavar(self) -> str:
         """What stands for a value in help."""
+        if self.placeholder:
+            return self.placeholder
         if self.choices:
             return "|".join(self.choices)
         if self.form:

@@ -27,6 +27,7 @@ from charlm.config import (
     RUN,
     SAMPLING,
     SCORING,
+    TASK,
     TEXT,
 )
 
@@ -34,7 +35,7 @@ WHICH: Final = "Model and text"
 OUTPUT: Final = "Output"
 GENERAL: Final = "General"
 HEADINGS: Final = (
-    *(TEXT, MODEL, REGULARISATION, OPTIMIZER, LENGTH),  # of `train`
+    *(TASK, TEXT, MODEL, REGULARISATION, OPTIMIZER, LENGTH),  # of `train`, and of `lags`
     *(WHICH, GAP, SAMPLING, SCORING, INSPECTION),
     *(RUN, MACHINE, OUTPUT, GENERAL),
 )

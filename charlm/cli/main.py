@@ -23,6 +23,7 @@ from charlm.cli import (
     fill,
     info,
     inspect,
+    lags,
     novelty,
     pairs,
     plot,
@@ -72,7 +73,7 @@ def charlm(
 
 for module in (
     *(train, sample, fill, evaluate, score, pairs, novelty, compress, compare),
-    *(info, runs, plot, inspect, export, push, data, doctor),
+    *(info, runs, plot, inspect, lags, export, push, data, doctor),
 ):
     module.register(app)
 app.command("help", cls=Command)(show)

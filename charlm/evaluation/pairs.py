@@ -44,6 +44,16 @@ _Z: Final = 1.959963984540054  # standard deviations within which 95 % of a norm
 _LINE_END: Final = "\n"
 
 
+def wilson(p: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, where p of n independent trials had success.
+
+    >>> [round(edge, 4) for edge in wilson(8, 10)]
+    [0.4902, 0.9433]
+    """
+    middle, half = p + _Z**2 / 2, _Z * math.sqrt(p * (n - p) / n + _Z**2 / 4)
+    return max(0.0, (middle - half) / (n + _Z**2)), min(1.0, (middle + half) / (n + _Z**2))
+
+
 class Frame(NamedTuple):
     """What stands around each text: `before` is read and not charged, `end` is charged."""
 
@@ -150,9 +160,7 @@ class Accuracy:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the accuracy."""
-        n, p = self.pairs, self.correct
-        middle, half = p + _Z**2 / 2, _Z * math.sqrt(p * (n - p) / n + _Z**2 / 4)
-        return max(0.0, (middle - half) / (n + _Z**2)), min(1.0, (middle + half) / (n + _Z**2))
+        return wilson(self.correct, self.pairs)
 
     def record(self) -> dict[str, object]:
         """The figures for JSON."""

@@ -168,7 +168,11 @@ class Network(nn.Module):
 
         Where the ids are those `of` a larger chunk, its dropout masks are drawn.
         """
-        return self._through(ids_TB, state, of, run_layer)
+        return self._through(self.embedding(ids_TB), state, of, run_layer)
+
+    def forward_embedded(self, x_TBE: Tensor, state: State) -> tuple[Tensor, State]:
+        """`forward` of what the embedding makes of ids, or of anything else of its width E."""
+        return self._through(x_TBE, state, None, run_layer)
 
     def forward_packed(
         self, ids_N: Tensor, rows: list[int], state: State, of: Rows | None = None
@@ -183,17 +187,16 @@ class Network(nn.Module):
             read: Callable[..., Any] = getattr(layer, "read_packed", None) or partial(_read_packed, layer)
             return read(x_NE, rows, before)  # type: ignore[no-any-return]
 
-        return self._through(ids_N, state, of, run)
+        return self._through(self.embedding(ids_N), state, of, run)
 
     def _through(
         self,
-        ids: Tensor,
+        x: Tensor,
         state: State,
         of: Rows | None,
         run: Callable[[nn.Module, Tensor, Parts], tuple[Tensor, Parts]],
     ) -> tuple[Tensor, State]:
-        """Through embedding, layers, each read by `run`, and head."""
-        x = self.embedding(ids)
+        """What the embedding has put out through the layers, each read by `run`, and the head."""
         following = []
         for number, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
             y, after = run(layer, self.dropout[number](x, of), before)
