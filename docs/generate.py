@@ -33,6 +33,7 @@ COMMANDS = [
     "inspect gradients",
     "inspect gates",
     "inspect cells",
+    "page",
     "data",
     "data list",
     "data get",

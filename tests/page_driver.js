@@ -45,7 +45,7 @@ const answers = {
   },
   write: () => {
     const writer = new Writer(open(), tokenizerOf(task.tokenizer), task.records ?? 'none');
-    writer.begin(task.prime, BigInt(task.seed), task.number ?? 0);
+    for (const _ of writer.begin(task.prime, BigInt(task.seed), task.number ?? 0));
     let text = '';
     for (let i = 0; i < task.tokens && !writer.ended; i++) text += writer.next(task.options);
     return [text, writer.ended];

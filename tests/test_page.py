@@ -39,7 +39,7 @@ HOSTILE = [
 ]
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "section", "h1", "h2", "p", "div", "span"),
-    *("table", "caption", "tr", "th", "td", "bdi", "b", "script"),
+    *("table", "caption", "tr", "th", "td", "bdi", "b", "small", "script"),
 }
 Pair = tuple[Network, Tokenizer]
 Columns = list[NDArray[np.int64]]

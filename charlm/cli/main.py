@@ -25,6 +25,7 @@ from charlm.cli import (
     inspect,
     lags,
     novelty,
+    page,
     pairs,
     plot,
     push,
@@ -73,7 +74,7 @@ def charlm(
 
 for module in (
     *(train, sample, fill, evaluate, score, pairs, novelty, compress, compare),
-    *(info, runs, plot, inspect, lags, export, push, data, doctor),
+    *(info, runs, plot, inspect, lags, page, export, push, data, doctor),
 ):
     module.register(app)
 app.command("help", cls=Command)(show)

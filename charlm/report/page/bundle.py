@@ -1,14 +1,15 @@
 """Modules of JavaScript as one script, and a page around it that admits nothing else.
 
-The modules of this folder import from each other by `import {names} from './file.js';` and export functions, classes and
-constants where they declare them. That is all that `bundle` knows of the language: each module becomes a function of
-its own scope, in an order in which none is needed before it is there. Tests run the modules themselves in Node.js.
+The modules of this folder import from each other by `import {names} from './file.js';` and export functions, classes
+and constants where they declare them. That is all that `bundle` knows of the language: each module becomes a function
+of its own scope, in an order in which none is needed before it is there. Tests run the modules themselves in Node.js.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from html import escape
 from importlib import resources
@@ -16,10 +17,9 @@ from string import Template
 from typing import Final
 
 from charlm.report.levels import DARK, LIGHT
-from charlm.report.page.packing import safe_json
 
 _IMPORT: Final = re.compile(r"^import (\{[^}]*\}) from '\./(\w+)\.js';\n", re.MULTILINE)
-_EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^ *//.*\n", re.MULTILINE)
 _POLICY: Final = (
     "default-src 'none'; script-src {}; style-src {}; connect-src 'none'; base-uri 'none'; form-action 'none'"
@@ -30,7 +30,7 @@ def bundle(main: str) -> str:
     """The module of this name and all that it imports, as one script without comments that fill a line."""
     modules: dict[str, str] = {}
     _add(main, modules)
-    parts = "".join(f"const {name} = (() => {{\n{code}}})();\n" for name, code in modules.items())
+    parts = "".join(f"const _{name} = (() => {{\n{code}}})();\n" for name, code in modules.items())
     return f"'use strict';\n(() => {{\n{parts}}})();\n"
 
 
@@ -41,7 +41,7 @@ def _add(name: str, modules: dict[str, str]) -> None:
     for _, needed in _IMPORT.findall(source):
         _add(needed, modules)
     exported = _EXPORT.findall(source)
-    code = _COMMENT.sub("", _EXPORT.sub("", _IMPORT.sub(r"const \1 = \2;\n", source)))
+    code = _COMMENT.sub("", _EXPORT.sub("", _IMPORT.sub(r"const \1 = _\2;\n", source)))
     modules[name] = code + (f"return {{{', '.join(exported)}}};\n" if exported else "")
 
 
@@ -80,3 +80,13 @@ def _palettes() -> str:
         return page + "".join(f".c{n}{{background:{back};color:{ink}}}" for n, (back, ink) in enumerate(palette))
 
     return f"{rules(LIGHT)}@media(prefers-color-scheme:dark){{{rules(DARK)}}}"
+
+
+def safe_json(value: object) -> str:
+    """JSON in which nothing looks like markup, in ASCII.
+
+    >>> safe_json(["</script>"])
+    '["\\\\u003c/script\\\\u003e"]'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

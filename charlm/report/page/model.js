@@ -1,12 +1,14 @@
 // A recurrent network that reads one token after the other: charlm/generation/decoder.py and the steps of
 // charlm/models/cells.py.
 //
+// The states of all layers, `states`, and `logits` are there to be looked at: what shows the cells over a text reads them.
 // Weights come as charlm/report/page/weights.py packs them. With 8-bit weights a row is whole numbers with a scale, and the
 // hidden state that it is multiplied with is rounded to multiples of 1/127; both are kept as floats, whose sums are exact.
 
 import {Arena, BLOCK} from './product.js';
 
 const STEPS = 127;
+const FORKS = 4;  // texts that can be read side by side
 const sigmoid = x => 1 / (1 + Math.exp(-x));
 
 // One step of each cell: a = W_i x + biases [G H], b = W_h h [G H], states [H] that it changes, other vectors [..].
@@ -53,7 +55,7 @@ export class Model {
   constructor(about, bytes, {fast = true} = {}) {
     const tensors = unpack(about.tensors, bytes), {layers, hidden, skip} = about;
     const sizes = about.tensors.map(({shape}) => shape.reduce((all, side, i) => all * (i ? side : side + BLOCK), 1));
-    const vectors = 4 * about.vocabulary + 64 * (layers + 4) * (hidden + BLOCK);  // of all kinds, with room to spare
+    const vectors = FORKS * (4 * about.vocabulary + 64 * (layers + 4) * (hidden + BLOCK));  // with room to spare
     const arena = this.arena = new Arena(sizes.reduce((all, one) => all + one, vectors), fast);
     const matrix = name => {
       const {values, shape: [rows, columns]} = tensors[name], scale = tensors[name + '.scale'];
@@ -72,29 +74,42 @@ export class Model {
         recurrent: matrix(`${i}.recurrent`),
         bias: vector(`${i}.bias`),
         inner: vector(`${i}.inner`),
-        states: about.states.map(() => arena.floats(hidden)),
       });
     this.head = matrix('head');
     this.headBias = vector('head.bias');
-    const widest = BLOCK * Math.ceil(Math.max(this.layers[0].bias.length, this.size) / BLOCK);
+    this.parts = about.states.length;
+    this.open();
+  }
+
+  // Makes a state and room for what is computed from it.
+  open() {
+    const {arena, hidden, size} = this, widest = Math.max(this.layers[0].bias.length, size) + BLOCK;
+    this.states = this.layers.map(() => Array.from({length: this.parts}, () => arena.floats(hidden)));
     this.a = arena.floats(widest);
     this.b = arena.floats(widest);
-    this.x = arena.floats(Math.max(this.embedding.shape[1], hidden));  // what a layer reads
+    this.x = arena.floats(Math.max(this.layers[0].input ? this.embedding.shape[1] : 0, hidden));  // what a layer reads
     this.rounded = arena.floats(hidden);
     this.scores = arena.floats(widest);
-    this.logits = this.scores.subarray(0, this.size);  // after the last token
+    this.logits = this.scores.subarray(0, size);  // after the last token
+  }
+
+  // The same network with a state of its own.
+  fork() {
+    const other = Object.assign(Object.create(Model.prototype), this);
+    other.open();
+    return other;
   }
 
   // The zero state.
   reset() {
-    for (const {states} of this.layers) for (const state of states) state.fill(0);
+    for (const layer of this.states) for (const state of layer) state.fill(0);
   }
 
   // Reads one id and fills `logits`; makes no array.
   read(id) {
     const {x, a, b, skip} = this;
     for (let number = 0; number < this.layers.length; number++) {
-      const layer = this.layers[number], {states, bias} = layer, h = states[0];
+      const layer = this.layers[number], states = this.states[number], h = states[0], {bias} = layer;
       if (number) this.product(layer.input, x, a);
       else this.enter(id, layer.input);
       this.product(layer.recurrent, h, b);
@@ -127,11 +142,11 @@ export class Model {
 
   // The state and the logits after the last token, as a copy that `restore` takes.
   save() {
-    return {states: this.layers.map(({states}) => states.map(state => state.slice())), logits: this.logits.slice()};
+    return {states: this.states.map(layer => layer.map(state => state.slice())), logits: this.logits.slice()};
   }
 
   restore({states, logits}) {
-    this.layers.forEach((layer, i) => layer.states.forEach((state, j) => state.set(states[i][j])));
+    this.states.forEach((layer, i) => layer.forEach((state, j) => state.set(states[i][j])));
     this.logits.set(logits);
   }
 }

@@ -7,7 +7,6 @@ are q / 500, probabilities (q / 4095)^2.
 from __future__ import annotations
 
 import base64
-import json
 import math
 import zlib
 from typing import Final, NamedTuple
@@ -66,13 +65,3 @@ def token_name(tokenizer: Tokenizer, token: int) -> str:
         return f"U+{ord(text):04X}" if text in INVISIBLE else "".join(map(sign, text)).replace(" ", "␣")
     except UnicodeDecodeError:
         return "byte " + tokenizer.pieces[token].hex(" ").upper()
-
-
-def safe_json(value: object) -> str:
-    """JSON in which nothing looks like markup, in ASCII.
-
-    >>> safe_json(["</script>"])
-    '["\\\\u003c/script\\\\u003e"]'
-    """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -6,25 +6,24 @@ them and name their code points, so that nothing in it commands and nothing is l
 "<"; the script makes elements and sets their text, never markup. Where no script runs, the text and all tables are
 there, uncoloured.
 
-page.html is the frame, page.css and page.js stand in it; `packing` says how figures travel to the script, which colours
-lines as they come into view. At most `LIMIT` tokens are shown; totals are of the whole texts.
+The page of a model (`charlm.report.page.model_page`) shows texts in the same way, by the same script. `packing` says
+how figures travel to it; it colours lines as they come into view. At most `LIMIT` tokens are shown; totals are of the
+whole texts.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Final
 
 import numpy as np
 
-from charlm.evaluation.surprisal import PositionLoss, Surprisal
-from charlm.report.levels import DARK, LEVELS, LIGHT, NAMES, sign
-from charlm.report.page.packing import pack, safe_json, token_name
+from charlm.evaluation.surprisal import PositionLoss, Surprisal, Word
+from charlm.report.levels import LEVELS, NAMES, sign
+from charlm.report.page.bundle import bundle, framed
+from charlm.report.page.markup import table
+from charlm.report.page.packing import pack, token_name
 from charlm.report.surprisal import EXCERPT, Scored
 from charlm.report.tables import cut_end
 from charlm.report.words import figure, one_line
@@ -32,7 +31,16 @@ from charlm.text.tokenizer import Tokenizer
 
 LIMIT: Final = 200_000  # tokens shown, of all texts together
 ALTERNATIVES: Final = 10
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src '{}'; base-uri 'none'; form-action 'none'"
+_BODY: Final = """<header>
+<h1>{title}</h1>
+<p>Surprisal of each character under {model}, in bits: the negative binary logarithm of its probability. One bit is a
+probability of one half, and each further bit halves it. Point at a character, or move with the arrow keys, to see the
+most likely characters at that position.</p>
+<p class="legend"><small>bits per character:</small>{legend}</p>
+</header>
+<main>
+{sections}</main>
+"""
 
 
 def page(model: str, texts: Sequence[Scored], tokenizer: Tokenizer, *, words: int = 10) -> str:
@@ -41,21 +49,21 @@ def page(model: str, texts: Sequence[Scored], tokenizer: Tokenizer, *, words: in
     for number, text in enumerate(texts):
         units = _shown(text.surprisal, left)
         left -= int(np.searchsorted(text.surprisal.unit_of, units))
-        sections.append(_section(number, text, units, words))
+        worst = text.surprisal.worst_words(words)
+        sections.append(_section(number, text, units, worst))
         packed, used = pack(text.surprisal, units)
-        data.append(packed._asdict())
+        data.append({**packed._asdict(), "words": [word.text for word in worst]})
         tokens |= used
     names = {str(token): token_name(tokenizer, token) for token in sorted(tokens)}
-    script = _file("page.js")
-    return Template(_file("page.html")).substitute(
-        policy=_POLICY.format(_hash(script)),
-        title=escape(one_line("Surprisal of " + ", ".join(text.name for text in texts))),
-        style=_file("page.css").replace("/*levels*/", _palettes()),
-        model=escape(one_line(model)),
-        legend="".join(f'<span class="c{number}">{name}</span>' for number, name in enumerate(NAMES)),
-        sections="".join(sections),
-        data=safe_json({"levels": LEVELS, "names": names, "texts": data}),
-        script=script,
+    title = one_line("Surprisal of " + ", ".join(text.name for text in texts))
+    legend = "".join(f'<span class="c{number}">{name}</span>' for number, name in enumerate(NAMES))
+    return framed(
+        title=title,
+        body=_BODY.format(
+            title=escape(title), model=escape(one_line(model)), legend=legend, sections="".join(sections)
+        ),
+        script=bundle("score"),
+        data={"levels": LEVELS, "levelNames": NAMES, "names": names, "texts": data},
     )
 
 
@@ -66,13 +74,13 @@ def _shown(surprisal: Surprisal, limit: int) -> int:
     return int(np.searchsorted(surprisal.first_tokens, tokens))
 
 
-def _section(number: int, text: Scored, units: int, words: int) -> str:
+def _section(number: int, text: Scored, units: int, words: Sequence[Word]) -> str:
     surprisal, heading = text.surprisal, escape(one_line(text.name))
     left = len(surprisal.text) - int(surprisal.starts[units])
     note = f'<p class="note">The last {left:,} characters are not shown; the figures cover the whole text.</p>\n'
     return f"""<section>
 <h2><bdi>{heading}</bdi></h2>
-<div class="figures">{_totals(surprisal)}{_worst(surprisal, words)}{_losses(text.losses)}</div>
+<div class="figures">{_totals(surprisal)}{_worst(words)}{_losses(text.losses)}</div>
 <div class="text" data-text="{number}" role="group" aria-label="The text; arrow keys move through it">
 <p class="columns" aria-hidden="true">{_margin("line", "bits", "bits/char")}</p>
 {_lines(surprisal, units)}</div>
@@ -92,7 +100,7 @@ def _lines(surprisal: Surprisal, units: int) -> str:
             break
         margin = _margin(f"{number:,}", figure(line.bits, 1), figure(line.bits_per_character, 2))
         shown = surprisal.text[surprisal.starts[first] : surprisal.starts[last]].translate(table)
-        rows.append(f'<div class="line" data-unit="{first}" data-margin="{margin}">{shown}</div>\n')
+        rows.append(f'<div class="line" dir="auto" data-unit="{first}" data-margin="{margin}">{shown}</div>\n')
     return "".join(rows)
 
 
@@ -116,20 +124,20 @@ def _totals(surprisal: Surprisal) -> str:
         ("bits per character", figure(total.bits_per_character)),
         ("perplexity per character", figure(total.perplexity, 3)),
     ]
-    return _table("Totals", [], rows)
+    return table("Totals", [], rows)
 
 
-def _worst(surprisal: Surprisal, words: int) -> str:
+def _worst(words: Sequence[Word]) -> str:
     rows = [
         (
             cut_end(one_line(w.text), EXCERPT),
             f"{w.count:,}",
             *(figure(x, 2) for x in (w.bits_per_character, w.mean_bits, w.bits)),
         )
-        for w in surprisal.worst_words(words)
+        for w in words
     ]
-    columns = ["", "count", "bits per character", "mean bits", "total bits"]
-    return _table("Least expected words", columns, rows) if rows else ""
+    columns = ["word", "count", "bits per character", "mean bits", "total bits"]
+    return table("Least expected words", columns, rows, name="words") if rows else ""
 
 
 def _losses(losses: Sequence[PositionLoss]) -> str:
@@ -139,30 +147,4 @@ def _losses(losses: Sequence[PositionLoss]) -> str:
         (str(row.first) if row.first == row.last else f"{row.first} to {row.last}", figure(row.bits_per_character, 2))
         for row in losses
     ]
-    return _table("By position since a cold start", ["position", "bits per character"], rows)
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(
-        f"<tr><th><bdi>{escape(row[0])}</bdi></th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
-    return f"<table><caption>{escape(title)}</caption>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
-
-
-def _file(name: str) -> str:
-    """A part of the page that stands beside this module."""
-    return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _palettes() -> str:
-    def rules(palette: Sequence[tuple[str, str]]) -> str:
-        page = f":root{{--page:{palette[0][0]};--ink:{palette[0][1]}}}"
-        return page + "".join(f".c{n}{{background:{back};color:{ink}}}" for n, (back, ink) in enumerate(palette))
-
-    return f"{rules(LIGHT)}@media(prefers-color-scheme:dark){{{rules(DARK)}}}"
+    return table("By position since a cold start", ["position", "bits per character"], rows)

@@ -8,8 +8,8 @@
     head, head.bias the output layer [V, H] and [V]
 
 All are 32-bit floats, little-endian, row by row. With 8-bit weights the matrices that a hidden state is multiplied with
-are signed bytes, with one scale for each row under NAME.scale, as in `charlm.generation.decoder`. Signed bytes come last,
-so that each array begins at a multiple of its numbers' size. This module does not need torch.
+are signed bytes, with one scale for each row under NAME.scale, as in `charlm.generation.decoder`. Signed bytes come
+last, so that each array begins at a multiple of its numbers' size. This module does not need torch.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ export class Writer {
     this.tokenizer = tokenizer;
     this.end = endOf(records);
     this.sampler = new Sampler(tokenizer.size);
-    this.begin('', 0n);
   }
 
-  // Begins text k with a prime; an empty one begins where a line or a record does.
-  begin(prime, seed, number = 0) {
+  // Begins text k with a prime; an empty one begins where a line or a record does. A generator that pauses after each
+  // token that is read.
+  *begin(prime, seed, number = 0) {
     const {model, tokenizer} = this;
     this.seed = seed;
     this.number = number;
@@ -25,7 +25,10 @@ export class Writer {
     this.decode = tokenizer.stream();
     model.reset();
     model.read(tokenizer.size);
-    for (const id of tokenizer.encode(prime)) model.read(id);
+    for (const id of tokenizer.encode(prime)) {
+      model.read(id);
+      yield;
+    }
     if (prime || this.end) return;
     const [line, ...more] = tokenizer.encode('\n');
     if (more.length || line >= tokenizer.size) return;

@@ -1,0 +1,248 @@
+// A text, each unit of which is coloured by its surprisal: the likeliest alternatives where one points, and ways to move
+// through it. `charlm score --html` and the page of a model show it alike.
+
+import {shown} from './text.js';
+import {button, labelled, make, percent, table} from './views.js';
+
+const AT_ONCE = 3000;  // units that are coloured before they come into view
+const MOST = 65535 / 500;  // bits that packed figures hold
+
+// The figures of a text are an object with `units`, and functions of a unit: bits, length (in characters), tokens, and of
+// its first token own (its id) and alternatives (a list of [id, probability], best first).
+export class HeatMap {
+  // `block` has a .line for each line of the text, with the number of its first unit; `names` gives a token's name.
+  constructor(block, figures, {levels, levelNames, names}) {
+    Object.assign(this, {block, figures, levels, levelNames, names, tip: document.getElementById('tip')});
+    this.lines = [...block.querySelectorAll('.line')];
+    this.firsts = this.lines.map(line => +line.dataset.unit);
+    this.shown = this.current = null;
+    this.watchLines();
+    this.listen();
+    if (this.lines.length) this.current = this.lines[0].firstChild, this.current.tabIndex = 0;
+  }
+
+  watchLines() {
+    const watch = new IntersectionObserver(seen => {
+      for (const one of seen) if (one.isIntersecting) watch.unobserve(one.target), this.colour(one.target);
+    }, {rootMargin: '800px'});
+    this.lines.forEach((line, i) => this.firsts[i] < AT_ONCE ? this.colour(line) : watch.observe(line));
+    addEventListener('beforeprint', () => this.lines.forEach(line => this.colour(line)));
+  }
+
+  // A line's text becomes an element for each unit, once.
+  colour(line) {
+    if (line.coloured) return;
+    line.coloured = true;
+    line.original = textOf(line);
+    const signs = [];
+    for (const node of line.childNodes)
+      if (node.nodeType === 3) signs.push(...Array.from(node.data, c => [c, '']));
+      else signs.push([node.textContent, node.dataset.c === '9' ? ' tab' : '']);
+    const parts = document.createDocumentFragment(), {figures, levels} = this;
+    for (let at = 0, unit = +line.dataset.unit; at < signs.length; unit++) {
+      const length = figures.length(unit), own = signs.slice(at, at + length), mean = figures.bits(unit) / length;
+      const level = levels.filter(bound => mean >= bound).length;
+      const span = make('span', 'c' + level + (length === 1 ? own[0][1] : ''), own.map(sign => sign[0]).join(''));
+      span.unit = unit;
+      span.tabIndex = -1;
+      parts.append(span);
+      at += length;
+    }
+    line.replaceChildren(parts);
+  }
+
+  // The text as it is, not as it is shown.
+  get text() {
+    return this.whole ??= this.lines.map(line => line.original ?? textOf(line)).join('');
+  }
+
+  hide() {
+    const {shown, tip} = this;
+    if (shown) shown.removeAttribute('aria-describedby'), shown.classList.remove('at');
+    this.shown = null;
+    tip.hidden = true;
+  }
+
+  show(span) {
+    if (span === this.shown) return;
+    this.hide();
+    this.shown = span;
+    span.classList.add('at');
+    span.setAttribute('aria-describedby', 'tip');
+    const {tip, figures, names} = this, unit = span.unit, bits = figures.bits(unit), tokens = figures.tokens(unit);
+    const title = make('p'), own = figures.own(unit), others = figures.alternatives(unit);
+    title.append(make('b', '', span.textContent.replace(/ /g, '\u2423')), bits >= MOST ? ' over 131 bits' :
+      ` ${bits.toFixed(2)} bits`, tokens === 1 ? `, ${percent(2 ** -bits)}` : `, of ${tokens} tokens`);
+    tip.replaceChildren(title);
+    if (others.length && tokens > 1) tip.append(make('p', '', 'most likely first tokens:'));
+    for (const [id, p] of others) tip.append(row(names(id), p, id === own));
+    if (others.length && tokens === 1 && !others.some(([id]) => id === own))
+      tip.append(make('div', '', '\u2026'), row(names(own), 2 ** -bits, true));
+    tip.hidden = false;
+    this.place();
+  }
+
+  place() {
+    const {tip} = this, at = this.shown.getClientRects()[0], width = tip.offsetWidth, height = tip.offsetHeight;
+    const below = at.bottom + 8 + height <= innerHeight || at.top < height + 8;
+    tip.style.left = Math.max(4, Math.min(at.left, document.documentElement.clientWidth - width - 8)) + 'px';
+    tip.style.top = (below ? at.bottom + 8 : at.top - height - 8) + 'px';
+  }
+
+  listen() {
+    const {block} = this, unitAt = event => event.target.unit === undefined ? null : event.target;
+    block.addEventListener('mouseover', event => unitAt(event) ? this.show(event.target) : this.hide());
+    block.addEventListener('mouseleave', () => this.hide());
+    block.addEventListener('click', event => unitAt(event) && this.go(event.target));
+    block.addEventListener('focusin', event => unitAt(event) && this.show(event.target));
+    block.addEventListener('focusout', () => this.hide());
+    block.addEventListener('keydown', event => {
+      const span = unitAt(event);
+      if (!span || event.ctrlKey || event.altKey || event.metaKey) return;
+      const {lines} = this, line = span.parentNode, at = lines.indexOf(line), column = [...line.children].indexOf(span);
+      const move = {
+        ArrowRight: () => span.nextSibling ? this.go(span.nextSibling) : this.into(lines[at + 1], 0),
+        ArrowLeft: () => span.previousSibling ? this.go(span.previousSibling) : this.into(lines[at - 1], Infinity),
+        ArrowDown: () => this.into(lines[at + 1], column), ArrowUp: () => this.into(lines[at - 1], column),
+        Home: () => this.into(line, 0), End: () => this.into(line, Infinity), Escape: () => this.hide(),
+      }[event.key];
+      if (move) event.preventDefault(), move();
+    });
+    addEventListener('scroll', () => this.shown && (this.shown === document.activeElement ? this.place() : this.hide()),
+      {passive: true});
+  }
+
+  go(span) {  // one of them can be reached with Tab, the others with arrows from there
+    if (this.current) this.current.tabIndex = -1;
+    this.current = span;
+    span.tabIndex = 0;
+    span.focus();
+  }
+
+  into(line, column) {
+    if (!line) return;
+    this.colour(line);
+    this.go(line.children[Math.min(column, line.children.length - 1)]);
+  }
+
+  spanOf(unit) {
+    let low = 0;
+    for (let high = this.firsts.length; high - low > 1;) {
+      const middle = low + high >> 1;
+      this.firsts[middle] <= unit ? low = middle : high = middle;
+    }
+    this.colour(this.lines[low]);
+    return this.lines[low].children[unit - this.firsts[low]];
+  }
+
+  // Goes to the first of these units, and marks all.
+  mark(units) {
+    this.block.querySelectorAll('.found').forEach(span => span.classList.remove('found'));
+    const spans = units.map(unit => this.spanOf(unit));
+    spans.forEach(span => span.classList.add('found'));
+    spans[0].scrollIntoView({block: 'center'});
+    this.go(spans[0]);
+  }
+
+  // Where each occurrence begins, as a list of lists of units; of a whole word where white space is around it.
+  find(wanted, word = false) {
+    if (!wanted) return [];
+    const {text} = this, found = [], unitOf = this.unitOf ??= this.places();
+    for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {
+      const end = at + wanted.length;
+      if (word && (/[^\s\x03]$/u.test(text.slice(0, at).slice(-1)) || /^[^\s\x03]/u.test(text.slice(end, end + 1)))) continue;
+      const units = [];
+      for (let unit = unitOf[at]; unit <= unitOf[end - 1]; unit++) units.push(unit);
+      found.push(units);
+    }
+    return found;
+  }
+
+  // The unit of each UTF-16 code unit of the text.
+  places() {
+    const places = new Uint32Array(this.text.length);
+    let unit = 0, left = this.figures.units ? this.figures.length(0) : 0, at = 0;
+    for (const character of this.text) {
+      while (left === 0) left = this.figures.length(++unit);
+      for (let i = 0; i < character.length; i++) places[at++] = unit;
+      left--;
+    }
+    return places;
+  }
+
+  // Controls above the text: from which level on it is coloured, and what to look for.
+  controls() {
+    const bar = make('div', 'controls'), {levels, levelNames, figures, block} = this;
+    bar.setAttribute('role', 'group');
+    bar.setAttribute('aria-label', 'Threshold and search');
+    const least = document.createElement('select'), wanted = make('input'), said = make('span', 'said');
+    levelNames.forEach((name, level) => least.add(new Option(level ? `from ${levels[level - 1]} bits` : 'all levels', level)));
+    wanted.type = 'search';
+    wanted.dir = 'auto';
+    wanted.size = 12;
+    said.setAttribute('role', 'status');
+    least.addEventListener('change', () => block.dataset.least = least.value);
+    const here = () => document.activeElement?.unit ?? this.current?.unit ?? -1;
+    const surprising = unit => figures.bits(unit) / figures.length(unit) >= (levels[least.value - 1] ?? levels[3]);
+    const high = step => {  // the next unit from the threshold on; where there is none, of 4 bits
+      const units = figures.units;
+      let unit = here();
+      for (let tried = 0; tried < units; tried++) {
+        unit = (unit + step + units) % units;
+        if (surprising(unit)) return this.mark([unit]);
+      }
+      said.textContent = 'no such character';
+    };
+    const search = step => {
+      const found = this.find(wanted.value), from = this.current?.unit ?? -1;
+      if (!found.length) return void (said.textContent = wanted.value ? 'not found' : '');
+      let at = step > 0 ? found.findIndex(units => units[0] > from) : found.findLastIndex(units => units[0] < from);
+      if (at < 0) at = step > 0 ? 0 : found.length - 1;
+      said.textContent = `${at + 1} of ${found.length}`;
+      this.mark(found[at]);
+    };
+    wanted.addEventListener('keydown', event => {
+      if (event.key !== 'Enter') return;
+      event.preventDefault();
+      search(event.shiftKey ? -1 : 1);
+    });
+    bar.append(labelled('Colour', least), button('◂', () => high(-1), 'previous character above the threshold'),
+      button('▸', () => high(1), 'next character above the threshold'), labelled('Find', wanted),
+      button('◂', () => search(-1), 'previous occurrence'), button('▸', () => search(1), 'next occurrence'), said);
+    return bar;
+  }
+
+  // A button for a word, which goes to its next occurrence.
+  wordButton(word, label) {
+    return button(label, () => {
+      const found = this.find(word, true), from = this.current?.unit ?? -1;
+      if (found.length) this.mark(found.find(units => units[0] > from) ?? found[0]);
+    });
+  }
+
+  // The words with the most bits per character, as a table of [word, count, bits per character, mean, total].
+  wordTable(words) {
+    const columns = ['word', 'count', 'bits per character', 'mean bits', 'total bits'];
+    const rows = words.map(([word, ...cells]) => [this.wordButton(word, shown(cut(word))), ...cells]);
+    return table('Least expected words', columns, rows);
+  }
+}
+
+// Of a line that is not coloured yet; signs name the code points that they stand for.
+function textOf(line) {
+  return Array.from(line.childNodes, node =>
+    node.nodeType === 3 ? node.data : String.fromCodePoint(parseInt(node.dataset.c, 16))).join('');
+}
+
+const cut = word => {
+  const signs = Array.from(word);
+  return signs.length > 60 ? signs.slice(0, 59).join('') + '…' : word;
+};
+
+function row(label, p, own) {
+  const line = make('div', own ? 'row own' : 'row'), bar = make('div', 'bar'), fill = make('i');
+  fill.style.width = 100 * p + '%';
+  bar.append(fill);
+  line.append(make('bdi', '', label), bar, make('span', '', percent(p)));
+  return line;
+}

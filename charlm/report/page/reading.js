@@ -1,0 +1,130 @@
+// The surprisal of a text that is pasted, as a heat map.
+
+import {HeatMap} from './heatmap.js';
+import {judge} from './judge.js';
+import {endOf, sign, SPACE, wellFormed} from './text.js';
+import {button, count, inSlices, make, table} from './views.js';
+
+const ALTERNATIVES = 10;
+const WORDS = 10;
+const MOST = 200_000;  // characters
+
+export class Reading {
+  constructor(section, model, tokenizer, {records, levels, levelNames, text}) {
+    this.part = name => section.querySelector(`#${name}`);
+    Object.assign(this, {model, tokenizer, records, levels, levelNames});
+    this.task = 0;
+    this.part('reading').addEventListener('submit', event => {
+      event.preventDefault();
+      this.read();
+    });
+    this.part('stop-reading').addEventListener('click', () => {
+      this.task++;
+      this.working(false, 'stopped');
+    });
+    if (text) {
+      this.part('pasted').value = text;
+      this.read(text);
+    }
+  }
+
+  working(yes, said) {
+    this.part('stop-reading').disabled = !yes;
+    this.part('read-said').textContent = said;
+  }
+
+  // A field turns line ends of Windows into \n, so that a text from a file is read from there.
+  async read(text = wellFormed(this.part('pasted').value)) {
+    const task = ++this.task, place = this.part('read');
+    place.replaceChildren();
+    if (!text) return this.working(false, 'paste a text first');
+    if (text.length > 2 * MOST || Array.from(text).length > MOST)
+      return this.working(false, `a text of more than ${count(MOST)} characters is for charlm score`);
+    this.working(true, 'reading');
+    const work = judge(this.model, this.tokenizer, text, this.records, ALTERNATIVES);
+    const found = await inSlices(work, share => this.part('read-said').textContent = `reading: ${Math.floor(100 * share)} %`,
+      () => task === this.task);
+    if (!found || task !== this.task) return;
+    this.working(false, `${count(found.units)} characters read`);
+    if (found.units) this.show(place, found);
+  }
+
+  show(place, found) {
+    const {bits, own, tokens, ids, probabilities, k, units, characters} = found, {tokenizer} = this;
+    const figures = {
+      units,
+      bits: unit => bits[unit],
+      length: () => 1,
+      tokens: unit => tokens[unit],
+      own: unit => own[unit],
+      alternatives: unit => Array.from({length: k}, (_, j) => [ids[unit * k + j], probabilities[unit * k + j]]),
+    };
+    const block = make('div', 'text');
+    block.setAttribute('role', 'group');
+    block.setAttribute('aria-label', 'The text; arrow keys move through it');
+    const margin = (...cells) => [6, 9, 11].map((width, i) => cells[i].padStart(width)).join('');
+    const columns = make('p', 'columns', margin('line', 'bits', 'bits/char'));
+    columns.setAttribute('aria-hidden', 'true');
+    block.append(columns);
+    const end = endOf(this.records);
+    for (let first = 0, number = 1; first < units; number++) {
+      let last = first, sum = 0;
+      do sum += bits[last]; while (characters[last++] !== '\n' && (characters[last - 1] !== end) && last < units);
+      const line = make('div', 'line');
+      line.dir = 'auto';
+      line.dataset.unit = first;
+      line.dataset.margin = margin(count(number), sum.toFixed(1), (sum / (last - first)).toFixed(2));
+      fill(line, characters.slice(first, last));
+      block.append(line);
+      first = last;
+    }
+    const legend = make('p', 'legend');
+    legend.append(make('small', '', 'bits per character:'), ...this.levelNames.map((name, level) => make('span', 'c' + level, name)));
+    const tables = make('div', 'figures');
+    place.append(tables, legend, block);
+    const map = new HeatMap(block, figures, {...this, names: id => tokenizer.name(id)});
+    tables.append(this.totals(found));
+    const words = worstWords(characters, bits, end).slice(0, WORDS);
+    if (words.length) tables.append(map.wordTable(words));
+    block.before(map.controls());
+  }
+
+  totals({bits, units, unknown}) {
+    const total = bits.reduce((sum, one) => sum + one, 0), mean = total / units;
+    return table('Totals', [], [['characters', count(units)], ['unknown characters', count(unknown)], ['bits', total.toFixed(1)],
+      ['bits per character', mean.toFixed(4)], ['perplexity per character', (2 ** mean).toFixed(3)]]);
+  }
+}
+
+function fill(line, characters) {
+  let plain = '';
+  for (const character of characters) {
+    const seen = sign(character);
+    if (seen === character) plain += character;
+    else {
+      const element = make('b', '', seen);
+      element.dataset.c = character.codePointAt(0).toString(16);
+      line.append(plain, element);
+      plain = '';
+    }
+  }
+  line.append(plain);
+}
+
+// [word, count, bits per character, mean bits, total bits], the worst first: charlm/evaluation/surprisal.py.
+function worstWords(characters, bits, end) {
+  const words = new Map();
+  let word = '', sum = 0;
+  for (let i = 0; i <= characters.length; i++) {
+    const character = characters[i] ?? ' ';
+    if (!SPACE.test(character) && character !== end) word += character, sum += bits[i];
+    else if (word) {
+      const [times, before] = words.get(word) ?? [0, 0];
+      words.set(word, [times + 1, before + sum]);
+      word = '', sum = 0;
+    }
+  }
+  const rows = Array.from(words, ([own, [times, total]]) => [own, times, total / times / Array.from(own).length, total]);
+  rows.sort((a, b) => b[2] - a[2] || b[3] - a[3] || (a[0] < b[0] ? -1 : 1));
+  return rows.map(([own, times, mean, total]) => [own, count(times), mean.toFixed(2), (total / times).toFixed(2), total.toFixed(2)]);
+}
