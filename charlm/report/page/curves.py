@@ -11,7 +11,7 @@ from charlm.report.words import figure, short
 from charlm.storage.records import Metrics, Validation
 
 _WIDTH, _HEIGHT = 720, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 24, 12, 32
 _POINTS: Final = 400  # of a line; more would not be seen
 Row = Metrics | Validation
 Point = tuple[float, float]
@@ -54,15 +54,14 @@ class _Picture:
         for step in ticks(0, self._steps):
             if step <= self._steps:
                 x, _ = self._place((step, self._low))
-                parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{short(round(step))}</text>')
-        parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">step</text>')
-        parts.append(f'<text x="0" y="{_HEIGHT - 4}">loss, nats per character</text>')
+                parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{short(round(step))}</text>')
         parts += [self._line(train, "train"), self._line(val, "val")]
         parts += [f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in map(self._place, val)]
-        legend = [name for name, points in (("thin: training loss", train), ("thick: validation loss", val)) if points]
+        lines = [name for name, points in (("thin: training", train), ("thick: validation", val)) if points]
         return (
             f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{self._words(train, val)}">'
-            f'{"".join(parts)}</svg><figcaption class="small">{", ".join(legend)}</figcaption></figure>\n'
+            f'{"".join(parts)}</svg><figcaption class="small">Loss in nats per character, by step; '
+            f"{', '.join(lines)}</figcaption></figure>\n"
         )
 
     def _words(self, train: Sequence[Point], val: Sequence[Point]) -> str:
@@ -85,7 +84,7 @@ def ticks(least: float, most: float) -> list[float]:
     """
     span = (most - least) or 1.0
     power = 10.0 ** math.floor(math.log10(span))
-    step = next(size * power for size in (0.1, 0.2, 0.5, 1) if span / (size * power) <= 8)
+    step = next(size * power for size in (0.1, 0.2, 0.5, 1, 2) if span / (size * power) <= 8)
     first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
     return [round(number * step, 10) for number in range(first, last + 1)]
 

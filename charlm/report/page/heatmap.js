@@ -224,7 +224,9 @@ export class HeatMap {
   wordTable(words) {
     const columns = ['word', 'count', 'bits per character', 'mean bits', 'total bits'];
     const rows = words.map(([word, ...cells]) => [this.wordButton(word, shown(cut(word))), ...cells]);
-    return table('Least expected words', columns, rows);
+    const found = table('Least expected words', columns, rows);
+    found.className = 'words';
+    return found;
   }
 }
 

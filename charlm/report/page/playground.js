@@ -37,6 +37,8 @@ export class Playground {
     this.part('more').addEventListener('click', () => this.more());
     this.part('beginning').addEventListener('input', () => {
       clearTimeout(this.waiting);
+      this.task++;
+      this.working(true);  // until then nothing can be added to the beginning of before
       this.waiting = setTimeout(() => this.begin(), 200);
     });
     for (const name of [...Object.keys(FIELDS), 'seed']) this.part(name).addEventListener('input', () => this.lookAgain());

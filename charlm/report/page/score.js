@@ -32,5 +32,5 @@ document.querySelectorAll('.text').forEach(async block => {
   const map = new HeatMap(block, await unpack(text), {...data, names: id => data.names[id]});
   block.before(map.controls());
   const rows = block.closest('section').querySelectorAll('.words th bdi');
-  text.words.forEach((word, i) => rows[i + 1].replaceChildren(map.wordButton(word, rows[i + 1].textContent)));
+  text.words.forEach((word, i) => rows[i].replaceChildren(map.wordButton(word, rows[i].textContent)));
 });
