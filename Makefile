@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed lint check faults bench results picture docs wheel portable clean
+.PHONY: help setup demo test test-distributed lint check browser faults bench results picture docs wheel portable clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 25
@@ -36,6 +36,11 @@ lint: setup  ## check formatting, lint and types
 	$(BIN)/mypy
 
 check: test lint  ## test, then lint
+
+browser: setup  ## test the pages in headless Chromium, with axe-core where there is npm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	-npm install --silent --no-save --prefix .venv axe-core@4
+	$(BIN)/python -m pytest tests/test_browser.py tests/test_page_model.py
 
 faults: setup  ## run the fault matrix at full size (RECORD=1 writes docs/reliability.md)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris

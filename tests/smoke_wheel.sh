@@ -28,7 +28,7 @@ import charlm
 package = Path(charlm.__file__).parent
 assert package.is_relative_to(sys.argv[1]), package
 assert importlib.metadata.version("charlm-cli") == charlm.__version__
-for name in ("py.typed", "generation/kernel.c", *(f"report/page/page.{kind}" for kind in ("html", "css", "js"))):
+for name in ("py.typed", "generation/kernel.c", *(f"report/page/{name}" for name in ("page.css", "model.html", "model.js"))):
     assert (package / name).stat().st_size or name == "py.typed", name
 Path("sums.txt").write_text("".join(f"{a} and {b} make {a + b}.\n" for a in range(30) for b in range(30)))
 CHECK
@@ -37,5 +37,7 @@ charlm train sums.txt --steps 3 --hidden 16 --threads 1 --quiet
 charlm sample sums --length 40 --seed 1 && echo
 charlm score sums --text sums.txt --html page.html --quiet >score.txt
 test -s page.html
+charlm page sums -o model.html --quiet
+test -s model.html
 test "$(charlm sample sums --length 40 --seed 1 --engine numpy)" = "$(charlm sample sums --length 40 --seed 1)"
 echo "$(basename "$place"/dist/*.whl) works in an empty environment"

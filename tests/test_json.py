@@ -45,6 +45,8 @@ SCRIPT: Final = (
     ("decompress", "odd.charlm", "--model", "sums", "--output", "odd2.txt"),
     ("export", "sums", "--output", "sums.onnx"),
     ("export", "sums", "--output", "sums.md"),
+    ("page", "sums", "--output", "sums.html", "--text", "odd.txt"),
+    ("page", "other", "--output", "other.html", "--precision", "int8"),
     ("info", "sums"),
     ("info", "checkpoints/sums/last.safetensors"),
     ("info", "other"),

@@ -350,7 +350,7 @@ def test_the_page_goes_to_standard_output(monkeypatch: pytest.MonkeyPatch) -> No
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", out)
     assert run(["page", "novel", "-o", "-", "-q"]) == 0
-    assert out.buffer.getvalue().startswith(b"<!DOCTYPE html>")  # type: ignore[attr-defined]
+    assert out.buffer.getvalue().startswith(b"<!DOCTYPE html>")
 
 
 def test_another_checkpoint_of_a_run_is_called_by_its_file(place: Path) -> None:

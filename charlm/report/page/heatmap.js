@@ -4,6 +4,7 @@
 import {shown} from './text.js';
 import {button, labelled, make, percent, table} from './views.js';
 
+const SETTLED = 300;  // milliseconds
 const AT_ONCE = 3000;  // units that are coloured before they come into view
 const MOST = 65535 / 500;  // bits that packed figures hold
 
@@ -16,6 +17,7 @@ export class HeatMap {
     this.lines = [...block.querySelectorAll('.line')];
     this.firsts = this.lines.map(line => +line.dataset.unit);
     this.shown = this.current = null;
+    this.moved = -Infinity;  // when it last went to a place by itself
     this.watchLines();
     this.listen();
     if (this.lines.length) this.current = this.lines[0].firstChild, this.current.tabIndex = 0;
@@ -91,8 +93,9 @@ export class HeatMap {
 
   listen() {
     const {block} = this, unitAt = event => event.target.unit === undefined ? null : event.target;
-    block.addEventListener('mouseover', event => unitAt(event) ? this.show(event.target) : this.hide());
-    block.addEventListener('mouseleave', () => this.hide());
+    const pointing = () => performance.now() > this.moved + SETTLED;  // not where the text has moved under the pointer
+    block.addEventListener('mouseover', event => pointing() && (unitAt(event) ? this.show(event.target) : this.hide()));
+    block.addEventListener('mouseleave', () => pointing() && this.hide());
     block.addEventListener('click', event => unitAt(event) && this.go(event.target));
     block.addEventListener('focusin', event => unitAt(event) && this.show(event.target));
     block.addEventListener('focusout', () => this.hide());
@@ -140,6 +143,7 @@ export class HeatMap {
     this.block.querySelectorAll('.found').forEach(span => span.classList.remove('found'));
     const spans = units.map(unit => this.spanOf(unit));
     spans.forEach(span => span.classList.add('found'));
+    this.moved = performance.now();
     spans[0].scrollIntoView({block: 'center'});
     this.go(spans[0]);
   }
