@@ -434,7 +434,7 @@ class LagConfig:
         ),
     )
     optimizer: str = option("adamw", Option(str, "optimizer", offers=OPTIMIZERS, group=OPTIMIZER))
-    lr: float = option(0.003, Option(float, "learning rate", 0, 100, above=True, group=OPTIMIZER))
+    lr: float = option(0.001, Option(float, "learning rate", 0, 100, above=True, group=OPTIMIZER))
     clip: float = option(1.0, Option(float, "largest norm of the gradient; 0 disables", 0, 1e9, group=OPTIMIZER))
     batch: int = option(32, Option(int, "sequences of a step", 1, 4096, group=OPTIMIZER))
     time: str = option("60s", Option(str, "time budget of each network for each lag", form="duration", group=LENGTH))

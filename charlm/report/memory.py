@@ -127,7 +127,7 @@ def saliency_report(out: Console, found: Saliency, unit: str) -> None:
 def example_report(out: Console, one: Example) -> None:
     """The characters before a position, coloured by what they are worth, or the strongest of them in a table."""
     target = sign(one.target) if len(one.target) == 1 else one_line(one.target)
-    paragraphs(out, ["", f"position {one.place:,}: {target} has {one.bits:.2f} bits after"])
+    paragraphs(out, ["", f"position {one.place:,}: “{target}” has {one.bits:.2f} bits after"])
     if out.is_terminal and out.color_system is not None and not out.no_color:
         for name, values in (("gradient times input", one.gradient), ("occlusion", one.occlusion)):
             line = Text(f"{name:<22}")

@@ -11,7 +11,19 @@ INVISIBLE = "\u00ad\u180e\u200c\u200d"
 # Others that are seen: signs of Arabic, Syriac and Kaithi that stand before the figures or letters they enclose.
 _SIGNS = frozenset(map(chr, [*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD]))
 # Our own signs where an encoding lacks them; what stands in tables is as wide as it was.
-_PLAIN = {"…": "~", "─": "-", "━": "-", "╺": "-", "╸": "-", "│": "|", "⟨": "<", "⟩": ">", "½": "1/2"}
+_PLAIN = {
+    "…": "~",
+    "─": "-",
+    "━": "-",
+    "╺": "-",
+    "╸": "-",
+    "│": "|",
+    "⟨": "<",
+    "⟩": ">",
+    "½": "1/2",
+    "“": '"',
+    "”": '"',
+}
 
 
 def visible(text: str) -> str:
