@@ -34,12 +34,16 @@ _REGULARISATION: Final = (
     (60.0, 0.5, 0.1),
 )  # passes, dropout, weight decay; between two rows, linear in the logarithm of the passes
 _DROP_STATE: Final = 0.02
-_AVERAGED: Final = (5000, 0.05)  # updates from which averaging has not been worse than the raw weights, its horizon
+_AVERAGED: Final = (1000, 0.1)  # updates from which averaging has been better than the raw weights, its horizon
 _FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
 _HIDDEN: Final = (
-    (2.8e13, 192, "a short time budget"),
-    (2.4e14, 256, "lowest loss within minutes"),
+    (6e12, 192, "a short time budget"),
+    (1.5e13, 256, "a time budget of a minute or two"),
+    (2.8e13, 320, "lowest loss within minutes"),
+    (6e13, 384, "lowest loss within minutes"),
+    (2e14, 512, "a long time budget"),
 )  # FLOP below, units
+_LARGEST: Final = (640, "a very long time budget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,7 @@ def _hidden(config: Config, facts: Facts) -> tuple[int, str]:
     if facts.device != "cpu":
         return 512, f"{facts.device} is fast enough"
     budget = facts.speed * (seconds(config.train.time) if config.train.time else 180.0)
-    return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), (384, "a long time budget"))
+    return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), _LARGEST)
 
 
 def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
