@@ -50,7 +50,7 @@ _GRADIENT_OPTIONS: Final = {
     ),
     "seed": Option(int, "random seed of the fresh networks", 0, 2**63 - 1, group=INSPECTION),
 }
-_GRADIENT_DEFAULTS: Final = {"distance": 300, "places": 16, "seed": 0}
+_GRADIENT_DEFAULTS: Final = {"distance": 1000, "places": 16, "seed": 0}
 
 
 def _check_gradients(given: Mapping[str, object]) -> _Gradients:
