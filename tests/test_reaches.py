@@ -263,7 +263,7 @@ def test_its_json_has_every_norm(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("window.safetensors",), 2, "has no recurrent cells to look into"),
         (("names.safetensors",), 2, "reads records (line)"),
-        (("lstm.safetensors", "--text", "short.txt"), 3, "too short for a distance of 300"),
+        (("lstm.safetensors", "--text", "short.txt"), 3, "too short for a distance of 1,000"),
         (("lstm.safetensors", "--distance", "1001"), 2, "--distance must be an integer from 1 to 1000"),
         (("lstm.safetensors", "-o", "reach.txt"), 2, "--output must end in .png, .svg or .pdf"),
         (("nothing",), 4, "nothing"),
