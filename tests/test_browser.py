@@ -162,6 +162,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
         name: Made(folder, name, ModelConfig(cell=name, hidden=24, layers=2, embedding=8))
         for name in ("lstm", "gru", "rnn")
     }
+    models["lines"] = Made(folder, "lines", ModelConfig(hidden=24, embedding=8, layers=1), DataConfig(records="line"))
     models["bytes"] = Made(folder, "bytes", ModelConfig(hidden=24, layers=1, embedding=8), DataConfig(tokenizer="byte"))
     return models
 
@@ -264,6 +265,18 @@ def test_bytes_are_written_as_characters(
     from charlm.report.words import visible
 
     assert text == visible(expected)
+
+
+def test_records_follow_each_other(chromium: Chrome, made: dict[str, Made], capsys: pytest.CaptureFixture[str]) -> None:
+    model = made["lines"]
+    tab = Tab(chromium, model.page)
+    first, second, third = sampled(model, capsys, "--seed", "11", "--count", "3").splitlines()
+    assert tab.write(seed=11) == first
+    assert "to the end of the record" in tab.find("#said").text
+    for text in (f"{first}\n{second}", f"{first}\n{second}\n{third}"):
+        tab.click("#more")
+        tab.idle()
+        assert tab.written() == text
 
 
 def test_options_that_are_wrong_are_named(chromium: Chrome, made: dict[str, Made]) -> None:
