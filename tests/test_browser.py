@@ -208,6 +208,8 @@ def test_a_text_that_is_stopped_goes_on_where_it_was(
     tab = Tab(chromium, model.page)
     first = tab.write("T", seed=5, length=300)
     assert len(first) == 300
+    box = "document.getElementById('written')"
+    assert tab.value(f"{box}.scrollTop + {box}.clientHeight >= {box}.scrollHeight - 40")
     tab.fill(length=LENGTH - 300)
     tab.click("#more")
     assert_same(

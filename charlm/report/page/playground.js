@@ -159,10 +159,12 @@ export class Playground {
     return Array.from(this.text).length;
   }
 
-  // Shows a text, of which the last part is new.
+  // Shows a text, of which the last part is new, and stays at its end unless somebody has scrolled away from it.
   show(text, fresh = text.slice(this.text.length)) {
+    const box = this.part('written'), following = box.scrollTop + box.clientHeight > box.scrollHeight - 40;
     this.text = text;
     this.fresh.appendData(visible(fresh));
+    if (following) box.scrollTop = box.scrollHeight;
   }
 
   working(yes) {
