@@ -191,7 +191,7 @@ def test_the_command_reports_draws_and_says_what_is_missing(
         (["--text", "short.txt", "--contexts", "5", "--positions", "3"], 2, "--positions must be an integer from 20"),
         (["--text", "short.txt", "--contexts", "5", "--at", "120"], 3, "position 120 is not between 50 and 119"),
         (["--text", "nowhere.txt"], 74, "nowhere.txt"),
-        (["--text", "short.txt", "-o", "picture.txt"], 2, "must end in .png or .svg"),
+        (["--text", "short.txt", "-o", "picture.txt"], 2, "must end in .png, .svg or .pdf"),
     ],
 )
 def test_a_mistake_is_one_line(
