@@ -188,7 +188,9 @@ def test_an_option_out_of_range_is_refused_before_anything_is_read(
     ]
     for command, name, value in rng.sample(wrong, many(5, 20)):
         done = charlm(*command.split(), f"{flag(name)}={value}", cwd=tmp_path)
-        one_line(done, 2, f"{flag(name)} must be {COMMANDS[command][name].range}, not ")
+        spec = COMMANDS[command][name]
+        said = "does not take a value" if spec.type is bool else f"must be {spec.range}, not "
+        one_line(done, 2, flag(name), said)
         tries.survived()
     assert not list(tmp_path.iterdir())
 
