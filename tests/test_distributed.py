@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import torch
 from oracles import synthetic_text
 from processes import PATIENCE, steps, wait_until
 
+import charlm
 from charlm.storage.checkpoint import load_checkpoint
 
 JOINT = str(Path(__file__).with_name("joint.py"))
@@ -96,7 +96,7 @@ def _charlm(processes: int, *arguments: str, cwd: Path, restarts: int = 0) -> su
 
 def _said(err: str) -> list[str]:
     """The lines of charlm's own; torchrun adds a report of its own to every failure."""
-    assert not re.search(r'File ".*/charlm/', err), err
+    assert f'File "{Path(charlm.__file__).parent}' not in err, err
     return [line for line in err.splitlines() if line.startswith("charlm: ")]
 
 

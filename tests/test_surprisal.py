@@ -305,7 +305,7 @@ def test_an_overflowing_perplexity_is_a_dash_as_in_eval_and_a_long_word_is_cut()
     surprisal_report(console(stream), [Scored("dna.txt", found)], show_text=False)
     assert stream.getvalue().splitlines()[1].split()[-1] == "-"
     content = page("m", [Scored("dna.txt", found)], CharTokenizer("ACGT", once=0, total=9))
-    assert "<th><bdi>perplexity per character</bdi></th><td>-</td>" in content
+    assert '<th scope="row"><bdi>perplexity per character</bdi></th><td>-</td>' in content
     for shown in (stream.getvalue(), content.split("<caption>Least expected words")[1].split("</table>")[0]):
         assert word[:59] + "…" in shown
         assert word[:61] not in shown
