@@ -9,7 +9,7 @@ import typer
 
 from charlm.cli.command import JsonOption, Settings, command
 from charlm.cli.help import OUTPUT
-from charlm.cli.outputs import Screen, check_outputs, check_picture, check_replaced_picture, picture_kind
+from charlm.cli.outputs import Screen, beside_picture, picture_kind
 from charlm.config import LAG_OPTIONS, LagConfig, check_lags
 
 _SETTINGS: Final = Settings(LAG_OPTIONS, check_lags, {**asdict(LagConfig()), "steps": ""})
@@ -41,12 +41,7 @@ def lags(
     99 % of its answers are right. What it has not learned within the budget ends its training. Nothing is read, and
     nothing is kept.
     """
-    outputs = [] if output is None else [output]
-    check_outputs(outputs, as_json=as_json)
-    if output is not None:
-        check_picture("--output", output)
-        check_replaced_picture(output)
-    screen = screen.beside(outputs)
+    screen = beside_picture(screen, output, as_json=as_json)
 
     from charlm.inspection.lags import trials
     from charlm.inspection.tasks import TASKS

@@ -322,6 +322,23 @@ def _either(words: Sequence[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]])
 
 
+def beside_picture(
+    screen: Screen,
+    output: str | None,
+    texts: Sequence[str] = (),
+    *,
+    kinds: Sequence[str] = _PICTURES,
+    as_json: bool,
+) -> Screen:
+    """Refuse a picture for --output that could not be written; returns the screen of what is shown beside it."""
+    outputs = [] if output is None else [output]
+    check_outputs(outputs, texts, as_json=as_json)
+    if output is not None:
+        check_picture("--output", output, kinds)
+        check_replaced_picture(output)
+    return screen.beside(outputs)
+
+
 def check_replaced_picture(path: str) -> None:
     """Refuse to replace a file that is no picture, whatever its name says; an empty one may be replaced."""
     if is_stdout(path) or not os.path.isfile(path):

@@ -18,8 +18,8 @@ from rich.text import Text
 from charlm.inspection.cells import LEVEL, Finding, Unit
 from charlm.inspection.features import FEATURES
 from charlm.inspection.subject import Array
-from charlm.report.console import Console, heading, paragraphs, table
-from charlm.report.levels import sign
+from charlm.report.console import Console, heading, is_coloured, paragraphs, table
+from charlm.report.levels import sign, style
 from charlm.report.words import figure, one_line
 
 # Background and letters of the levels from the lowest to the highest: some of a terminal's 256 colours.
@@ -84,29 +84,24 @@ def levels(values: Array) -> NDArray[np.int64]:
     return found
 
 
-def is_coloured(out: Console) -> bool:
-    """Whether a text can be coloured there."""
-    return out.is_terminal and out.color_system is not None and not out.no_color
-
-
 def coloured(out: Console, title: str, text: str, values: Array, shown: int) -> None:
     """The beginning of a text, coloured by a unit's activity at each character [C], where there are colours."""
     if not is_coloured(out):
         return
     heading(out, title)
     legend = Text("")
-    for name, (back, ink) in zip(("low", "", "", "around 0", "", "", "high"), PALETTE, strict=True):
-        legend.append(f" {name} ", f"{ink} on {back}")
+    for name, colours in zip(("low", "", "", "around 0", "", "", "high"), PALETTE, strict=True):
+        legend.append(f" {name} ", style(colours))
     out.print(legend, soft_wrap=True)
     line = Text(overflow="fold")
     for part, level in _runs(text[:shown], levels(values)):
-        back, ink = PALETTE[level]
+        look = style(PALETTE[level])
         for number, piece in enumerate(part.split("\n")):
             if number:
-                line.append("↵", f"{ink} on {back}")
+                line.append("↵", look)
                 out.print(line)
                 line = Text(overflow="fold")
-            line.append("".join(map(sign, piece)), f"{ink} on {back}")
+            line.append("".join(map(sign, piece)), look)
     out.print(line)
     paragraphs(out, [""])
 

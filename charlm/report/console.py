@@ -35,6 +35,11 @@ def console(stream: TextIO, *, color: bool = True) -> Console:
     )
 
 
+def is_coloured(out: Console) -> bool:
+    """Whether a text can be coloured there: on a terminal that has colours, where they are wanted."""
+    return out.is_terminal and out.color_system is not None and not out.no_color
+
+
 def heading(out: Console, title: str) -> None:
     """A title on one line, nothing for an empty one."""
     if title:

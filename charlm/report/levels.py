@@ -41,6 +41,16 @@ TERMINAL: Final = (
 )
 
 
+def style(level: tuple[str, str]) -> str:
+    """Background and letters as rich names them.
+
+    >>> style(("#000000", "#ffffff"))
+    '#ffffff on #000000'
+    """
+    back, ink = level
+    return f"{ink} on {back}"
+
+
 def sign(character: str) -> str:
     """What stands for a character where each has to be seen: a line end and a tab, too.
 

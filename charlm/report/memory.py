@@ -11,8 +11,8 @@ from rich.text import Text
 from charlm.evaluation.bootstrap import Floats, Interval
 from charlm.inspection.memory import NEGLIGIBLE, Memory, Row
 from charlm.inspection.saliency import DISTANCES, Saliency
-from charlm.report.console import Console, paragraphs, table
-from charlm.report.levels import sign
+from charlm.report.console import Console, is_coloured, paragraphs, table
+from charlm.report.levels import sign, style
 from charlm.report.picture import BLUE, GREEN, ORANGE, Size, legend_above, render, title
 from charlm.report.words import figure, one_line
 
@@ -128,14 +128,14 @@ def example_report(out: Console, one: Example) -> None:
     """The characters before a position, coloured by what they are worth, or the strongest of them in a table."""
     target = sign(one.target) if len(one.target) == 1 else one_line(one.target)
     paragraphs(out, ["", f"position {one.place:,}: “{target}” has {one.bits:.2f} bits after"])
-    if out.is_terminal and out.color_system is not None and not out.no_color:
+    if is_coloured(out):
         for name, values in (("gradient times input", one.gradient), ("occlusion", one.occlusion)):
             line = Text(f"{name:<22}")
-            for character, style in zip(one.before, _styles(values[::-1]), strict=True):
-                line.append("".join(map(sign, character)), style)
+            for character, look in zip(one.before, _styles(values[::-1]), strict=True):
+                line.append("".join(map(sign, character)), look)
             out.print(line.append(f" {target}"), soft_wrap=True)
         legend = Text(f"{'':<22}")
-        legend.append(" more probable by it ", _style(_FOR[1])).append(" less probable by it ", _style(_AGAINST[1]))
+        legend.append(" more probable by it ", style(_FOR[1])).append(" less probable by it ", style(_AGAINST[1]))
         out.print(legend)
         return
     order = np.argsort(-np.abs(one.occlusion), kind="stable")[:_STRONGEST].tolist()
@@ -156,12 +156,7 @@ def _styles(values: Floats) -> Iterator[str]:
     largest = float(np.abs(values).max()) or 1.0
     for value in values.tolist():
         level = sum(abs(value) >= share * largest for share in _LEVELS)
-        yield _style((_FOR if value > 0 else _AGAINST)[level - 1]) if level else ""
-
-
-def _style(look: tuple[str, str]) -> str:
-    back, ink = look
-    return f"{ink} on {back}"
+        yield style((_FOR if value > 0 else _AGAINST)[level - 1]) if level else ""
 
 
 def memory_curves(found: Memory, attributions: Saliency, name: str, unit: str, kind: str = "png") -> bytes:

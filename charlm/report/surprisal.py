@@ -13,8 +13,8 @@ import numpy as np
 from rich.text import Text
 
 from charlm.evaluation.surprisal import Part, PositionLoss, Surprisal
-from charlm.report.console import Console, heading, paragraphs, table
-from charlm.report.levels import LEVELS, NAMES, TERMINAL, sign
+from charlm.report.console import Console, heading, is_coloured, paragraphs, table
+from charlm.report.levels import LEVELS, NAMES, TERMINAL, sign, style
 from charlm.report.tables import cut_end
 from charlm.report.words import figure, one_line
 
@@ -52,7 +52,7 @@ def totals_report(out: Console, texts: Sequence[Totalled]) -> None:
 
 def surprisal_report(out: Console, texts: Sequence[Scored], *, words: int = 10, show_text: bool = True) -> None:
     """The texts, coloured or line by line; then totals of each, and the `words` worst words of each."""
-    coloured = out.is_terminal and out.color_system is not None and not out.no_color
+    coloured = is_coloured(out)
     if show_text and coloured:
         out.print(_legend(), soft_wrap=True)
     for text in texts:
@@ -83,8 +83,8 @@ def _worst_words(out: Console, text: Scored, words: int, title: str) -> None:
 
 def _legend() -> Text:
     line = Text("bits per character: ")
-    for name, (back, ink) in zip(NAMES, TERMINAL, strict=True):
-        line.append(f" {name} ", f"{ink} on {back}")
+    for name, level in zip(NAMES, TERMINAL, strict=True):
+        line.append(f" {name} ", style(level))
     return line.append("\n")
 
 
@@ -97,8 +97,7 @@ def _coloured(out: Console, surprisal: Surprisal) -> None:
         begin = line.start
         cuts = np.flatnonzero(np.diff(levels[line.start : line.end])) + line.start + 1
         for end in (*cuts.tolist(), line.end):
-            back, ink = TERMINAL[levels[begin]]
-            shown.append("".join(map(_spaced, surprisal.text[begin:end])), f"{ink} on {back}")
+            shown.append("".join(map(_spaced, surprisal.text[begin:end])), style(TERMINAL[levels[begin]]))
             begin = end
         out.print(shown)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from charlm.cli.help import OUTPUT, WHICH
-from charlm.cli.outputs import Screen, check_outputs, check_picture, check_replaced_picture
+from charlm.cli.outputs import Screen, beside_picture
 from charlm.config import INSPECTION, EvalConfig
 from charlm.options import Option
 
@@ -68,12 +68,7 @@ def check_model(screen: Screen, model: LanguageModel) -> None:
 
 def checked(screen: Screen, output: str | None, text: str | None, *, as_json: bool) -> Screen:
     """Refuse a picture that could not be written; returns the screen of what is shown beside it."""
-    outputs = [] if output is None else [output]
-    check_outputs(outputs, [] if text is None else [text], as_json=as_json)
-    if output is not None:
-        check_picture("--output", output, _KINDS)
-        check_replaced_picture(output)
-    return screen.beside(outputs)
+    return beside_picture(screen, output, [] if text is None else [text], kinds=_KINDS, as_json=as_json)
 
 
 def read_text(text: str, length: int = _LONGEST) -> str:
