@@ -10,13 +10,13 @@ can be filled row by row: `python -m bench.advice --text alice`.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.command import report
-from bench.machine import machine
+from bench.kept import read_rows, write_rows
+from bench.machine import stamp
 from bench.texts import DATA, TEXTS
 
 RUNS: Final = Path("checkpoints", "advice")
@@ -50,15 +50,14 @@ def main() -> None:
 
 def rows() -> dict[str, Row]:
     """What has been measured, by text."""
-    found = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    return {row["text"]: Row(**row) for row in found}
+    return {row.text: row for row in read_rows(ROWS, Row)}
 
 
 def keep(row: Row) -> None:
     """Add a row to those that have been measured, and print it."""
     known = {**rows(), row.text: row}
     order = sorted(known.values(), key=lambda one: list(TEXTS).index(one.text))
-    ROWS.write_text(json.dumps([one._asdict() for one in order], indent=1) + "\n")
+    write_rows(ROWS, order)
     after = "-" if row.after is None else f"{row.after:.4f}"
     print(f"{row.text}: {row.before:.4f}, then {after} by: {row.suggested or 'nothing suggested'}", flush=True)
 
@@ -67,16 +66,14 @@ def measured(text: str) -> Row:
     """Train for a short time, then do as the run says."""
     options = ["--time", TIME, "--name", text, "--checkpoints", str(RUNS), "--force"]
     run = report("train", str(DATA / f"{text}.txt"), *options, "--json", "-q")
-    suggested, here = run["next"], machine()
+    suggested = run["next"]
     after = report(*shlex.split(suggested)[1:], "--json", "-q")["val_loss"] if suggested else None
     return Row(
         text=text,
         before=round(run["val_loss"], 4),
         suggested=suggested,
         after=None if after is None else round(after, 4),
-        machine=f"{here['processor']}, {here['threads']} threads",
-        date=here["date"][:10],
-        commit=here["commit"],
+        **stamp(),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.command import report
-from bench.machine import machine
+from bench.machine import stamp
 from bench.markdown import table
 from bench.sections import replace_section
 from bench.texts import DATA
@@ -63,9 +63,8 @@ def keep(text: str, found: Found) -> None:
 def measured(text: str) -> Found:
     """Train them all; a comparison that was interrupted goes on."""
     options = ["--models", MODELS, "--time", TIME, "--checkpoints", str(RUNS), "--name", f"contest-{text}"]
-    run, here = report("compare", str(DATA / f"{text}.txt"), *options, "--json", "-q"), machine()
-    where = f"{here['processor']}, {here['threads']} threads, {here['date'][:10]}, {here['commit']}"
-    return {"models": run["models"], "where": where}
+    run = report("compare", str(DATA / f"{text}.txt"), *options, "--json", "-q")
+    return {"models": run["models"], "where": ", ".join(stamp().values())}
 
 
 # the section of docs/results.md

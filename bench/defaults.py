@@ -8,14 +8,14 @@ can be filled row by row: `python -m bench.defaults --text alice --time 30s`. Ea
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.command import report
-from bench.machine import machine
+from bench.kept import read_rows, write_rows
+from bench.machine import stamp
 from bench.markdown import table
 from bench.sections import replace_section
 from bench.texts import DATA, TEXTS
@@ -64,14 +64,13 @@ def main() -> None:
 
 def rows() -> dict[tuple[str, str], Row]:
     """What has been measured, by text and time."""
-    found = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    return {(row["text"], row["time"]): Row(**row) for row in found}
+    return {(row.text, row.time): row for row in read_rows(ROWS, Row)}
 
 
 def keep(row: Row) -> None:
     known = {**rows(), (row.text, row.time): row}
     order = sorted(known.values(), key=lambda one: (list(TEXTS).index(one.text), list(TIMES).index(one.time)))
-    ROWS.write_text(json.dumps([one._asdict() for one in order], indent=1) + "\n")
+    write_rows(ROWS, order)
     print(f"{row.loss:.4f} {row.text} {row.time}", flush=True)
 
 
@@ -83,7 +82,7 @@ def measured(text: str, time: str, *, again: bool) -> Row:
     info = report("info", str(RUNS / name), "--json", "-q")
     scores = report("eval", str(RUNS / name), "--cold-windows", str(WINDOW), "--json", "-q")["results"]
     cold = next(row for row in scores if "cold windows" in row["model"])
-    model, here = info["config"], machine()
+    model = info["config"]
     return Row(
         text=text,
         time=time,
@@ -92,9 +91,7 @@ def measured(text: str, time: str, *, again: bool) -> Row:
         steps=run["steps"],
         model=f"{model['cell']} {model['layers']} x {model['hidden']}",
         precision=info["environment"]["precision"],
-        machine=f"{here['processor']}, {here['threads']} threads",
-        date=here["date"][:10],
-        commit=here["commit"],
+        **stamp(),
     )
 
 

@@ -8,14 +8,14 @@ by side, each on a processor of its own: `taskset -c 0 python -m bench.doubling 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.command import report
-from bench.machine import machine
+from bench.kept import read_rows, write_rows
+from bench.machine import stamp
 from bench.markdown import table
 from bench.sections import replace_section
 from bench.texts import DATA
@@ -74,14 +74,13 @@ def main() -> None:
 
 def figures() -> dict[tuple[str, str], Figure]:
     """What has been measured, by text and time."""
-    found = json.loads(KEPT.read_text()) if KEPT.exists() else []
-    return {(one["text"], one["time"]): Figure(**one) for one in found}
+    return {(one.text, one.time): one for one in read_rows(KEPT, Figure)}
 
 
 def keep(figure: Figure) -> None:
     known = {**figures(), (figure.text, figure.time): figure}
     order = sorted(known.values(), key=lambda one: (list(TEXTS).index(one.text), list(TIMES).index(one.time)))
-    KEPT.write_text(json.dumps([one._asdict() for one in order], indent=1) + "\n")
+    write_rows(KEPT, order)
     print(f"{figure.bits:.4f} {figure.text} {figure.time} {figure.off:+.1%}", flush=True)
 
 
@@ -89,16 +88,13 @@ def measured(text: str, time: str) -> Figure:
     """Train with the defaults."""
     options = ["--name", f"{text}-doubling-{time}", "--checkpoints", str(RUNS), "--json", "-q", "--force"]
     run = report("train", str(DATA / f"{text}.txt"), "--time", time, *TEXTS[text], *options)
-    here = machine()
     return Figure(
         text=text,
         time=time,
         bits=round(run["val_bits_per_character"], 4),
         planned=run["planned_steps"],
         steps=run["steps"],
-        machine=f"{here['processor']}, {here['threads']} threads",
-        date=here["date"][:10],
-        commit=here["commit"],
+        **stamp(),
     )
 
 

@@ -23,6 +23,13 @@ def machine() -> dict[str, str]:
     }
 
 
+def stamp() -> dict[str, str]:
+    """Machine, date and commit, as a row of figures has them."""
+    here = machine()
+    where = f"{here['processor']}, {here['threads']} threads"
+    return {"machine": where, "date": here["date"][:10], "commit": here["commit"]}
+
+
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
