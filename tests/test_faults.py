@@ -249,7 +249,7 @@ def test_killed_while_resuming_again_and_again(
         assert place.victims.run(place.folder, command(name, kind), kill_at=Point("Trainer._advance", 17, 1)) == KILLED
         step = place.step(name)
         assert place.victims.run(place.folder, command(name, kind), kill_at=Point("Trainer.restore", 1, 1)) == KILLED
-        for scope in ("resume_run", "Run.locked", "Trainer.restore", "Run.cut_metrics"):
+        for scope in ("resume_run", "Run.locked", "Trainer.restore", "Run.cut_rows"):
             point = Point(scope, 1, rng.randint(2, 40))
             if place.victims.run(place.folder, command(name, kind), kill_at=point) == KILLED:
                 assert place.step(name) == step

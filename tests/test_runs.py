@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import charlm
 from charlm.config import Config
-from charlm.errors import CheckpointError, ConfigError, StorageError
+from charlm.errors import CheckpointError, ConfigError, DataError, StorageError
 from charlm.storage.checkpoint import Checkpoint, save_checkpoint
-from charlm.storage.records import Metrics
+from charlm.storage.records import Bookkeeping, Metrics, TrainingSample
 from charlm.storage.runs import Run, default_name, find_checkpoint, newest_run, open_run, remove_empty
 from charlm.training.request import TrainingRequest
 
@@ -293,11 +293,11 @@ def test_metrics_grow_row_by_row_and_are_cut_back(run: Run) -> None:
     assert lengths == sorted(set(lengths))
     assert run.metrics.stat().st_size == lengths[-1]
     assert run.read_metrics() == [replace(ROW, step=number) for number in range(5)]
-    run.cut_metrics(lengths[2])
+    run.cut_rows(Bookkeeping(metrics_length=lengths[2]))
     assert [row.step for row in run.read_metrics()] == [0, 1, 2]
     assert run.append_metrics(replace(ROW, step=3)) == lengths[3]
     assert [row.step for row in run.read_metrics()] == [0, 1, 2, 3]
-    run.cut_metrics(0)
+    run.cut_rows(Bookkeeping())
     assert run.read_metrics() == []
 
 
@@ -306,17 +306,38 @@ def test_metrics_that_lost_their_end_are_cut_to_whole_rows(run: Run, lost: int) 
     lengths = [run.append_metrics(replace(ROW, step=number)) for number in range(3)]
     left = max(0, lengths[-1] - lost)
     os.truncate(run.metrics, left)
-    run.cut_metrics(lengths[-1])
+    run.cut_rows(Bookkeeping(metrics_length=lengths[-1]))
     assert [row.step for row in run.read_metrics()] == [n for n in range(3) if lengths[n] <= left]
 
 
+def test_samples_grow_and_are_cut_back_beside_the_metrics(run: Run) -> None:
+    """Whatever the model writes comes back; each file is cut to its own length."""
+    texts = ['a\n"b"\u2028</script>', "\x00\x1b[31m\ud800", "", "漢\U0001f642"]
+    rows = [TrainingSample(step=n, seconds=n / 2, text=text) for n, text in enumerate(texts)]
+    assert run.read_samples() == []
+    lengths = [run.append_sample(row) for row in rows]
+    assert run.samples.stat().st_size == lengths[-1]
+    assert run.read_samples() == rows
+    kept = run.append_metrics(ROW)
+    run.cut_rows(Bookkeeping(metrics_length=kept, samples_length=lengths[1]))
+    assert (run.read_samples(), run.read_metrics()) == (rows[:2], [ROW])
+    with run.samples.open("a") as file:
+        file.write('{"step": 3, "half a ro')
+    assert run.read_samples() == rows[:2]  # one that is just being written is none yet
+    run.cut_rows(Bookkeeping(metrics_length=kept, samples_length=10**6))
+    assert run.append_sample(rows[2]) == lengths[2]
+    run.samples.write_text('{"step": 1, "text": "a"}\n')
+    with pytest.raises(DataError, match=r"samples\.jsonl, line 1: it is no sample"):
+        run.read_samples()
+
+
 def test_metrics_without_a_file_need_no_cut(run: Run) -> None:
-    run.cut_metrics(100)
+    run.cut_rows(Bookkeeping(metrics_length=100, samples_length=9))
     assert os.listdir(run.folder) == []
 
 
 def test_clearing_removes_what_a_run_left_but_not_its_text(run: Run) -> None:
-    own = (run.last, run.previous, run.best, run.metrics, run.curves)
+    own = (run.last, run.previous, run.best, run.metrics, run.samples, run.curves)
     for path in (*own, run.corpus, run.folder / "notes.txt", run.folder / ".lock"):
         path.write_text("something")
     run.clear()

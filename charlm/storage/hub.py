@@ -233,7 +233,7 @@ def publishable(checkpoint: Checkpoint) -> Checkpoint:
         config=replace(checkpoint.config, data=replace(data, val=_held_out(data.val), test=_held_out(data.test))),
         training=ModelState(step=state.step, best=state.best),
         tensors={},
-        bookkeeping=replace(checkpoint.bookkeeping, metrics_length=0),
+        bookkeeping=replace(checkpoint.bookkeeping, metrics_length=0, samples_length=0),
         corpus=replace(corpus, sources=sources),
     )
 

@@ -158,6 +158,7 @@ class Bookkeeping:
 
     seconds: float = 0.0
     metrics_length: int = 0  # of metrics.jsonl, in bytes
+    samples_length: int = 0  # of samples.jsonl
     inexact: tuple[str, ...] = ()  # why the run is not what it would be without an interruption
     init_from: str = ""  # state_sha256 of the model whose weights it began with (--init-from)
 
@@ -186,6 +187,15 @@ class Metrics:
     val_loss: float | None
     grad_norm: float | None  # before clipping; None where it is not finite
     lr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSample:
+    """A row of samples.jsonl: what the network wrote after so many steps and seconds."""
+
+    step: int
+    seconds: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ checkpoints/<name>/
     previous.safetensors
     best.safetensors      the model with the lowest validation loss, without optimizer
     metrics.jsonl         one row every few steps
+    samples.jsonl         what the network wrote on the way
     corpus.txt            the text, if it came from standard input
     curves.png            drawn at the end
     events.out.tfevents.* the same rows for TensorBoard (--log tensorboard)
@@ -29,8 +30,8 @@ from charlm.storage import hub
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charlm.storage.durable import append, flush, make_folder
 from charlm.storage.lock import OPEN_FILES_STAY, Held, held, is_held
-from charlm.storage.records import Metrics, Result, Validation, loss_in_words, picked
-from charlm.storage.schema import row_from_json
+from charlm.storage.records import Bookkeeping, Metrics, Result, TrainingSample, Validation, loss_in_words, picked
+from charlm.storage.schema import row_from_json, sample_from_json
 
 _LISTED: Final = 5  # runs that an error lists
 _LONGEST: Final = 200
@@ -59,6 +60,10 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples.jsonl"
 
     @property
     def corpus(self) -> Path:
@@ -95,12 +100,15 @@ class Run:
         return False
 
     def save_last(self, checkpoint: Checkpoint, *, keep: bool = True) -> bool:
-        """Save the whole training state, after flushing the metrics that it counts on; returns as `write_durably`.
+        """Save the whole training state, after flushing the rows that it counts on; returns as `write_durably`.
 
         The one before becomes `previous`, unless `previous` is to be kept.
         """
         with _writing(self.metrics):
             flush(self.metrics)
+        if checkpoint.bookkeeping.samples_length:
+            with _writing(self.samples):
+                flush(self.samples)
         return save_checkpoint(self.last, checkpoint, keep=self.previous if keep else None)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
@@ -115,7 +123,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove what an earlier run of this name left; its lock stays, and its text, which may be the only copy."""
-        for path in (self.last, self.previous, self.best, self.metrics, self.curves, *self.event_files):
+        for path in (self.last, self.previous, self.best, self.metrics, self.samples, self.curves, *self.event_files):
             path.unlink(missing_ok=True)
 
     def restore(self) -> tuple[Checkpoint, Path] | None:
@@ -164,22 +172,31 @@ class Run:
 
     def append_metrics(self, row: Metrics) -> int:
         """Add a row; returns the file's length after it."""
-        with _writing(self.metrics):
-            return append(self.metrics, json.dumps(asdict(row), allow_nan=False).encode() + b"\n")
+        return _append(self.metrics, row)
 
-    def cut_metrics(self, length: int) -> None:
-        """Truncate to the rows that the checkpoint knows of, so that none is there twice and none missing."""
-        if self.metrics.exists():
-            kept = self.metrics.read_bytes()[:length]
-            os.truncate(self.metrics, kept.rfind(b"\n") + 1)
+    def append_sample(self, row: TrainingSample) -> int:
+        """The same of samples.jsonl."""
+        return _append(self.samples, row)
+
+    def cut_rows(self, kept: Bookkeeping) -> None:
+        """Truncate to the rows that a checkpoint knows of, so that none is there twice and none missing."""
+        for path, length in ((self.metrics, kept.metrics_length), (self.samples, kept.samples_length)):
+            if path.exists():
+                os.truncate(path, path.read_bytes()[:length].rfind(b"\n") + 1)
 
     def read_metrics(self) -> list[Metrics]:
         """All rows so far, without one that is just being written; raises DataError, or StorageError."""
-        try:
-            whole = self.metrics.read_bytes().split(b"\n")[:-1] if self.metrics.is_file() else []
-        except OSError as error:
-            raise StorageError(f"cannot read {self.metrics}: {error.strerror}") from error
-        return [self._row(line, number) for number, line in enumerate(whole, 1)]
+        return [self._row(line, number) for number, line in enumerate(_whole_lines(self.metrics), 1)]
+
+    def read_samples(self) -> list[TrainingSample]:
+        """The same of samples.jsonl."""
+        found = []
+        for number, line in enumerate(_whole_lines(self.samples), 1):
+            try:
+                found.append(picked(TrainingSample, sample_from_json(line)))
+            except ValueError as error:
+                raise DataError(f"{self.samples}, line {number:,}: it is no sample") from error
+        return found
 
     def last_metrics(self) -> Metrics | None:
         """The last of these rows, for which the file is not read as a whole; None where there is none."""
@@ -221,6 +238,18 @@ class Trained:
     def __repr__(self) -> str:
         figures = f"{self.reason}, {self.result.steps:,} steps, {loss_in_words(self.result, self.history)}"
         return f"Trained({str(self.checkpoint)!r}: {figures})"
+
+
+def _append(path: Path, row: Metrics | TrainingSample) -> int:
+    with _writing(path):
+        return append(path, json.dumps(asdict(row), allow_nan=False).encode() + b"\n")
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
 
 
 @contextmanager
@@ -354,6 +383,6 @@ def remove_empty(run: Run) -> None:
     """Remove the folder of a run that failed before it wrote anything, unless other files are in it."""
     if not run.exists:
         with suppress(OSError):
-            for path in (run.metrics, run.corpus, run.lock):
+            for path in (run.metrics, run.samples, run.corpus, run.lock):
                 path.unlink(missing_ok=True)
             run.folder.rmdir()

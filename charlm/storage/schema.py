@@ -63,13 +63,22 @@ def from_json(text: str) -> Table:
 
 def row_from_json(line: bytes) -> Table:
     """A row of metrics.jsonl, in which every field is present and of the right type; raises ValueError otherwise."""
+    return _line_of(line, _ROW)
+
+
+def sample_from_json(line: bytes) -> Table:
+    """The same of a row of samples.jsonl."""
+    return _line_of(line, _SAMPLE)
+
+
+def _line_of(line: bytes, shape: Table) -> Table:
     try:
         row: Any = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if (fault := _fault(row, _ROW)) is not None:
+    if (fault := _fault(row, shape)) is not None:
         raise ValueError(f"{fault[1:]} is missing or of the wrong type")
-    return {name: row[name] for name in _ROW}
+    return {name: row[name] for name in shape}
 
 
 def _finite(digits: str) -> float:
@@ -213,7 +222,13 @@ _RESULT: Final = {
 _REQUIRED: Final[Table] = {
     "config": {"model": {}, "data": {}, "optim": {}, "train": {}},
     "tokenizer": {"kind": _text},
-    "bookkeeping": {"seconds": _seconds, "metrics_length": _count, "inexact?": [_text], "init_from?": _text},
+    "bookkeeping": {
+        "seconds": _seconds,
+        "metrics_length": _count,
+        "samples_length?": _count,
+        "inexact?": [_text],
+        "init_from?": _text,
+    },
     "history": [
         {
             **dict.fromkeys(("step", "characters_seen?", "characters_per_second?"), _count),
@@ -254,6 +269,7 @@ _ROW: Final[Table] = {
     **dict.fromkeys(("val_loss", "grad_norm"), _LOSS),
     "seconds": _seconds,
 }
+_SAMPLE: Final[Table] = {"step": _count, "seconds": _seconds, "text": _text}
 _MODEL_ALONE: Final = {"step": _count, "best": _LOSS}
 _STATE: Final = {
     "plan": _plan,

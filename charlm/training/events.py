@@ -88,14 +88,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """Training diverged, and goes on from an earlier step; the rows after it are gone from metrics.jsonl."""
+    """Training diverged, and goes on from an earlier step; rows and samples after it are gone from the record."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """A short text that the network writes as it is now."""
+    """A short text that the network writes as it is now; it has been added to samples.jsonl."""
 
     step: int
     text: str

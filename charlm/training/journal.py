@@ -18,6 +18,7 @@ class Journal:
     history         the validations so far
     seconds         of the run, at its last step or save
     metrics_length  of metrics.jsonl, in bytes
+    samples_length  of samples.jsonl
     inexact         why the run is not what it would be without an interruption
     init_from       hash of the model whose weights it began with, or nothing
     """
@@ -25,20 +26,22 @@ class Journal:
     def __init__(self, tokens_per_character: float) -> None:
         self._tokens_per_character = tokens_per_character
         self.history: list[Validation] = []
-        self.seconds, self.metrics_length = 0.0, 0
+        self.seconds, self.metrics_length, self.samples_length = 0.0, 0, 0
         self.inexact: list[str] = []
         self.init_from = ""
 
     def restore(self, kept: Bookkeeping, history: tuple[Validation, ...]) -> None:
         """Go on from what a checkpoint holds."""
-        self.seconds, self.metrics_length, self.inexact = kept.seconds, kept.metrics_length, list(kept.inexact)
-        self.init_from, self.history = kept.init_from, list(history)
+        self.seconds, self.inexact, self.init_from = kept.seconds, list(kept.inexact), kept.init_from
+        self.metrics_length, self.samples_length = kept.metrics_length, kept.samples_length
+        self.history = list(history)
 
     @property
     def bookkeeping(self) -> Bookkeeping:
         return Bookkeeping(
             seconds=self.seconds,
             metrics_length=self.metrics_length,
+            samples_length=self.samples_length,
             inexact=tuple(self.inexact),
             init_from=self.init_from,
         )

@@ -30,7 +30,7 @@ from charlm.options import Value
 from charlm.runtime.device import Runtime
 from charlm.runtime.group import ALONE, Group
 from charlm.storage.checkpoint import Checkpoint
-from charlm.storage.records import RECENT, CorpusRecord, ModelState, Plan, Result, TrainState
+from charlm.storage.records import RECENT, CorpusRecord, ModelState, Plan, Result, TrainingSample, TrainState
 from charlm.storage.runs import Run
 from charlm.text.lanes import Lanes
 from charlm.text.position import Position
@@ -162,7 +162,7 @@ class Trainer:
         own = self.stepper.lanes
         self.state, self.carried = state, select_lanes(carried, slice(own.start, own.stop))
         self.journal.restore(checkpoint.bookkeeping, checkpoint.history)
-        self.writer.cut_metrics(self.journal.metrics_length)
+        self.writer.cut_rows(checkpoint.bookkeeping)
         if not same_text:
             state.position = Position(state.position.epoch + 1)
             self.carried = self.network.init_state(len(own))
@@ -216,11 +216,19 @@ class Trainer:
         replanned = self._replan()
         val_loss = self._validate() if self.planner.validation_is_due(self.state) else None
         if self.group.is_first and self.samples.due():
-            self.emit(Sampled(step=self.state.step, text=self.samples.sample(self._model())))
+            self._sample()
         self._record(norm, lr, val_loss)
         better = self.planner.budget and self.state.best_step == self.state.step  # a later plan may not validate here
         if replanned or better or self.group.first(lambda: self.writer.is_due(self.state.step)):
             self._save()  # a plan is on the disk before it is used
+
+    def _sample(self) -> None:
+        """A short text by the network as it is now; it is on record before it is told of."""
+        row = TrainingSample(
+            step=self.state.step, seconds=round(self.journal.seconds, 3), text=self.samples.sample(self._model())
+        )
+        self.journal.samples_length = self.writer.add_sample(row)
+        self.emit(Sampled(step=row.step, text=row.text))
 
     def _replan(self) -> bool:
         """Under a time budget: whether there is a better plan, by the clock of the first process."""

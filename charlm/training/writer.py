@@ -1,4 +1,4 @@
-"""When and how a run's files are written: checkpoints and rows of metrics."""
+"""When and how a run's files are written: checkpoints, rows of metrics, samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from charlm.options import every
 from charlm.storage.checkpoint import Checkpoint
-from charlm.storage.records import Metrics
+from charlm.storage.records import Bookkeeping, Metrics, TrainingSample
 from charlm.storage.runs import Run
 from charlm.training.events import Emit, Remark, Saved
 
@@ -59,7 +59,11 @@ class Writer:
         """Add a row to metrics.jsonl; returns the file's length, which the next checkpoint has to know."""
         return 0 if self._idle else self.run.append_metrics(row)
 
-    def cut_metrics(self, length: int) -> None:
+    def add_sample(self, row: TrainingSample) -> int:
+        """The same of samples.jsonl."""
+        return 0 if self._idle else self.run.append_sample(row)
+
+    def cut_rows(self, kept: Bookkeeping) -> None:
         """Back to the rows that a checkpoint knows of."""
         if not self._idle:
-            self.run.cut_metrics(length)
+            self.run.cut_rows(kept)
