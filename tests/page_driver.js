@@ -2,10 +2,12 @@
 // standard output.
 
 import {readFileSync, writeFileSync} from 'node:fs';
+import {levelOf, scaleOf} from './activity.js';
 import {Model} from './model.js';
 import {philox, uniform, Sampler, likeliest} from './sampling.js';
 import {judge} from './judge.js';
 import {recordsOf, sign, tokenizerOf} from './text.js';
+import {trace} from './trace.js';
 import {Writer} from './writer.js';
 
 const task = JSON.parse(readFileSync(0, 'utf8'));
@@ -57,6 +59,17 @@ const answers = {
     const {text, units, bits, own, tokens, ids, probabilities, unknown} = step.value;
     return {text, units, bits: Array.from(bits), own: Array.from(own), tokens: Array.from(tokens), unknown,
       ids: Array.from(ids), probabilities: Array.from(probabilities)};
+  },
+  trace: () => {
+    const steps = trace(open(), tokenizerOf(task.tokenizer), task.text, task.records ?? 'none');
+    let step = steps.next();
+    while (!step.done) step = steps.next();
+    const {characters, all, of} = step.value;
+    return {text: characters.join(''), all, cells: task.cells.map(([layer, unit]) => Array.from(of(layer, unit)))};
+  },
+  levels: () => {
+    const values = Float32Array.from(task.values), scale = scaleOf(values);
+    return Array.from(values, value => levelOf(value, scale) + 3);
   },
   signs: () => Array.from(task.text, sign),
   records: () => recordsOf(task.text, task.records),

@@ -26,9 +26,14 @@ from charlm.config import Config, DataConfig, ModelConfig
 from charlm.evaluation.surprisal import surprisal
 from charlm.generation.decoder import NumpyDecoder
 from charlm.generation.sampling import distribution
+from charlm.inspection.cells import Activity, Unit
+from charlm.inspection.subject import open_network, reading
 from charlm.models.network import Network, export_weights
+from charlm.report.cells import levels
 from charlm.runtime.random import Purpose, uniform
 from charlm.storage.checkpoint import Checkpoint, save_checkpoint
+from charlm.storage.records import Metrics, TrainingSample
+from charlm.storage.runs import Run
 from charlm.text.tokenizer import Tokenizer, train_tokenizer
 
 selenium = pytest.importorskip("selenium")
@@ -121,6 +126,13 @@ class Tab:
         self.script("document.getElementById('pasted').value = arguments[0]", text)
         self.click("#reading .main")
         self.wait("/ read$/.test(document.getElementById('read-said').textContent)")
+
+    def show_cells(self, text: str) -> None:
+        """Have a text coloured by a cell."""
+        self.wait("document.body.dataset.ready")
+        self.script("document.getElementById('cell-text').value = arguments[0]", text)
+        self.click("#cell-reading .main")
+        self.wait(f"document.getElementById('cells-said').textContent === '{len(text):,} characters read'")
 
     def complaints(self) -> list[str]:
         """What the browser says of errors, and where requests went other than to the page itself."""
@@ -332,6 +344,68 @@ def test_the_heat_map_is_the_score(chromium: Chrome, made: dict[str, Made]) -> N
     assert tab.complaints() == []
 
 
+def values_said(tab: Tab) -> float:
+    """The value that is read out."""
+    said: str = tab.value("document.querySelector('#cells-read .controls .said').textContent")
+    return float(said.rpartition(": ")[2].replace("\u2212", "-").replace("+", ""))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_text_is_coloured_by_what_a_cell_does(chromium: Chrome, made: dict[str, Made], cell: str) -> None:
+    model, text = made[cell], LEARNED[:300] + "☃\tא <b>\n"
+    tab = Tab(chromium, model.page)
+    tab.show_cells(text)
+    opened = open_network(model.network.config, export_weights(model.network))
+    states = Activity(opened, reading(text * 2, model.tokenizer))
+    for layer, unit in ((1, 1), (2, 17)):
+        for label, number in (("Layer", layer), ("Unit", unit)):
+            field = next(one for one in tab.all("#cells-read label") if one.text.startswith(label))
+            field.find_element(By.CSS_SELECTOR, "input").send_keys(Keys.CONTROL, "a")
+            field.find_element(By.CSS_SELECTOR, "input").send_keys(str(number))
+        expected = states.of([Unit(layer, unit)])[: len(text), 0]
+        spans = tab.value(
+            "[...document.querySelectorAll('#cells-read .line span')].map(one => [one.textContent, one.className])"
+        )
+        assert "".join(sign for sign, _ in spans) == text.replace("\n", "↵").replace("\t", "␉")
+        shown = np.array([int(name[1]) for _, name in spans])
+        scale = np.percentile(np.abs(expected), 99)
+        clear = np.abs((3 * expected / scale) % 1 - 0.5) > 1e-3
+        np.testing.assert_array_equal(shown[clear], levels(expected)[clear])
+        assert f"unit {layer}:{unit}" in tab.find("#cells-read .legend").text
+        tab.script("document.querySelector('#cells-read .line span').focus()")
+        for at in (0, 1, 2):  # the number is read out, and above 0 is told from below 0 without a colour
+            assert values_said(tab) == pytest.approx(float(expected[at]), abs=6e-4)
+            line = tab.value("getComputedStyle(document.activeElement).textDecorationLine")
+            level = shown[at] - 3
+            assert line == ("overline" if level > 0 else "underline" if level < 0 else "none")
+            tab.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    status = "document.querySelector('#cells-read .said').getAttribute('role')"
+    assert tab.value(status) == "status"
+    tab.click("#cells-read [aria-label^='next character where']")
+    assert tab.value("document.activeElement.className[1]") in "06"
+    assert tab.complaints() == []
+
+
+def test_cells_that_were_found_stand_first_and_lead_to_the_text(
+    chromium: Chrome, made: dict[str, Made], tmp_path: Path
+) -> None:
+    tab = Tab(chromium, whole_page(made["gru"], tmp_path))
+    tab.wait("document.getElementById('cells-said').textContent === '3,000 characters read'")
+    found = tab.value("JSON.parse(document.getElementById('data').textContent).cells.found")
+    options = tab.value("[...document.querySelectorAll('#cells-read option')].map(one => one.textContent)")
+    assert options == [*(f"{layer}:{unit} {about}" for layer, unit, about in found), "another"]
+    buttons = tab.all(".found-cells button")
+    assert {one.text for one in buttons} == {f"{layer}:{unit}" for layer, unit, _ in found}
+    last = buttons[-1].text
+    buttons[-1].click()
+    assert f"unit {last}:" in tab.find("#cells-read .legend").text
+    assert tab.value("document.activeElement.unit") == 0
+    tab.write("ab", seed=1, length=40)
+    tab.click("#use-written")
+    tab.wait("document.getElementById('cells-said').textContent === '42 characters read'")
+    assert tab.complaints() == []
+
+
 def test_texts_from_right_to_left_are_shown_so(chromium: Chrome, made: dict[str, Made]) -> None:
     """The first letter of a line of Hebrew stands at its right end; that of a line of Latin at the left."""
     tab = Tab(chromium, made["lstm"].page)
@@ -393,11 +467,32 @@ def screen(driver: Chrome, width: int, scheme: str) -> Iterator[None]:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def whole_page(model: Made, folder: Path) -> Path:
+    """A page that has all parts: of a run with metrics and samples, and with cells, gradients and memory."""
+    kept, page = Run(folder / "whole"), folder / "whole.html"
+    kept.folder.mkdir()
+    shutil.copy(model.checkpoint, kept.best)
+    for step in (1, 50, 100):
+        losses = {"train_loss": 5.0 - step / 50, "val_loss": 4.9 - step / 60, "grad_norm": 1.0, "lr": 0.01}
+        kept.append_metrics(Metrics(step=step, characters_seen=step, seconds=step, characters_per_second=9, **losses))
+        kept.append_sample(TrainingSample(step=step, seconds=step, text="once\tupon \u202e\x1b a <b>time</b>\n" * 9))
+    (folder / "learned.txt").write_text(LEARNED, encoding="utf-8")
+    assert run(["page", str(kept.folder), "-o", str(page), "--text", str(folder / "learned.txt"), "-q"]) == 0
+    return page
+
+
 def both(chromium: Chrome, model: Made, folder: Path) -> Iterator[Tab]:
-    """The page of a model with a text written and one read, and that of `charlm score`."""
-    tab = Tab(chromium, model.page)
+    """The page of a run with a text written and two read, and those of `charlm inspect cells` and `charlm score`."""
+    tab = Tab(chromium, whole_page(model, folder))
     tab.write("Te", seed=1, length=200)
     tab.read(LEARNED[:500])
+    tab.show_cells(LEARNED[:500])
+    yield tab
+    page = folder / "cells.html"
+    words = ["--text", str(folder / "learned.txt"), "--unit", "1:2", "-o", str(page), "-q"]
+    assert run(["inspect", "cells", str(model.checkpoint), *words]) == 0
+    tab = Tab(chromium, page)
+    tab.wait("document.querySelector('.controls')")
     yield tab
     (folder / "text.txt").write_text(LEARNED[:500] + "\x1b\t☃\n", encoding="utf-8")
     page = folder / "score.html"

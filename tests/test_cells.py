@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -38,6 +39,8 @@ from charlm.inspection.subject import RecurrentNetwork, open_network, reading
 from charlm.models.network import Network, export_weights, named_weights
 from charlm.report.cells import coloured
 from charlm.report.console import Console
+from charlm.report.page.cells_page import cells_page
+from charlm.storage.checkpoint import load_checkpoint
 from charlm.text.tokenizer import CharTokenizer
 
 # Features
@@ -269,16 +272,37 @@ def test_the_command_names_a_cell_or_none_for_each_feature(capsys: pytest.Captur
         assert re.search(rf"^{one.about} +(\d:\d|none \(best \d:\d\)|does not vary here) ", shown, re.MULTILINE)
 
 
-def test_a_page_has_the_text_escaped_and_whole(here: Path) -> None:
+def test_a_page_has_the_text_escaped_and_whole_and_what_the_unit_does(here: Path) -> None:
     (here / "odd.txt").write_text('2 <b>times</b> "2" & \x1b3.\n' * 30, encoding="utf-8")
-    words = ["--text", "odd.txt", "--unit", "2:5", "-o", "cells.html", "-q"]
-    assert run(["inspect", "cells", "lstm.safetensors", *words]) == 0
+    words = ["--text", "odd.txt", "--unit", "2:5"]
+    assert run(["inspect", "cells", "lstm.safetensors", *words, "-o", "cells.html", "-q"]) == 0
     page = (here / "cells.html").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"<pre>(.*)</pre>", page, re.DOTALL)
+    lines = re.findall(r'<div class="line"[^>]*>(.*?)</div>', page, re.DOTALL)
+    plain = "".join(unescape(re.sub(r"</?b\b[^>]*>", "", line)) for line in lines)
     text = (here / "odd.txt").read_text(encoding="utf-8")
-    assert unescape(re.sub(r"</?span[^>]*>", "", shown)) == text.replace("\x1b", "␛")
-    assert not re.search("<script|\x1b|<b>", page)
-    assert "c of unit 2:5" in page
+    assert plain == text.replace("\x1b", "␛").replace("\n", "↵")
+    assert not re.search("\x1b|<b>times", page)
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?:|innerHTML|insertAdjacent", page)
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])  # type: ignore[index]
+    assert data["state"] == "c"
+    (cell,) = data["cells"]
+    assert (cell["layer"], cell["unit"]) == (2, 5)
+    model = load_checkpoint(here / "lstm.safetensors")
+    activity = Activity(open_network(model.config.model, model.weights), reading(text, model.open_tokenizer()))
+    shown = np.frombuffer(base64.b64decode(cell["packed"]), "<f4")
+    np.testing.assert_array_equal(shown, activity.of([Unit(2, 5)])[:, 0])
+
+
+def test_a_page_without_a_cell_says_so() -> None:
+    findings = [Finding("line")]
+    page = cells_page("m<i>", "abc", "h", findings, {}, {})
+    assert "No cell follows a feature of this text." in page
+    assert "does not vary here" in page
+    assert "m&lt;i&gt;" in page
+    assert "m<i>" not in page
+    shown = cells_page("m", "a\nb\x03c", "h", findings, {}, {Unit(1, 1): np.zeros(5)})
+    assert re.findall(r'data-unit="(\d+)"', shown) == ["0", "2", "4"]
 
 
 def test_a_terminal_shows_the_text_in_colours_and_a_pipe_does_not() -> None:

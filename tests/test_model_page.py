@@ -162,7 +162,7 @@ def test_links_lead_to_parts_and_controls_have_names() -> None:
     assert {known["href"][1:] for tag, known in reader.elements if tag == "a"} <= set(ids)
     assert {known[key] for _, known in reader.elements for key in known if key == "aria-labelledby"} <= set(ids)
     controls = sum(tag in ("input", "textarea", "select") for tag, _ in reader.elements)
-    assert sum(tag == "label" for tag, _ in reader.elements) == controls == 8
+    assert sum(tag == "label" for tag, _ in reader.elements) == controls == 9
     assert ("html", {"lang": "en"}) in reader.elements
 
 
@@ -367,7 +367,7 @@ def test_a_page_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-@pytest.mark.parametrize("main", ["main", "score"])
+@pytest.mark.parametrize("main", ["main", "score", "inspected"])
 def test_modules_become_one_script(main: str, tmp_path: Path) -> None:
     script = bundle(main)
     assert not re.search(r"^\s*(import|export)\b", script, re.MULTILINE)

@@ -21,7 +21,7 @@ from oracles import random_network, synthetic_text
 from charlm.config import DataConfig, ModelConfig
 from charlm.evaluation.surprisal import position_losses, surprisal
 from charlm.models.network import Network
-from charlm.report.levels import DARK, LIGHT, TERMINAL
+from charlm.report.levels import DARK, DIVERGING_DARK, DIVERGING_LIGHT, LIGHT, TERMINAL
 from charlm.report.page.page import page
 from charlm.report.surprisal import Scored
 from charlm.text.tokenizer import Tokenizer, train_tokenizer
@@ -230,6 +230,19 @@ def test_levels_are_in_the_order_of_lightness_and_legible(palette: tuple[tuple[s
     steps = np.diff([math.log(light + 0.05) for light in lights])
     assert (np.abs(steps) > 0.12).all()
     assert len(set(np.sign(steps))) == 1
+    for back, ink in palette:
+        low, high = sorted([linear(back), linear(ink)])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("palette", [DIVERGING_LIGHT, DIVERGING_DARK])
+def test_levels_about_0_are_legible_and_further_from_the_paper_on_either_side(
+    palette: tuple[tuple[str, str], ...],
+) -> None:
+    lights = [math.log(linear(back) + 0.05) for back, _ in palette]
+    for side in (lights[3::-1], lights[3:]):
+        assert len(set(np.sign(np.diff(side)))) == 1
+        assert (np.abs(np.diff(side)) > 0.12).all()
     for back, ink in palette:
         low, high = sorted([linear(back), linear(ink)])
         assert (high + 0.05) / (low + 0.05) >= 4.5

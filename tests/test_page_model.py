@@ -20,7 +20,10 @@ from charlm.evaluation.surprisal import surprisal
 from charlm.generation.decoder import Decoder, NumpyDecoder
 from charlm.generation.generate import collect, generate
 from charlm.generation.sampling import distribution, next_token
+from charlm.inspection.subject import open_network, reading
+from charlm.inspection.trace import memories
 from charlm.models.network import Network, export_weights
+from charlm.report.cells import levels
 from charlm.report.levels import sign
 from charlm.report.page import bundle
 from charlm.report.page.model_page import describe_network, describe_tokenizer
@@ -221,6 +224,59 @@ def test_the_bits_of_a_text_are_those_of_the_score(ask: Ask, kind: str, records:
     np.testing.assert_array_equal(np.reshape(found["ids"], (-1, 5)), judged.likeliest.ids[first])
     expected = judged.likeliest.probabilities[first]
     np.testing.assert_allclose(np.reshape(found["probabilities"], (-1, 5)), expected, atol=1e-5)
+
+
+ALL: Final = [(layer, unit) for layer in (1, 2) for unit in range(1, 17)]
+
+
+def traced(ask: Ask, network: Network, kind: str = "char", records: str = "none", precision: str = "fp32") -> Any:
+    """What the page finds that all cells do over a text with unknown characters, and the text as it is read."""
+    tokenizer, text = tokenizer_of(kind), LEARNED[:150] + "☃ “ß”\r\n \n\n漢字🙂 e\u0301\n"
+    found = ask(
+        "trace",
+        **of(network, precision),
+        tokenizer=describe_tokenizer(tokenizer),
+        text=text,
+        records=records,
+        cells=ALL,
+    )
+    read = reading(text, tokenizer, records)
+    assert (found["text"], found["all"]) == (read.text, len(read.text))
+    return np.array(found["cells"]).T, read
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "records"),
+    [
+        *((cell, "char", "none") for cell in CELLS),
+        ("gru", "byte", "none"),
+        ("lstm", "char", "line"),
+        ("rnn", "byte", "file"),
+    ],
+)
+def test_what_cells_do_is_what_charlm_inspect_says(ask: Ask, cell: str, kind: str, records: str) -> None:
+    config = ModelConfig(cell=cell, hidden=16, layers=2, embedding=24, skip=cell in ("gru", "mingru"))
+    network = random_network(config, tokenizer_of(kind).size, seed=12, scale=0.3)
+    cells, read = traced(ask, network, kind, records)
+    expected = memories(open_network(config, export_weights(network)), read)[read.token_of]
+    np.testing.assert_allclose(cells, expected, rtol=0, atol=2e-5)
+    assert expected.std() > 0.05
+
+
+def test_what_cells_do_with_8_bit_weights_is_what_they_do_in_the_decoder(ask: Ask) -> None:
+    tokenizer = tokenizer_of("char")
+    network = random_network(ModelConfig(hidden=16, layers=2, embedding=8), tokenizer.size, seed=13, scale=0.3)
+    cells, read = traced(ask, network, precision="int8")
+    model = decoder(network, "int8")
+    _, state = model.read(read.inputs[:, None], model.init_state(1))
+    np.testing.assert_allclose(cells[-1], np.concatenate([layer[-1][0] for layer in state]), atol=1e-3)
+
+
+def test_levels_of_activity_are_those_of_reports(ask: Ask) -> None:
+    draw = np.random.default_rng(5)
+    for values in (draw.normal(0, 2, 300), np.zeros(5), np.array([0.3]), draw.random(7) - 2):
+        own = values.astype(np.float32)
+        assert ask("levels", values=own.tolist()) == levels(own).tolist()
 
 
 def test_signs_are_those_of_reports(ask: Ask) -> None:

@@ -1,13 +1,13 @@
 """What people see of `charlm inspect cells`: which cells follow what, and a text coloured by what a cell does.
 
 Seven levels: the middle one is around 0, blue is below and red above. The outermost begin at five sixths of the largest
-absolute value (of all but one character in a hundred). They are told apart by lightness too.
+absolute value (of all but one character in a hundred). They are told apart by lightness too. The page is in
+`charlm.report.page.cells_page`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from itertools import pairwise
 from typing import Final
 
@@ -20,7 +20,7 @@ from charlm.inspection.features import FEATURES
 from charlm.inspection.subject import Array
 from charlm.report.console import Console, heading, is_coloured, paragraphs, table
 from charlm.report.levels import sign, style
-from charlm.report.words import figure, one_line
+from charlm.report.words import figure
 
 # Background and letters of the levels from the lowest to the highest: some of a terminal's 256 colours.
 PALETTE: Final = (
@@ -32,35 +32,25 @@ PALETTE: Final = (
     ("#ff875f", "#000000"),
     ("#af0000", "#ffffff"),
 )
-_COLUMNS: Final = ("feature", "cell", "correlation", "by character", "AUC", "p", "bits when held")
+COLUMNS: Final = ("feature", "cell", "correlation", "by character", "AUC", "p", "bits when held")
+NOTE: Final = (
+    "Cells were chosen on the first half of the text; figures are those of the second. By character: the correlation "
+    "that the present character alone reaches. p: share of circular shifts at which some unit does as well; up to "
+    f"{LEVEL / len(FEATURES):.2g} it is no luck. Bits when held: bits per character more with the cell at its mean."
+)
 _MIDDLE: Final = len(PALETTE) // 2
 _USUAL: Final = 99  # per cent of the characters
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_STYLE: Final = (
-    "body{font:15px/1.6 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;background:#fff;color:#1b1b1f}"
-    "pre{font:14px/1.5 monospace;white-space:pre-wrap;overflow-wrap:anywhere}"
-    "table{border-collapse:collapse}td,th{padding:.1em .8em;text-align:right;font-weight:normal}"
-    "td:first-child,th:first-child{text-align:left}"
-)
 
 
 def cells_report(out: Console, findings: Sequence[Finding], costs: Mapping[Unit, float]) -> None:
     """A row for each feature: the cell that follows it, how well, whether that may be luck, and what it is good for."""
-    table(out, _COLUMNS, [_row(one, costs) for one in findings])
-    paragraphs(
-        out,
-        [
-            "Cells were chosen on the first half of the text; figures are those of the second. By character: the "
-            "correlation that the present character alone reaches. p: share of circular shifts at which some unit does "
-            f"as well; up to {LEVEL / len(FEATURES):.2g} it is no luck. Bits when held: bits per character more with "
-            "the cell at its mean."
-        ],
-    )
+    table(out, COLUMNS, [row(one, costs) for one in findings])
+    paragraphs(out, [NOTE])
 
 
-def _row(one: Finding, costs: Mapping[Unit, float]) -> tuple[str, ...]:
+def row(one: Finding, costs: Mapping[Unit, float]) -> tuple[str, ...]:
     """
-    >>> _row(Finding("line"), {})
+    >>> row(Finding("line"), {})
     ('position in the line', 'does not vary here', '-', '-', '-', '-', '-')
     """
     name = FEATURES[one.feature].about
@@ -114,39 +104,15 @@ def _runs(text: str, level: NDArray[np.int64]) -> Iterator[tuple[str, int]]:
             yield text[begin:end], int(level[begin])
 
 
-def cells_page(
-    model: str,
-    text: str,
-    findings: Sequence[Finding],
-    costs: Mapping[Unit, float],
-    activities: Mapping[Unit, tuple[str, Array]],
-) -> str:
-    """One self-contained HTML page: the table, and for each unit its title and the text coloured by it.
-
-    It has no script and needs no network, and tells the browser so; foreign text is escaped.
-    """
-    head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _row(one, costs)) + "</tr>" for one in findings
-    )
-    rules = "".join(f".l{level}{{background:{back};color:{ink}}}" for level, (back, ink) in enumerate(PALETTE))
-    sections = "".join(
-        f"<h2>{escape(title)}</h2>\n<pre>{_markup(text, values)}</pre>\n" for title, values in activities.values()
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>Cells of {escape(one_line(model))}</title>\n<style>{_STYLE}{rules}</style></head>\n"
-        f"<body><h1>Cells of {escape(one_line(model))}</h1>\n<table><tr>{head}</tr>{rows}</table>\n"
-        f"{sections}</body></html>\n"
-    )
+def follows(unit: Unit, findings: Sequence[Finding]) -> str:
+    """What a unit was found to follow, in words."""
+    return ", ".join(FEATURES[one.feature].about for one in findings if one.unit == unit and one.found)
 
 
-def _markup(text: str, values: Array) -> str:
-    return "".join(
-        f'<span class="l{level}">{escape("".join(c if c == chr(10) else sign(c) for c in part), quote=False)}</span>'
-        for part, level in _runs(text, levels(values))
-    )
+def found_units(findings: Sequence[Finding]) -> list[Unit]:
+    """The units that were found, each once, the closest follower first."""
+    found = sorted((one for one in findings if one.found), key=lambda one: -abs(one.correlation or 0))
+    return list(dict.fromkeys(one.unit for one in found if one.unit))
 
 
 def title_of(unit: Unit, state: str, findings: Sequence[Finding]) -> str:
@@ -155,5 +121,5 @@ def title_of(unit: Unit, state: str, findings: Sequence[Finding]) -> str:
     >>> title_of(Unit(1, 5), "c", [Finding("line", Unit(1, 5), found=True), Finding("word", Unit(1, 5))])
     'c of unit 1:5: position in the line'
     """
-    follows = ", ".join(FEATURES[one.feature].about for one in findings if one.unit == unit and one.found)
-    return f"{state} of unit {unit}" + (f": {follows}" if follows else "")
+    about = follows(unit, findings)
+    return f"{state} of unit {unit}" + (f": {about}" if about else "")

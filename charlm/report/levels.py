@@ -1,4 +1,4 @@
-"""The levels and colours in which terminal and page show surprisal.
+"""The levels and colours in which terminal and page show surprisal, and a page what a cell does.
 
 Six levels, each from twice as many bits per character as the one below. In each palette lightness goes one way from
 level to level, so that their order can be seen with any eyes, and every level brings its own background and letters,
@@ -30,6 +30,26 @@ DARK: Final = (
     ("#a83a72", "#ffffff"),
     ("#f0925c", "#15161c"),
     ("#fbe68a", "#15161c"),
+)
+# The same of seven levels from the lowest below 0 to the highest above it: blue and orange, which nobody takes for each
+# other, and the further from 0 the further from the paper.
+DIVERGING_LIGHT: Final = (
+    ("#1a5296", "#ffffff"),
+    ("#6fa8dc", "#1b1b1f"),
+    ("#d3e5f6", "#1b1b1f"),
+    LIGHT[0],
+    ("#fbe3cb", "#1b1b1f"),
+    ("#ee9a4d", "#1b1b1f"),
+    ("#98410a", "#ffffff"),
+)
+DIVERGING_DARK: Final = (
+    ("#a6d2ff", "#15161c"),
+    ("#2f659f", "#ffffff"),
+    ("#1c3350", "#e6e6f0"),
+    DARK[0],
+    ("#45290f", "#f5ebe2"),
+    ("#94541b", "#ffffff"),
+    ("#ffc890", "#15161c"),
 )
 TERMINAL: Final = (
     ("#00005f", "#d7d7ff"),

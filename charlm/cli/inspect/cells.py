@@ -77,17 +77,18 @@ def cells(
 
     from charlm.inspection.cells import Activity, find_cells, unit_of
     from charlm.inspection.subject import open_network
-    from charlm.report.cells import cells_page, cells_report, coloured, title_of
+    from charlm.report.cells import cells_report, coloured, title_of
+    from charlm.report.page.cells_page import cells_page
 
     network = open_network(model.config.model, model.checkpoint.weights)
     named = None if unit is None else unit_of(network, unit, str(model.path))
     activity = Activity(network, read)
     findings, costs = find_cells(activity, activity.units if named is None else [named])
     state = network.cell.states[-1]
-    shown = {one: (title_of(one, state, findings), activity.of([one])[:, 0]) for one in costs}
+    shown = {one: activity.of([one])[:, 0] for one in costs}
     if output is not None:
         name = names_of([model])[0]
-        screen.write_file(output, cells_page(name, read.text, findings, costs, shown).encode())
+        screen.write_file(output, cells_page(name, read.text, state, findings, costs, shown).encode())
     if as_json:
         screen.json(
             "inspect",
@@ -97,11 +98,11 @@ def cells(
             units=len(activity.units) if named is None else 1,
             features=[one.record() for one in findings],
             costs=[{"unit": str(one), "bits_per_character": cost} for one, cost in costs.items()],
-            activity=None if named is None else shown[named][1].astype(float).tolist(),
+            activity=None if named is None else shown[named].astype(float).tolist(),
         )
     elif not (screen.data and screen.quiet):
         clearest = max((one for one in findings if one.found), key=lambda one: abs(one.correlation or 0), default=None)
         seen = named or (clearest and clearest.unit)
         if seen is not None and config.show and output is None:
-            coloured(screen.out, shown[seen][0], read.text, shown[seen][1], config.show)
+            coloured(screen.out, title_of(seen, state, findings), read.text, shown[seen], config.show)
         cells_report(screen.out, findings, costs)

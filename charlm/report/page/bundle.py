@@ -11,16 +11,18 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from string import Template
 from typing import Final
 
-from charlm.report.levels import DARK, LIGHT
+from charlm.report.levels import DARK, DIVERGING_DARK, DIVERGING_LIGHT, LIGHT
 
 _IMPORT: Final = re.compile(r"^import (\{[^}]*\}) from '\./(\w+)\.js';\n", re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^ *//.*\n", re.MULTILINE)
+Colours = Sequence[tuple[str, str]]
 _POLICY: Final = (
     "default-src 'none'; script-src {}; style-src {}; connect-src 'none'; base-uri 'none'; form-action 'none'"
 )
@@ -75,11 +77,13 @@ def digest(content: str) -> str:
 
 
 def _palettes() -> str:
-    def rules(palette: tuple[tuple[str, str], ...]) -> str:
+    def rules(palette: Colours, diverging: Colours) -> str:
         page = f":root{{--page:{palette[0][0]};--ink:{palette[0][1]}}}"
-        return page + "".join(f".c{n}{{background:{back};color:{ink}}}" for n, (back, ink) in enumerate(palette))
+        named = [(f"{kind}{n}", own) for kind, all_ in (("c", palette), ("d", diverging)) for n, own in enumerate(all_)]
+        return page + "".join(f".{name}{{background:{back};color:{ink}}}" for name, (back, ink) in named)
 
-    return f"{rules(LIGHT)}@media(prefers-color-scheme:dark){{{rules(DARK)}}}"
+    dark = rules(DARK, DIVERGING_DARK)
+    return f"{rules(LIGHT, DIVERGING_LIGHT)}@media(prefers-color-scheme:dark){{{dark}}}"
 
 
 def safe_json(value: object) -> str:

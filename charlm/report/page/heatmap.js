@@ -1,19 +1,17 @@
-// A text, each unit of which is coloured by its surprisal: the likeliest alternatives where one points, and ways to move
-// through it. `charlm score --html` and the page of a model show it alike.
+// A text, each unit of which is coloured: what is known of a unit where one points, and ways to move through it.
+// `surprisal.js` colours by surprisal, `activity.js` by what a cell does.
 
-import {shown} from './text.js';
-import {button, labelled, make, percent, table} from './views.js';
+import {button, labelled, make} from './views.js';
 
 const SETTLED = 300;  // milliseconds
 const AT_ONCE = 3000;  // units that are coloured before they come into view
-const MOST = 65535 / 500;  // bits that packed figures hold
 
-// The figures of a text are an object with `units`, and functions of a unit: bits, length (in characters), tokens, and of
-// its first token own (its id) and alternatives (a list of [id, probability], best first).
+// What colours it is a subclass with `classOf(unit)` and `tell(span)`, the elements that say what is known of its unit.
 export class HeatMap {
-  // `block` has a .line for each line of the text, with the number of its first unit; `names` gives a token's name.
-  constructor(block, figures, {levels, levelNames, names}) {
-    Object.assign(this, {block, figures, levels, levelNames, names, tip: document.getElementById('tip')});
+  // `block` has a .line for each line of the text, with the number of its first unit. `figures` has the number of `units`
+  // and `length(unit)`, in characters, besides what a subclass reads of it; `others` become properties.
+  constructor(block, figures, others = {}) {
+    Object.assign(this, {block, figures, tip: document.getElementById('tip')}, others);
     this.lines = [...block.querySelectorAll('.line')];
     this.firsts = this.lines.map(line => +line.dataset.unit);
     this.shown = this.current = null;
@@ -40,17 +38,25 @@ export class HeatMap {
     for (const node of line.childNodes)
       if (node.nodeType === 3) signs.push(...Array.from(node.data, c => [c, '']));
       else signs.push([node.textContent, node.dataset.c === '9' ? ' tab' : '']);
-    const parts = document.createDocumentFragment(), {figures, levels} = this;
+    const parts = document.createDocumentFragment();
     for (let at = 0, unit = +line.dataset.unit; at < signs.length; unit++) {
-      const length = figures.length(unit), own = signs.slice(at, at + length), mean = figures.bits(unit) / length;
-      const level = levels.filter(bound => mean >= bound).length;
-      const span = make('span', 'c' + level + (length === 1 ? own[0][1] : ''), own.map(sign => sign[0]).join(''));
+      const length = this.figures.length(unit), own = signs.slice(at, at + length), kind = length === 1 ? own[0][1] : '';
+      const span = make('span', this.classOf(unit) + kind, own.map(sign => sign[0]).join(''));
       span.unit = unit;
+      span.kind = kind;
       span.tabIndex = -1;
       parts.append(span);
       at += length;
     }
     line.replaceChildren(parts);
+  }
+
+  // Colours anew what is coloured, after what `classOf` goes by has changed.
+  repaint() {
+    for (const line of this.lines) if (line.coloured) for (const span of line.children) {
+      const marks = ['at', 'found'].filter(mark => span.classList.contains(mark));
+      span.className = [this.classOf(span.unit) + span.kind, ...marks].join(' ');
+    }
   }
 
   // The text as it is, not as it is shown.
@@ -71,16 +77,8 @@ export class HeatMap {
     this.shown = span;
     span.classList.add('at');
     span.setAttribute('aria-describedby', 'tip');
-    const {tip, figures, names} = this, unit = span.unit, bits = figures.bits(unit), tokens = figures.tokens(unit);
-    const title = make('p'), own = figures.own(unit), others = figures.alternatives(unit);
-    title.append(make('b', '', span.textContent.replace(/ /g, '\u2423')), bits >= MOST ? ' over 131 bits' :
-      ` ${bits.toFixed(2)} bits`, tokens === 1 ? `, ${percent(2 ** -bits)}` : `, of ${tokens} tokens`);
-    tip.replaceChildren(title);
-    if (others.length && tokens > 1) tip.append(make('p', '', 'most likely first tokens:'));
-    for (const [id, p] of others) tip.append(row(names(id), p, id === own));
-    if (others.length && tokens === 1 && !others.some(([id]) => id === own))
-      tip.append(make('div', '', '\u2026'), row(names(own), 2 ** -bits, true));
-    tip.hidden = false;
+    this.tip.replaceChildren(...this.tell(span));
+    this.tip.hidden = false;
     this.place();
   }
 
@@ -174,63 +172,38 @@ export class HeatMap {
     return places;
   }
 
-  // Controls above the text: from which level on it is coloured, and what to look for.
-  controls() {
-    const bar = make('div', 'controls'), {levels, levelNames, figures, block} = this;
-    bar.setAttribute('role', 'group');
-    bar.setAttribute('aria-label', 'Threshold and search');
-    const least = document.createElement('select'), wanted = make('input'), said = make('span', 'said');
-    levelNames.forEach((name, level) => least.add(new Option(level ? `from ${levels[level - 1]} bits` : 'all levels', level)));
+  // Goes to the next unit, or the one before, of which `wanted` holds; says so in `said` where there is none.
+  hop(step, wanted, said) {
+    const {units} = this.figures;
+    let unit = this.current?.unit ?? -1;
+    for (let tried = 0; tried < units; tried++) {
+      unit = (unit + step + units) % units;
+      if (wanted(unit)) return this.mark([unit]);
+    }
+    said.textContent = 'no such character';
+  }
+
+  // What searches the text, with buttons for the occurrences before and after.
+  finder(said) {
+    const wanted = make('input');
     wanted.type = 'search';
     wanted.dir = 'auto';
     wanted.size = 12;
-    said.setAttribute('role', 'status');
-    least.addEventListener('change', () => block.dataset.least = least.value);
-    const here = () => document.activeElement?.unit ?? this.current?.unit ?? -1;
-    const surprising = unit => figures.bits(unit) / figures.length(unit) >= (levels[least.value - 1] ?? levels[3]);
-    const high = step => {  // the next unit from the threshold on; where there is none, of 4 bits
-      const units = figures.units;
-      let unit = here();
-      for (let tried = 0; tried < units; tried++) {
-        unit = (unit + step + units) % units;
-        if (surprising(unit)) return this.mark([unit]);
-      }
-      said.textContent = 'no such character';
-    };
     const search = step => {
       const found = this.find(wanted.value), from = this.current?.unit ?? -1;
       if (!found.length) return void (said.textContent = wanted.value ? 'not found' : '');
       let at = step > 0 ? found.findIndex(units => units[0] > from) : found.findLastIndex(units => units[0] < from);
       if (at < 0) at = step > 0 ? 0 : found.length - 1;
-      said.textContent = `${at + 1} of ${found.length}`;
       this.mark(found[at]);
+      said.textContent = `${at + 1} of ${found.length}`;
     };
     wanted.addEventListener('keydown', event => {
       if (event.key !== 'Enter') return;
       event.preventDefault();
       search(event.shiftKey ? -1 : 1);
     });
-    bar.append(labelled('Colour', least), button('◂', () => high(-1), 'previous character above the threshold'),
-      button('▸', () => high(1), 'next character above the threshold'), labelled('Find', wanted),
-      button('◂', () => search(-1), 'previous occurrence'), button('▸', () => search(1), 'next occurrence'), said);
-    return bar;
-  }
-
-  // A button for a word, which goes to its next occurrence.
-  wordButton(word, label) {
-    return button(label, () => {
-      const found = this.find(word, true), from = this.current?.unit ?? -1;
-      if (found.length) this.mark(found.find(units => units[0] > from) ?? found[0]);
-    });
-  }
-
-  // The words with the most bits per character, as a table of [word, count, bits per character, mean, total].
-  wordTable(words) {
-    const columns = ['word', 'count', 'bits per character', 'mean bits', 'total bits'];
-    const rows = words.map(([word, ...cells]) => [this.wordButton(word, shown(cut(word))), ...cells]);
-    const found = table('Least expected words', columns, rows);
-    found.className = 'words';
-    return found;
+    return [labelled('Find', wanted), button('◂', () => search(-1), 'previous occurrence'),
+      button('▸', () => search(1), 'next occurrence')];
   }
 }
 
@@ -238,17 +211,4 @@ export class HeatMap {
 function textOf(line) {
   return Array.from(line.childNodes, node =>
     node.nodeType === 3 ? node.data : String.fromCodePoint(parseInt(node.dataset.c, 16))).join('');
-}
-
-const cut = word => {
-  const signs = Array.from(word);
-  return signs.length > 60 ? signs.slice(0, 59).join('') + '…' : word;
-};
-
-function row(label, p, own) {
-  const line = make('div', own ? 'row own' : 'row'), bar = make('div', 'bar'), fill = make('i');
-  fill.style.width = 100 * p + '%';
-  bar.append(fill);
-  line.append(make('bdi', '', label), bar, make('span', '', percent(p)));
-  return line;
 }

@@ -1,9 +1,8 @@
 """The page of a model: one HTML file that runs it, with no server and no network.
 
 It has parts where the model writes and where a text is read, which a script fills (main.js and the modules beside it),
-and parts that are markup alone: what the model is, and how it was trained. `PARTS` lists the latter. What is not there
-yet has its place: curves of gradients and of memory are functions there, and cells over a text a module that reads the
-states of a fork of the model (model.js).
+and parts that are markup alone: those that are given (`Source.inside`), what the model is, and how it was trained.
+`PARTS` lists the last two.
 
 Names of files are shown without their folders, since a page may be published. This module does not need torch.
 """
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from charlm.config import BACKWARD, ModelConfig
 from charlm.errors import ConfigError
@@ -26,9 +25,11 @@ from charlm.report.levels import LEVELS, NAMES
 from charlm.report.page.bundle import bundle, framed, part
 from charlm.report.page.curves import Row, curves
 from charlm.report.page.markup import table
+from charlm.report.page.samples import samples_list
 from charlm.report.page.weights import CELLS, PackedWeights, pack_weights
 from charlm.report.words import bits, duration, figure, file_size, one_line
 from charlm.storage.checkpoint import Checkpoint
+from charlm.storage.records import TrainingSample
 from charlm.text.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 MOST: Final = 20_000_000  # bytes of weights
@@ -37,21 +38,46 @@ _KEPT: Final = "nothing was written"
 _FILES: Final = 10
 
 
+class CellsPart(NamedTuple):
+    """What is known of the model's cells: markup, and those that were found, as layer, unit and what it follows."""
+
+    markup: str = ""
+    found: Sequence[tuple[int, int, str]] = ()
+
+
+NO_CELLS: Final = CellsPart()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of the page: where links lead, its title, and its markup."""
+
+    id: str
+    title: str
+    content: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """What a page is made of.
 
     name       of the model, as `charlm sample` takes it
     rows       of its metrics, or its validations
+    samples    that it wrote while it was trained
     text       to be read when the page is opened
+    cells      that were found
+    inside     further parts: gradients, memory
     """
 
     name: str
     path: Path
     checkpoint: Checkpoint
     rows: Sequence[Row] = ()
+    samples: Sequence[TrainingSample] = ()
     text: str = ""
     precision: str = "fp32"
+    cells: CellsPart = NO_CELLS
+    inside: Sequence[Section] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +92,17 @@ def model_page(source: Source) -> Page:
     """The page of a recurrent model; raises ConfigError for what a page cannot run."""
     checkpoint = source.checkpoint
     model, tokenizer = checkpoint.config.model, checkpoint.open_tokenizer()
-    check(source, tokenizer)
+    check(source)
     packed = pack_weights(model, checkpoint.weights, source.precision)
     _check_size(source, packed)
-    sections = [section for make in PARTS if (section := make(source)) is not None]
+    sections = [*source.inside, *(section for make in PARTS if (section := make(source)) is not None)]
     records = checkpoint.config.data.records
-    links = [("write", "Write"), ("surprisal", "Surprisal"), *((one.id, one.title) for one in sections)]
+    links = [
+        ("write", "Write"),
+        ("surprisal", "Surprisal"),
+        ("cells", "Cells"),
+        *((one.id, one.title) for one in sections),
+    ]
     body = Template(part("model.html")).substitute(
         name=escape(one_line(source.name)),
         summary=escape(_summary(checkpoint, tokenizer)),
@@ -79,6 +110,8 @@ def model_page(source: Source) -> Page:
         temperature=f"{_temperature(checkpoint):g}",
         length=LENGTH if records == "none" else LONGEST,
         unit="character" if tokenizer.one_per_character else "byte",
+        state=cell_of(model).states[-1],
+        found=source.cells.markup,
         sections="".join(map(_markup, sections)),
     )
     data = {
@@ -90,6 +123,7 @@ def model_page(source: Source) -> Page:
         "levels": LEVELS,
         "levelNames": NAMES,
         "text": source.text,
+        "cells": {"state": cell_of(model).states[-1], "found": source.cells.found},
     }
     content = framed(
         title=f"{one_line(source.name)} - charlm",
@@ -121,9 +155,9 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"kind": tokenizer.kind, "vocabulary": vocabulary, "escape": tokenizer.escape}
 
 
-def check(source: Source, tokenizer: Tokenizer) -> None:
+def check(source: Source) -> None:
     """Raise ConfigError for a model that a page cannot run, or a text that is too long for one."""
-    model, path = source.checkpoint.config.model, source.path
+    model, path, tokenizer = source.checkpoint.config.model, source.path, source.checkpoint.open_tokenizer()
     if architecture_of(model) is not RECURRENT or model.cell not in CELLS:
         raise ConfigError(
             f"a page runs recurrent models ({', '.join(CELLS)}), and {path} is {model.kind}",
@@ -189,15 +223,6 @@ def _loss(checkpoint: Checkpoint) -> str:
     return f"{figure(bits(loss))} bits per character on its validation text" if loss is not None else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A part of the page: where links lead, its title, and its markup."""
-
-    id: str
-    title: str
-    content: str
-
-
 def _markup(section: Section) -> str:
     return (
         f'<section id="{section.id}" aria-labelledby="{section.id}-title">\n'
@@ -215,8 +240,8 @@ def about(source: Source) -> Section:
 
 
 def training(source: Source) -> Section | None:
-    """How its losses fell."""
-    content = curves(source.rows)
+    """How its losses fell, and what it wrote on the way."""
+    content = curves(source.rows) + samples_list(source.samples)
     return Section(id="training", title="Training", content=content) if content else None
 
 

@@ -1,8 +1,7 @@
 """One self-contained HTML page: a text, each character coloured by its surprisal, with the likeliest alternatives.
 
 It needs no network, and tells the browser so: a content security policy admits this page's own script, by its hash,
-and nothing else. What is foreign is escaped. The text stands in the markup, control characters as elements that show
-them and name their code points, so that nothing in it commands and nothing is lost; data are JSON without a single
+and nothing else. What is foreign is escaped. The text stands in the markup (`lines`); data are JSON without a single
 "<"; the script makes elements and sets their text, never markup. Where no script runs, the text and all tables are
 there, uncoloured.
 
@@ -13,15 +12,16 @@ whole texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
 import numpy as np
 
 from charlm.evaluation.surprisal import PositionLoss, Surprisal, Word
-from charlm.report.levels import LEVELS, NAMES, sign
+from charlm.report.levels import LEVELS, NAMES
 from charlm.report.page.bundle import bundle, framed
+from charlm.report.page.lines import Line, text_block
 from charlm.report.page.markup import table
 from charlm.report.page.packing import pack, token_name
 from charlm.report.surprisal import EXCERPT, Scored
@@ -78,41 +78,28 @@ def _section(number: int, text: Scored, units: int, words: Sequence[Word]) -> st
     surprisal, heading = text.surprisal, escape(one_line(text.name))
     left = len(surprisal.text) - int(surprisal.starts[units])
     note = f'<p class="note">The last {left:,} characters are not shown; the figures cover the whole text.</p>\n'
+    block = text_block(_lines(surprisal, units), _margin("line", "bits", "bits/char"), number=number)
     return f"""<section>
 <h2><bdi>{heading}</bdi></h2>
 <div class="figures">{_totals(surprisal)}{_worst(words)}{_losses(text.losses)}</div>
-<div class="text" data-text="{number}" role="group" aria-label="The text; arrow keys move through it">
-<p class="columns" aria-hidden="true">{_margin("line", "bits", "bits/char")}</p>
-{_lines(surprisal, units)}</div>
-{note if left else ""}</section>
+{block}{note if left else ""}</section>
 """
 
 
-def _lines(surprisal: Surprisal, units: int) -> str:
-    """A line's element has its number and totals as an attribute, so that the elements' text is the text alone."""
-    table = {ord(character): _markup(character) for character in set(surprisal.text)}
+def _lines(surprisal: Surprisal, units: int) -> Iterator[Line]:
+    """The lines of the first units, each with its number and totals."""
     lines = surprisal.lines()
     begins = np.searchsorted(surprisal.starts, [line.start for line in lines])  # a unit goes where it begins
     ends = [*begins[1:], len(surprisal.starts) - 1][: len(lines)]
-    rows = []
     for number, (line, first, last) in enumerate(zip(lines, begins, np.minimum(ends, units), strict=True), 1):
         if first >= units:
             break
         margin = _margin(f"{number:,}", figure(line.bits, 1), figure(line.bits_per_character, 2))
-        shown = surprisal.text[surprisal.starts[first] : surprisal.starts[last]].translate(table)
-        rows.append(f'<div class="line" dir="auto" data-unit="{first}" data-margin="{margin}">{shown}</div>\n')
-    return "".join(rows)
+        yield Line(surprisal.text[surprisal.starts[first] : surprisal.starts[last]], int(first), margin)
 
 
 def _margin(number: str, total: str, mean: str) -> str:
     return f"{number:>6}{total:>9}{mean:>11}"
-
-
-def _markup(character: str) -> str:
-    shown = sign(character)
-    if shown == character:
-        return escape(character, quote=False)
-    return f'<b data-c="{ord(character):x}">{shown}</b>'
 
 
 def _totals(surprisal: Surprisal) -> str:

@@ -1,9 +1,10 @@
 // The surprisal of a text that is pasted, as a heat map.
 
-import {HeatMap} from './heatmap.js';
 import {judge} from './judge.js';
-import {endOf, sign, SPACE, wellFormed} from './text.js';
-import {button, count, inSlices, make, table} from './views.js';
+import {blockOf} from './lines.js';
+import {SurprisalMap} from './surprisal.js';
+import {endOf, SPACE, wellFormed} from './text.js';
+import {count, inSlices, make, table} from './views.js';
 
 const ALTERNATIVES = 10;
 const WORDS = 10;
@@ -59,30 +60,16 @@ export class Reading {
       own: unit => own[unit],
       alternatives: unit => Array.from({length: k}, (_, j) => [ids[unit * k + j], probabilities[unit * k + j]]),
     };
-    const block = make('div', 'text');
-    block.setAttribute('role', 'group');
-    block.setAttribute('aria-label', 'The text; arrow keys move through it');
-    const margin = (...cells) => [6, 9, 11].map((width, i) => cells[i].padStart(width)).join('');
-    const columns = make('p', 'columns', margin('line', 'bits', 'bits/char'));
-    columns.setAttribute('aria-hidden', 'true');
-    block.append(columns);
-    const end = endOf(this.records);
-    for (let first = 0, number = 1; first < units; number++) {
-      let last = first, sum = 0;
-      do sum += bits[last]; while (characters[last++] !== '\n' && (characters[last - 1] !== end) && last < units);
-      const line = make('div', 'line');
-      line.dir = 'auto';
-      line.dataset.unit = first;
-      line.dataset.margin = margin(count(number), sum.toFixed(1), (sum / (last - first)).toFixed(2));
-      fill(line, characters.slice(first, last));
-      block.append(line);
-      first = last;
-    }
+    const margin = (...cells) => [6, 9, 11].map((width, i) => cells[i].padStart(width)).join(''), end = endOf(this.records);
+    const block = blockOf(characters, end, margin('line', 'bits', 'bits/char'), (number, first, last) => {
+      const sum = bits.slice(first, last).reduce((total, one) => total + one, 0);
+      return margin(count(number), sum.toFixed(1), (sum / (last - first)).toFixed(2));
+    });
     const legend = make('p', 'legend');
     legend.append(make('small', '', 'bits per character:'), ...this.levelNames.map((name, level) => make('span', 'c' + level, name)));
     const tables = make('div', 'figures');
     place.append(tables, legend, block);
-    const map = new HeatMap(block, figures, {...this, names: id => tokenizer.name(id)});
+    const {levels, levelNames} = this, map = new SurprisalMap(block, figures, {levels, levelNames, names: id => tokenizer.name(id)});
     tables.append(this.totals(found));
     const words = worstWords(characters, bits, end).slice(0, WORDS);
     if (words.length) tables.append(map.wordTable(words));
@@ -94,21 +81,6 @@ export class Reading {
     return table('Totals', [], [['characters', count(units)], ['unknown characters', count(unknown)], ['bits', total.toFixed(1)],
       ['bits per character', mean.toFixed(4)], ['perplexity per character', (2 ** mean).toFixed(3)]]);
   }
-}
-
-function fill(line, characters) {
-  let plain = '';
-  for (const character of characters) {
-    const seen = sign(character);
-    if (seen === character) plain += character;
-    else {
-      const element = make('b', '', seen);
-      element.dataset.c = character.codePointAt(0).toString(16);
-      line.append(plain, element);
-      plain = '';
-    }
-  }
-  line.append(plain);
 }
 
 // [word, count, bits per character, mean bits, total bits], the worst first: charlm/evaluation/surprisal.py.

@@ -1,12 +1,12 @@
 // The page of `charlm score --html`: its texts stand in the markup, their figures are packed (packing.py).
 
-import {HeatMap} from './heatmap.js';
+import {SurprisalMap} from './surprisal.js';
+import {decoded} from './views.js';
 
 const data = JSON.parse(document.getElementById('data').textContent);
 
 async function unpack({packed, widths, units}) {
-  const bytes = Uint8Array.from(atob(packed), c => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+  const stream = new Blob([decoded(packed)]).stream().pipeThrough(new DecompressionStream('deflate'));
   const raw = new Uint8Array(await new Response(stream).arrayBuffer());
   let at = 0;
   const columns = widths.map(width => {
@@ -29,7 +29,8 @@ async function unpack({packed, widths, units}) {
 document.querySelectorAll('.text').forEach(async block => {
   const text = data.texts[block.dataset.text];
   if (!text.units) return;
-  const map = new HeatMap(block, await unpack(text), {...data, names: id => data.names[id]});
+  const {levels, levelNames} = data;
+  const map = new SurprisalMap(block, await unpack(text), {levels, levelNames, names: id => data.names[id]});
   block.before(map.controls());
   const rows = block.closest('section').querySelectorAll('.words th bdi');
   text.words.forEach((word, i) => rows[i].replaceChildren(map.wordButton(word, rows[i].textContent)));

@@ -12,6 +12,14 @@ export const percent = p => p >= 0.001 ? (100 * p).toFixed(p >= 0.01 ? 1 : 2) + 
 
 export const count = number => number.toLocaleString('en');
 
+// The bytes of base64.
+export function decoded(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const binary = atob(text), bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
 // A labelled control; the label comes first.
 export function labelled(text, control, name = '') {
   const label = make('label', name, text + ' ');
