@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-distributed lint check browser faults bench results picture docs wheel portable clean
+.PHONY: help setup demo test test-distributed lint check browser faults bench results picture lectures docs wheel portable clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 25
@@ -59,6 +59,9 @@ results: setup  ## train models on the texts in data/ and write docs/results.md 
 
 picture: setup  ## train a small model and draw the session of the README (docs/session.svg)
 	$(BIN)/python -m bench.picture
+
+lectures: setup  ## run the commands of docs/lectures.md; write their output and pictures (takes minutes)
+	$(BIN)/python -m bench.lectures
 
 docs: setup  ## generate docs/cli.md from the commands
 	$(BIN)/python docs/generate.py
