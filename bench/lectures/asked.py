@@ -6,9 +6,9 @@ import argparse
 
 
 def asked(description: str | None, **arguments: str) -> argparse.Namespace:
-    """What was given: positional arguments by name, with their help, and -o FILE.svg. A name in ...s takes many."""
+    """What was given: positional arguments by name, with their help, and -o FILE.svg."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, about in arguments.items():
-        parser.add_argument(name, help=about, nargs="+" if name.endswith("s") else None)
+        parser.add_argument(name, help=about)
     parser.add_argument("-o", "--output", required=True, metavar="FILE.svg", help="picture to write")
     return parser.parse_args()
