@@ -56,7 +56,7 @@ def test_what_is_inside_is_what_charlm_inspect_finds(
     assert found
     assert data["cells"]["state"] == expected["state"] == ("c" if cell == "lstm" else "h")
     words = reader.words
-    assert "Looked for in the first 1,500 characters of the validation text." in words
+    assert "Cells were looked for in the first 1,500 characters of the validation text." in words
     for one in expected["features"]:
         at = words.index(FEATURES[one["feature"]].about)
         if one["unit"] is None:
@@ -96,7 +96,7 @@ def test_what_cannot_be_measured_is_left_out_and_why(place: Path) -> None:
     save_checkpoint(place / "checkpoints/novel/best.safetensors", checkpoint(data=DataConfig(records="line")))
     words = " ".join(written("novel", "--text", "long.txt").words)
     assert words.count("The model reads records, each from the initial state") == 2
-    assert "Looked for in the first" in words
+    assert "Cells were looked for in the first" in words
     plain = written("novel", "--no-inspect", "--text", "long.txt")
     assert not {"gradients", "memory"} & {known.get("id") for _, known in plain.elements}
     assert json.loads(plain.inside["script"][0])["cells"] == {"state": "c", "found": []}

@@ -36,7 +36,8 @@ class ActivityMap extends HeatMap {
 
   show(span) {
     super.show(span);
-    span.removeAttribute('aria-describedby');  // it is said
+    span.removeAttribute('aria-describedby');  // the value is read out, and not twice
+    this.tip.setAttribute('aria-hidden', 'true');
     const character = shown(span.textContent);
     this.said.textContent = `${SPOKEN[character] ?? character}: ${signed(this.values[span.unit])}`;
   }

@@ -13,7 +13,7 @@ from charlm.inspection.subject import Array
 from charlm.report.cells import COLUMNS, NOTE, follows, row
 from charlm.report.page.bundle import bundle, framed
 from charlm.report.page.lines import Line, text_block
-from charlm.report.page.markup import table
+from charlm.report.page.markup import wide_table
 from charlm.report.words import one_line
 
 _MARGIN: Final = 6
@@ -71,9 +71,8 @@ def cells_page(
 
 def found_table(findings: Sequence[Finding], costs: Mapping[Unit, float]) -> str:
     """A row for each feature, as `charlm inspect cells` prints it, and what the columns mean."""
-    rows = table("Cells by feature", COLUMNS, [row(one, costs) for one in findings], name="found-cells")
-    region = 'class="wide-table" role="region" tabindex="0" aria-label="Cells by feature"'
-    return f"<div {region}>{rows}</div>\n<p>{NOTE}</p>\n"
+    rows = [row(one, costs) for one in findings]
+    return f"{wide_table('Cells by feature', COLUMNS, rows, name='found-cells')}<p>{NOTE}</p>\n"
 
 
 def _block(text: str) -> str:

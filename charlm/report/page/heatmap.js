@@ -78,6 +78,7 @@ export class HeatMap {
     span.classList.add('at');
     span.setAttribute('aria-describedby', 'tip');
     this.tip.replaceChildren(...this.tell(span));
+    this.tip.removeAttribute('aria-hidden');
     this.tip.hidden = false;
     this.place();
   }

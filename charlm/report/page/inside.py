@@ -14,7 +14,7 @@ from charlm.report.cells import follows, found_units
 from charlm.report.memory import describe_memory
 from charlm.report.page.cells_page import found_table
 from charlm.report.page.chart import Line, Scale, chart, scale_of, ticks
-from charlm.report.page.markup import table
+from charlm.report.page.markup import wide_table
 from charlm.report.page.model_page import CellsPart, Section
 from charlm.report.reaches import power
 from charlm.report.words import figure
@@ -31,7 +31,7 @@ def cells_part(found: Overview, text: str) -> CellsPart:
     cells = found.cells
     units = [(unit.layer, unit.number, follows(unit, cells.findings)) for unit in found_units(cells.findings)]
     return CellsPart(
-        f"<p>Looked for in the first {cells.characters:,} characters of {escape(text)}.</p>\n"
+        f"<p>Cells were looked for in the first {cells.characters:,} characters of {escape(text)}.</p>\n"
         + found_table(cells.findings, cells.costs),
         units,
     )
@@ -104,7 +104,7 @@ def _reach_table(reaches: Sequence[Reach]) -> str:
         for reach in reaches
     ]
     columns = ["layer: state", *(f"at {distance}" for distance in shown), "half-life", "factor"]
-    return table("How gradients fall", columns, rows)
+    return wide_table("How gradients fall", columns, rows)
 
 
 def _memory(found: Memory | str, text: str, unit: str) -> str:
@@ -142,4 +142,4 @@ def _memory_table(found: Memory, unit: str) -> str:
         gain, edges = found.gain(row)
         rows.append((f"{row.context:,}", figure(row.bits, 3), between(row.interval), figure(gain, 3), between(edges)))
     columns = ["context", f"bits per {unit}", "95 % interval", "longest gains", "95 % interval"]
-    return f"<details><summary>All contexts</summary>{table('Contexts', columns, rows)}</details>\n"
+    return f"<details><summary>All contexts</summary>{wide_table('Contexts', columns, rows)}</details>\n"

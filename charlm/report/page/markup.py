@@ -18,6 +18,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     return f"<table{kind}><caption>{escape(title)}</caption>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
 
 
+def wide_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, name: str = "") -> str:
+    """The same where a narrow screen has no room for all columns: it can be scrolled, with the keyboard, too."""
+    region = f'class="wide-table" role="region" tabindex="0" aria-label="{escape(title)}"'
+    return f"<div {region}>{table(title, columns, rows, name=name)}</div>\n"
+
+
 def _row(cells: Sequence[str]) -> str:
     first, *others = map(escape, cells)
     return f'<tr><th scope="row"><bdi>{first}</bdi></th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
