@@ -52,7 +52,7 @@ MAY_BE_MISSING = {
     *(("training", name) for name in ("rollbacks", "seed", "optimizer")),
     *(("history", name) for name in ("characters_seen", "characters_per_second")),
     *(("environment", name) for name in ("system", "device_name", "processes")),
-    *(("bookkeeping", name) for name in ("inexact", "init_from")),
+    *(("bookkeeping", name) for name in ("inexact", "init_from", "samples_length")),
     *(("result", name) for name in ("characters_per_second", "test_loss", "test_bits_per_character", "temperature")),
     *(("result", name) for name in ("planned_steps", "closing_seconds")),
     *(("corpus", name) for name in ("test_characters", "split")),
