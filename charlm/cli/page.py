@@ -86,7 +86,7 @@ def page(
     check_outputs([output], [text] if text is not None else [], as_json=as_json)
     screen = screen.beside([output])
 
-    from charlm.report.page.model_page import Source, check, model_page
+    from charlm.report.page.model_page import Source, checked_weights, model_page
     from charlm.storage.checkpoint import load_checkpoint
     from charlm.storage.runs import find_checkpoint
     from charlm.text.large import open_text
@@ -105,7 +105,7 @@ def page(
         text=content,
         precision=precision,
     )
-    check(source)
+    checked_weights(source)  # before anything that takes seconds
     made = model_page(source if no_inspect else _inspected(screen, source, corpus or (), text))
     data = made.content.encode()
     screen.write_file(output, data)

@@ -92,9 +92,7 @@ def model_page(source: Source) -> Page:
     """The page of a recurrent model; raises ConfigError for what a page cannot run."""
     checkpoint = source.checkpoint
     model, tokenizer = checkpoint.config.model, checkpoint.open_tokenizer()
-    check(source)
-    packed = pack_weights(model, checkpoint.weights, source.precision)
-    _check_size(source, packed)
+    packed = checked_weights(source)
     sections = [*source.inside, *(section for make in PARTS if (section := make(source)) is not None)]
     records = checkpoint.config.data.records
     links = [
@@ -155,8 +153,15 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"kind": tokenizer.kind, "vocabulary": vocabulary, "escape": tokenizer.escape}
 
 
-def check(source: Source) -> None:
-    """Raise ConfigError for a model that a page cannot run, or a text that is too long for one."""
+def checked_weights(source: Source) -> PackedWeights:
+    """What the page holds of the model; raises ConfigError where it cannot run or hold the model, or its text."""
+    _check(source)
+    packed = pack_weights(source.checkpoint.config.model, source.checkpoint.weights, source.precision)
+    _check_size(source, packed)
+    return packed
+
+
+def _check(source: Source) -> None:
     model, path, tokenizer = source.checkpoint.config.model, source.path, source.checkpoint.open_tokenizer()
     if architecture_of(model) is not RECURRENT or model.cell not in CELLS:
         raise ConfigError(
