@@ -28,8 +28,8 @@ _UPDATES: Final = 4000  # for which Muon's default learning rate is meant; it fa
 _BATCH: Final = {"cpu": 16, "cuda": 64}
 _REGULARISATION: Final = (
     (1.5, 0.0, 0.01),
-    (4.0, 0.0, 0.05),
-    (10.0, 0.05, 0.1),
+    (4.0, 0.0, 0.03),
+    (10.0, 0.05, 0.07),
     (27.0, 0.3, 0.1),
     (60.0, 0.5, 0.1),
 )  # passes, dropout, weight decay; between two rows, linear in the logarithm of the passes
