@@ -182,6 +182,8 @@ def test_a_model_that_remembers_for_very_long_is_read_with_a_longer_context(
     assert abs(usual.mean(dtype=np.float64) - exact) / math.log(2) > 0.0005
     settled = lane_nats(stubborn, tokenizer, ids).mean(dtype=np.float64)
     assert abs(settled - exact) / math.log(2) < 0.0005
+    as_it_is = lane_nats(stubborn, tokenizer, ids, drift=drift)
+    assert (as_it_is == usual).all()
 
 
 # lanes

@@ -46,10 +46,10 @@ class Machine:
             self.now += self.step
             return taken(stepper, *arguments)
 
-        def slow_score(validator: Validator, tokens: Any, model: Any) -> Score:
+        def slow_score(validator: Validator, tokens: Any, *arguments: Any) -> Score:
             self.now += self.character * tokens.characters
             self.validating += self.character * tokens.characters
-            return score(validator, tokens, model)
+            return score(validator, tokens, *arguments)
 
         monkeypatch.setattr(Stepper, "step", slow_step)
         monkeypatch.setattr(Validator, "_score", slow_score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from oracles import random_network
 
 from charlm.config import ModelConfig
@@ -38,6 +39,15 @@ def test_validations_score_a_subset_and_the_closing_score_all(monkeypatch: pytes
     assert final is not None
     assert final.loss == pytest.approx(loss_of(TEXT))
     assert final.characters == len(TEXT)
+
+
+def test_validations_are_in_the_precision_of_training_and_the_closing_score_is_not() -> None:
+    one = Validator(NETWORK, TOKENIZER, TEXT, patience=0, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    validation, final, exact = one.validate(TrainState()), one.score_all(lambda: None), loss_of(TEXT)
+    assert final is not None
+    assert final.loss == exact
+    assert validation != exact
+    assert validation == pytest.approx(exact, abs=0.01)
 
 
 def test_the_network_goes_on_learning_afterwards() -> None:

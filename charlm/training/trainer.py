@@ -124,6 +124,7 @@ class Trainer:
             records=config.data.records,
             patience=train.patience,
             threads=runtime.threads if runtime.follows else 1,
+            autocast=runtime.autocast,
             group=group,
         )
         self.planner = Planner(

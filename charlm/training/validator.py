@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
-from charlm.evaluation.score import Scorable, Score, score, score_stored, uniform_loss
+from charlm.evaluation.score import DRIFT, Scorable, Score, score, score_stored, uniform_loss
 from charlm.evaluation.threaded import Threaded
 from charlm.models.network import Network
 from charlm.runtime.group import ALONE, ElsewhereError, Group
@@ -19,6 +20,7 @@ from charlm.text.tokenizer import StoredTokens, Tokenizer, Tokens, tokenize
 from charlm.training.divergence import check_validation
 
 SUBSET: Final = 200_000  # characters of the validation text that validations during training score
+_DRIFT: Final = 0.03  # of theirs, in nats a token: it moves their losses by less than 0.0001 (docs/log.md)
 
 
 class InterruptedScore(Exception):
@@ -44,9 +46,10 @@ class _Interruptible:
 class Validator:
     """Scores a network on the validation text; keeps count of the best loss and of patience.
 
-    Validations score the first `SUBSET` characters, or fewer where a time budget is short; `score_all` scores all.
-    Scoring takes up to `threads` threads, as many as are fastest; with 1, as many as torch has. The processes of a
-    group share it out; the loss is the same on all of them.
+    Validations score the first `SUBSET` characters, or fewer where a time budget is short, in the precision of training
+    (`autocast`): they have to tell checkpoints from each other, and take time from training. `score_all` scores all of
+    it, as `charlm eval` does. Scoring takes up to `threads` threads, as many as are fastest; with 1, as many as torch
+    has. The processes of a group share it out; the loss is the same on all of them.
     """
 
     def __init__(
@@ -58,9 +61,10 @@ class Validator:
         records: str = "none",
         patience: int,
         threads: int = 1,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         group: Group = ALONE,
     ) -> None:
-        self._group = group
+        self._group, self._autocast = group, autocast
         self._network, self._tokenizer, self._text, self._patience = network, tokenizer, text, patience
         self._records = records
         self._model = Threaded(network, threads)
@@ -77,13 +81,17 @@ class Validator:
 
     def validate(self, state: TrainState) -> float:
         """The loss on the subset, nats per character; raises Divergence where it is not finite or has exploded."""
-        found = self._score(self.subset(state.validation_characters), self._model)
+        found = self._validation(state.validation_characters)
         check_validation(state, self._tokenizer.size, found.loss, self.guess(found))
         return found.loss
 
     def try_out(self, characters: int) -> None:
         """Score the first so many characters, for the time that it takes."""
-        self._score(self.subset(characters), self._model)
+        self._validation(characters)
+
+    def _validation(self, characters: int) -> Score:
+        with self._autocast():
+            return self._score(self.subset(characters), self._model, _DRIFT)
 
     def guess(self, counts: Score | None = None) -> float:
         """The loss of a uniform guess on a text with these counts, or on the subset; nats per character."""
@@ -118,13 +126,13 @@ class Validator:
             self._subset = tokenize(self._tokenizer, self._text[:characters])
         return self._subset
 
-    def _score(self, tokens: Tokens | StoredTokens, model: Scorable) -> Score:
+    def _score(self, tokens: Tokens | StoredTokens, model: Scorable, drift: float = DRIFT) -> Score:
         self._network.eval()
         try:
             device, records, group = self._network.device, self._records, self._group
             if isinstance(tokens, StoredTokens):
                 return score_stored(model, self._tokenizer, tokens, records=records, device=device, group=group)
-            return score(model, self._tokenizer, tokens, records=records, device=device, group=group)
+            return score(model, self._tokenizer, tokens, drift=drift, records=records, device=device, group=group)
         except ElsewhereError as reason:  # another process was asked to stop
             raise InterruptedScore(str(reason)) from reason
         finally:
