@@ -38,10 +38,10 @@ _AVERAGED: Final = (1000, 0.1)  # updates from which averaging has been better t
 _FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
 _HIDDEN: Final = (
     (6e12, 192, "a short time budget"),
-    (1.5e13, 256, "a time budget of a minute or two"),
-    (2.8e13, 320, "lowest loss within minutes"),
-    (6e13, 384, "lowest loss within minutes"),
-    (2e14, 512, "a long time budget"),
+    (2.4e13, 256, "a time budget of a few minutes"),
+    (4e13, 320, "lowest loss within minutes"),
+    (1.5e14, 384, "lowest loss within minutes"),
+    (4e14, 512, "a long time budget"),
 )  # FLOP below, units
 _LARGEST: Final = (640, "a very long time budget")
 
