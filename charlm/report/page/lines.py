@@ -24,7 +24,7 @@ class Line(NamedTuple):
 def text_block(lines: Iterable[Line], columns: str, *, number: int = 0, name: str = "text") -> str:
     """The lines of the text of this number on the page, with the columns' names above the margin.
 
-    >>> text_block([Line("a<\\\\t", 0, "1")], "line").splitlines()[2]
+    >>> text_block([Line("a<\\t", 0, "1")], "line").splitlines()[2]
     '<div class="line" dir="auto" data-unit="0" data-margin="1">a&lt;<b data-c="9">␉</b></div>'
     """
     return (
