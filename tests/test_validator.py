@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
-import torch
 from oracles import random_network
 
 from charlm.config import ModelConfig
@@ -42,12 +44,27 @@ def test_validations_score_a_subset_and_the_closing_score_all(monkeypatch: pytes
 
 
 def test_validations_are_in_the_precision_of_training_and_the_closing_score_is_not() -> None:
-    one = Validator(NETWORK, TOKENIZER, TEXT, patience=0, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
-    validation, final, exact = one.validate(TrainState()), one.score_all(lambda: None), loss_of(TEXT)
+    inside: list[bool] = []
+    seen: list[bool] = []
+
+    @contextmanager
+    def precision() -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.pop()
+
+    handle = NETWORK.register_forward_pre_hook(lambda *_: seen.append(bool(inside)))
+    one = Validator(NETWORK, TOKENIZER, TEXT, patience=0, autocast=precision)
+    one.validate(TrainState())
+    assert seen
+    assert all(seen)
+    seen.clear()
+    final = one.score_all(lambda: None)
+    handle.remove()
+    assert seen
+    assert not any(seen)
     assert final is not None
-    assert final.loss == exact
-    assert validation != exact
-    assert validation == pytest.approx(exact, abs=0.01)
+    assert final.loss == loss_of(TEXT)
 
 
 def test_the_network_goes_on_learning_afterwards() -> None:
