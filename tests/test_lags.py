@@ -157,3 +157,27 @@ def test_the_command_draws_and_reports(
     ]
     assert run(["lags", "--lags", "0"]) == 2
     assert "--lags must be numbers from 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("curriculum", [True, False])
+def test_with_a_curriculum_every_other_step_has_any_shorter_lag(
+    curriculum: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def always_right(learner: Learner, lag: int) -> int:
+        seen.append(lag)
+        learner.steps += 1
+        return config.batch
+
+    config = check_lags({"cells": "lstm", "lags": "200", "steps": 1000, "curriculum": curriculum})
+    monkeypatch.setattr(Learner, "_step", always_right)
+    assert Learner(config, "lstm", 0).learn(200)
+    if not curriculum:
+        assert set(seen) == {200}
+        return
+    grown, between = seen[::2], seen[1::2]
+    assert grown == sorted(grown)
+    assert (grown[0], grown[-1]) == (5, 200)
+    assert all(5 <= lag <= most for lag, most in zip(between, grown[1:], strict=False))
+    assert len(set(between)) > 20

@@ -7,6 +7,8 @@ state, and is trained on its answer behind the last character, by backpropagatio
 
 With a curriculum, the network begins with sequences of lag `_FIRST`. As soon as it answers `LEARNED` of the last
 `_WINDOW` sequences correctly, the lag grows by half, up to the one that is measured, and from there to the next one.
+Every other step has sequences of any shorter lag, so that what was learned is not lost while a longer one is tried
+(Zaremba and Sutskever 2014, "Learning to execute"; docs/log.md has what happens otherwise).
 Each measured lag has a budget of its own. A network that has not learned one within its budget is not trained on longer
 ones: it is only asked. Without a curriculum each lag has a new network, which sees no other.
 
@@ -45,7 +47,7 @@ _WINDOW: Final = 320  # sequences, the last ones, of which that is the share
 _FIRST: Final = 5
 _GROWTH: Final = 1.5
 _AT_ONCE: Final = 250  # sequences that are read side by side
-_TRAINING, _FRESH = 0, 1  # streams of random numbers
+_TRAINING, _FRESH, _SHORTER = 0, 1, 2  # streams of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +160,24 @@ class Learner:
         began, learned = time.perf_counter(), False
         with torch_threads(1):  # a layer this small is not faster with more
             while not learned and self.steps < last_step and time.perf_counter() - began < budget:
-                right = self._step(now)
+                at = self._drawn(now)
+                right = self._step(at)
                 if right is None:
                     break
+                if at < now:
+                    continue
                 window.append(right)
                 if len(window) == window.maxlen and sum(window) >= LEARNED * len(window) * self._config.batch:
                     learned, now = now == lag, min(lag, math.ceil(_GROWTH * now))
                     window.clear()
         self._lag, self.seconds = now, time.perf_counter() - began
         return learned
+
+    def _drawn(self, lag: int) -> int:
+        """The lag of the next step: with a curriculum every other one is any that is shorter."""
+        if not self._config.curriculum or self.steps % 2 == 0:
+            return lag
+        return int(np.random.default_rng((_SHORTER, self._seed, self.steps)).integers(_FIRST, lag + 1))
 
     def _step(self, lag: int) -> int | None:
         """One weight update; returns how many answers were right before it, None where the gradient is not finite."""
