@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 
 from bench.lectures.asked import asked
-from bench.lectures.training import gradients
 from charlm.config import ModelConfig
 from charlm.models.network import Network, initialise, named_weights
 from charlm.report.console import console, table
 from charlm.report.picture import COLORS, Size, legend_above, render
 from charlm.report.words import bits, figure
+from charlm.runtime.device import Runtime
 from charlm.text.corpus import load_corpus
+from charlm.text.lanes import Lanes
+from charlm.text.position import Position
 from charlm.text.tokenizer import CharTokenizer
+from charlm.training.gradient import gradient
 from charlm.training.optim import clip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFIG: Final = ModelConfig(cell="rnn", layers=1, hidden=128, embedding=32)
+BATCH, BPTT = 32, 32
 RATE: Final = 1.0
 STEPS: Final = 300
 THRESHOLDS: Final = {"clipped at 1": 1.0, "not clipped": 0.0}
@@ -47,9 +51,15 @@ def descend(text: str, threshold: float, steps: int = STEPS) -> Descent:
     tokenizer = CharTokenizer.train(text)
     network = Network(CONFIG, tokenizer.size)
     initialise(network, seed=0)
-    weights, found = named_weights(network), Descent([], [])
-    for loss in gradients(network, network, tokenizer, text, steps):
-        found.losses.append(bits(loss))
+    lanes = Lanes(tokenizer.encode(text).ids, start=tokenizer.start, batch=BATCH, bptt=BPTT, seed=0)
+    weights, runtime, found = named_weights(network), Runtime(network.device, "fp32", 1, ""), Descent([], [])
+    position, zero = Position(), network.init_state(BATCH)
+    state = zero
+    for _ in range(steps):
+        chunk = lanes.read(position)
+        loss, state = gradient(network, runtime, chunk, zero if chunk.begins.all() else state)
+        position = chunk.next
+        found.losses.append(bits(loss.item()))
         found.norms.append(float(clip(weights.values(), threshold, "norm")))
         with torch.no_grad():
             for weight in weights.values():
