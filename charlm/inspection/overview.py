@@ -92,9 +92,7 @@ def _cells(
 def _gradients(
     config: ModelConfig, weights: Mapping[str, Array], tokenizer: Tokenizer, text: str, records: str, parameters: int
 ) -> Gradients | str:
-    if records != "none":
-        return "The model reads records, each from the initial state: no gradient leaves a record."
-    if why := _too_little(text, tokenizer):
+    if why := _nothing_before(text, tokenizer, records, "no gradient leaves a record"):
         return why
     read = reading(text, tokenizer)
     distance = min(DISTANCE, len(read.inputs) // 2)
@@ -109,9 +107,7 @@ def _gradients(
 def _memory(
     config: ModelConfig, weights: Mapping[str, Array], tokenizer: Tokenizer, text: str, records: str, parameters: int
 ) -> Memory | str:
-    if records != "none":
-        return "The model reads records, each from the initial state: contexts would be of one text."
-    if why := _too_little(text, tokenizer):
+    if why := _nothing_before(text, tokenizer, records, "contexts would be of one text"):
         return why
     ids = tokenizer.encode(text).ids
     contexts = [context for context in CONTEXTS if context <= len(ids) // 2]
@@ -123,8 +119,10 @@ def _memory(
     return memory(network.eval(), tokenizer, ids, places, contexts=contexts)
 
 
-def _too_little(text: str, tokenizer: Tokenizer) -> str:
+def _nothing_before(text: str, tokenizer: Tokenizer, records: str, of_records: str) -> str:
     """Why nothing can be said of what is further back, or nothing."""
+    if records != "none":
+        return f"The model reads records, each from the initial state: {of_records}."
     if tokenizer.size < 2:
         return "With a vocabulary of one character there is nothing to predict."
     return f"A text of {len(text):,} characters is too short." if len(text) < _FEWEST else ""

@@ -2,55 +2,34 @@
 
 import {judge} from './judge.js';
 import {blockOf} from './lines.js';
+import {Reader} from './reader.js';
 import {SurprisalMap} from './surprisal.js';
-import {endOf, SPACE, wellFormed} from './text.js';
-import {count, inSlices, make, table} from './views.js';
+import {endOf, SPACE} from './text.js';
+import {count, make, table} from './views.js';
 
 const ALTERNATIVES = 10;
 const WORDS = 10;
 const MOST = 200_000;  // characters
 
-export class Reading {
+export class Reading extends Reader {
   constructor(section, model, tokenizer, {records, levels, levelNames, text}) {
-    this.part = name => section.querySelector(`#${name}`);
+    super(section, {form: 'reading', field: 'pasted', stop: 'stop-reading', said: 'read-said', place: 'read'});
     Object.assign(this, {model, tokenizer, records, levels, levelNames});
-    this.task = 0;
-    this.part('reading').addEventListener('submit', event => {
-      event.preventDefault();
-      this.read();
-    });
-    this.part('stop-reading').addEventListener('click', () => {
-      this.task++;
-      this.working(false, 'stopped');
-    });
-    if (text) {
-      this.part('pasted').value = text;
-      this.read(text);
-    }
+    if (text) this.begin(text);
   }
 
-  working(yes, said) {
-    this.part('stop-reading').disabled = !yes;
-    this.part('read-said').textContent = said;
-  }
-
-  // A field turns line ends of Windows into \n, so that a text from a file is read from there.
-  async read(text = wellFormed(this.part('pasted').value)) {
-    const task = ++this.task, place = this.part('read');
-    place.replaceChildren();
+  async read(text) {
+    this.clear();
     if (!text) return this.working(false, 'paste a text first');
     if (text.length > 2 * MOST || Array.from(text).length > MOST)
       return this.working(false, `a text of more than ${count(MOST)} characters is for charlm score`);
-    this.working(true, 'reading');
-    const work = judge(this.model, this.tokenizer, text, this.records, ALTERNATIVES);
-    const found = await inSlices(work, share => this.part('read-said').textContent = `reading: ${Math.floor(100 * share)} %`,
-      () => task === this.task);
-    if (!found || task !== this.task) return;
+    const found = await this.finish(judge(this.model, this.tokenizer, text, this.records, ALTERNATIVES));
+    if (!found) return;
     this.working(false, `${count(found.units)} characters read`);
-    if (found.units) this.show(place, found);
+    if (found.units) this.show(found);
   }
 
-  show(place, found) {
+  show(found) {
     const {bits, own, tokens, ids, probabilities, k, units, characters} = found, {tokenizer} = this;
     const figures = {
       units,
@@ -68,7 +47,7 @@ export class Reading {
     const legend = make('p', 'legend');
     legend.append(make('small', '', 'bits per character:'), ...this.levelNames.map((name, level) => make('span', 'c' + level, name)));
     const tables = make('div', 'figures');
-    place.append(tables, legend, block);
+    this.place.append(tables, legend, block);
     const {levels, levelNames} = this, map = new SurprisalMap(block, figures, {levels, levelNames, names: id => tokenizer.name(id)});
     tables.append(this.totals(found));
     const words = worstWords(characters, bits, end).slice(0, WORDS);
