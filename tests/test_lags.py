@@ -181,3 +181,20 @@ def test_with_a_curriculum_every_other_step_has_any_shorter_lag(
     assert (grown[0], grown[-1]) == (5, 200)
     assert all(5 <= lag <= most for lag, most in zip(between, grown[1:], strict=False))
     assert len(set(between)) > 20
+
+
+@pytest.mark.parametrize("lag", [1, 3, 5])
+def test_a_lag_that_no_curriculum_begins_below_is_learned_from_sequences_of_that_lag(
+    lag: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+
+    def always_right(learner: Learner, lag: int) -> int:
+        seen.add(lag)
+        learner.steps += 1
+        return config.batch
+
+    config = check_lags({"cells": "lstm", "lags": str(lag), "steps": 1000})
+    monkeypatch.setattr(Learner, "_step", always_right)
+    assert Learner(config, "lstm", 0).learn(lag)
+    assert seen == {lag}

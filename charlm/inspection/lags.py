@@ -177,7 +177,7 @@ class Learner:
         """The lag of the next step: with a curriculum every other one is any that is shorter."""
         if not self._config.curriculum or self.steps % 2 == 0:
             return lag
-        return int(np.random.default_rng((_SHORTER, self._seed, self.steps)).integers(_FIRST, lag + 1))
+        return int(np.random.default_rng((_SHORTER, self._seed, self.steps)).integers(min(_FIRST, lag), lag + 1))
 
     def _step(self, lag: int) -> int | None:
         """One weight update; returns how many answers were right before it, None where the gradient is not finite."""
