@@ -37,7 +37,10 @@ _DROP_STATE: Final = 0.02
 _AVERAGED: Final = (1000, 0.1)  # updates from which averaging has been better than the raw weights, its horizon
 _FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
 _HIDDEN: Final = (
-    (6e12, 192, "a short time budget"),
+    (6e11, 64, "a very short time budget"),
+    (1.2e12, 96, "a very short time budget"),
+    (2e12, 128, "a short time budget"),
+    (1.2e13, 192, "a short time budget"),
     (2.4e13, 256, "a time budget of a few minutes"),
     (4e13, 320, "lowest loss within minutes"),
     (1.5e14, 384, "lowest loss within minutes"),

@@ -251,10 +251,11 @@ class Trainer:
 
     def _try_validation(self) -> None:
         """Before the first plan: how long a validation takes, which the time of steps says only roughly."""
-        for share in TRIALS:  # the first is a little one, in case it takes far longer than expected
+        for share, times in TRIALS:  # the first is a little one, in case it takes far longer than expected
             if characters := self.group.first(partial(self.planner.trial, self.state, self.clock, share)):
-                with self.clock.validation(characters):
-                    self.validator.try_out(characters)
+                for _ in range(times):  # chunks of a new size are computed with each number of threads: the last counts
+                    with self.clock.validation(characters):
+                        self.validator.try_out(characters)
 
     def _settle(self) -> None:
         """Choose once more what was chosen for an estimate of the steps, which have been timed now.
