@@ -26,7 +26,7 @@ def machine() -> dict[str, str]:
 def stamp() -> dict[str, str]:
     """Machine, date and commit, as a row of figures has them."""
     here = machine()
-    where = f"{here['processor']}, {here['threads']} threads"
+    where = f"{here['processor']}, {here['threads']} thread{'s' * (here['threads'] != '1')}"
     return {"machine": where, "date": here["date"][:10], "commit": here["commit"]}
 
 
