@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, check_train, options_of
+from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, ModelConfig, check_train, options_of
 from charlm.errors import ConfigError
+from charlm.models.architecture import weight_shapes
 from charlm.options import Option, Value, seconds
 from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, preset
 
@@ -140,6 +143,32 @@ def test_the_rate_follows_the_optimizer_and_the_network_the_text() -> None:
     assert decays == sorted(decays)
     assert decays[0] < decays[-1]
     assert [chosen(10**6, steps=steps).optim.average for steps in (10, 900, 1100, 10**6)] == [0, 0, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("budget", ["15s", "1m", "3m", "30m", "10h"])
+@pytest.mark.parametrize(
+    "kind",
+    [{}, {"cell": "rnn"}, {"cell": "gru"}, {"layers": 3}, {"model": "transformer"}, {"model": "dilated"}],
+    ids=str,
+)
+def test_in_the_same_time_no_kind_of_network_is_larger_or_slower_than_an_lstm(
+    kind: dict[str, Value], budget: str
+) -> None:
+    def chosen(**options: Value) -> ModelConfig:
+        return choose({"time": budget, **options}, Facts(10**6, 10**6, 80, "cpu", 4e10))[0].model
+
+    def multiplied(model: ModelConfig) -> int:
+        shapes = weight_shapes(model, 80)
+        return sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding.weight")
+
+    lstm, other = chosen(), chosen(**kind)
+    assert other.hidden <= lstm.hidden
+    assert multiplied(other) <= multiplied(lstm) or other.hidden == 64
+    if other.hidden < lstm.hidden:  # and no smaller than it has to be
+        larger = chosen(**kind, hidden=2 * other.hidden)
+        assert multiplied(larger) > multiplied(lstm)
+    if kind in ({}, {"cell": "rnn"}, {"cell": "gru"}):
+        assert other.hidden == lstm.hidden
 
 
 PROZESS = Facts(460_000, 460_000, 80, "cpu", 2e11)

@@ -48,12 +48,14 @@ class Architecture(ABC):
     options   options of `ModelConfig` that only some architectures have, by name
     defaults  values of options that are left out, where they are not the usual ones
     prefix    what the names of weights begin with
+    slowness  how long learning a token takes, as a multiple of the time of an LSTM with as many weights (docs/log.md)
     layer     the torch module of a layer, as "module:class", constructed with its place
     """
 
     options: tuple[str, ...] = ()
     defaults: Mapping[str, Value] = {}
     prefix: str = "layers"
+    slowness: float = 1.0
     layer: str
 
     def sure(self, config: ModelConfig) -> Sequence[str]:  # noqa: ARG002

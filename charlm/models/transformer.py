@@ -56,6 +56,7 @@ class Transformer(Architecture):
     options = ("context", "heads")
     defaults: Mapping[str, Value] = {"layers": 4, "context": 128}
     layer = "charlm.models.modules.transformer:Transformer"
+    slowness = 1.75
 
     def by_size(self, config: ModelConfig) -> Mapping[str, Value]:
         return {"heads": heads_of(config)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Final, NamedTuple
@@ -250,7 +250,24 @@ def _hidden(config: Config, facts: Facts) -> tuple[int, str]:
     if facts.device != "cpu":
         return 512, f"{facts.device} is fast enough"
     budget = facts.speed * (seconds(config.train.time) if config.train.time else 180.0)
-    return next(((units, why) for limit, units, why in _HIDDEN if budget < limit), _LARGEST)
+    units, why = next(((units, why) for limit, units, why in _HIDDEN if budget < limit), _LARGEST)
+    return _no_slower(config.model, units, facts.vocabulary), why
+
+
+def _no_slower(model: ModelConfig, units: int, vocabulary: int) -> int:
+    """The largest size, up to so many units, at which learning a token takes no longer than by two LSTM layers of them.
+
+    The sizes above are those of such LSTMs. More steps are worth more than more units (docs/log.md), so networks that
+    are slower at the same size are smaller, but those that are faster are not larger.
+    """
+    most = operations(ModelConfig(hidden=units, embedding=model.embedding), vocabulary)
+    sizes = [size for _, size, _ in _HIDDEN if size < units]
+    fitting = [
+        size
+        for size in (*sizes, units)
+        if operations(replace(model, hidden=size), vocabulary) * architecture_of(model).slowness <= most
+    ]
+    return max(fitting, default=min(sizes, default=units))
 
 
 def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
