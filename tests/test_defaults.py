@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, ModelConfig, check_train, options_of
 from charlm.errors import ConfigError
-from charlm.models.architecture import weight_shapes
 from charlm.options import Option, Value, seconds
-from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, preset
+from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, operations, preset
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 SPECS = options_of(*TRAIN_SECTIONS)
@@ -157,16 +154,12 @@ def test_in_the_same_time_no_kind_of_network_is_larger_or_slower_than_an_lstm(
     def chosen(**options: Value) -> ModelConfig:
         return choose({"time": budget, **options}, Facts(10**6, 10**6, 80, "cpu", 4e10))[0].model
 
-    def multiplied(model: ModelConfig) -> int:
-        shapes = weight_shapes(model, 80)
-        return sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding.weight")
-
     lstm, other = chosen(), chosen(**kind)
     assert other.hidden <= lstm.hidden
-    assert multiplied(other) <= multiplied(lstm) or other.hidden == 64
+    assert operations(other, 80) <= operations(lstm, 80) or other.hidden == 64
     if other.hidden < lstm.hidden:  # and no smaller than it has to be
         larger = chosen(**kind, hidden=2 * other.hidden)
-        assert multiplied(larger) > multiplied(lstm)
+        assert operations(larger, 80) > operations(lstm, 80)
     if kind in ({}, {"cell": "rnn"}, {"cell": "gru"}):
         assert other.hidden == lstm.hidden
 

@@ -261,13 +261,10 @@ def _no_slower(model: ModelConfig, units: int, vocabulary: int) -> int:
     are slower at the same size are smaller, but those that are faster are not larger.
     """
     most = operations(ModelConfig(hidden=units, embedding=model.embedding), vocabulary)
-    sizes = [size for _, size, _ in _HIDDEN if size < units]
-    fitting = [
-        size
-        for size in (*sizes, units)
-        if operations(replace(model, hidden=size), vocabulary) * architecture_of(model).slowness <= most
-    ]
-    return max(fitting, default=min(sizes, default=units))
+    slowness = architecture_of(model).slowness
+    sizes = [*(size for _, size, _ in _HIDDEN if size < units), units]
+    fitting = [size for size in sizes if operations(replace(model, hidden=size), vocabulary) * slowness <= most]
+    return max(fitting, default=sizes[0])
 
 
 def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:

@@ -21,11 +21,7 @@ BUDGET_SHARE: Final = 0.05  # of a time budget that validations may take
 STEPS_SHARE: Final = 0.25  # the same where the number of steps is given
 STEPS_PER_VALIDATION: Final = 10  # at least
 FIRST_PLAN: Final = (0.02, 0.1, 5.0)  # least and largest share of a budget, and the seconds between them that will do
-TRIALS: Final = (
-    (0.0005, 1),
-    (0.005, 1),
-    (0.01, 2),
-)  # validations tried before the first plan: share of a budget, times
+TRIALS: Final = ((0.0005, 1), (0.005, 1), (0.01, 2))  # validations before the first plan: share of a budget, times
 REVISE: Final = 0.08  # share of a budget between revisions, which become more frequent towards its end:
 OFTEN: Final = 0.01  # at least so far apart
 TOLERANCE: Final = 0.01  # a plan that is off by less is kept
