@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, ModelConfig, check_train, options_of
 from charlm.errors import ConfigError
+from charlm.models.architecture import architecture_of
 from charlm.options import Option, Value, seconds
 from charlm.training.defaults import PRESETS, Facts, choose, choose_vocabulary, operations, preset
 
@@ -162,6 +163,18 @@ def test_in_the_same_time_no_kind_of_network_is_larger_or_slower_than_an_lstm(
         assert operations(larger, 80) > operations(lstm, 80)
     if kind in ({}, {"cell": "rnn"}, {"cell": "gru"}):
         assert other.hidden == lstm.hidden
+
+
+@pytest.mark.parametrize("kind", [{}, {"cell": "gru"}, {"model": "transformer"}, {"model": "dilated"}], ids=str)
+def test_a_time_budget_is_expected_to_buy_what_a_network_of_this_kind_learns_in_it(kind: dict[str, Value]) -> None:
+    facts = Facts(10**6, 10**6, 80, "cpu", 1e11)
+
+    def chosen(**options: Value) -> Config:
+        return choose({"hidden": 128, **kind, **options}, facts)[0]
+
+    timed = chosen(time="10m")
+    flop = operations(timed.model, 80) * architecture_of(timed.model).slowness * timed.train.batch * timed.train.bptt
+    assert timed.optim == chosen(steps=round(600 * facts.speed / flop)).optim
 
 
 PROZESS = Facts(460_000, 460_000, 80, "cpu", 2e11)

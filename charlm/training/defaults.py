@@ -260,10 +260,9 @@ def _no_slower(model: ModelConfig, units: int, vocabulary: int) -> int:
     The sizes above are those of such LSTMs. More steps are worth more than more units (docs/log.md), so networks that
     are slower at the same size are smaller, but those that are faster are not larger.
     """
-    most = operations(ModelConfig(hidden=units, embedding=model.embedding), vocabulary)
-    slowness = architecture_of(model).slowness
+    most = _effort(ModelConfig(hidden=units, embedding=model.embedding), vocabulary)
     sizes = [*(size for _, size, _ in _HIDDEN if size < units), units]
-    fitting = [size for size in sizes if operations(replace(model, hidden=size), vocabulary) * slowness <= most]
+    fitting = [size for size in sizes if _effort(replace(model, hidden=size), vocabulary) <= most]
     return max(fitting, default=sizes[0])
 
 
@@ -301,8 +300,13 @@ def _estimate(config: Config, facts: Facts) -> Course:
         return Course(train.steps, train.steps * tokens / facts.tokens)
     if train.epochs:
         return Course(train.epochs * facts.tokens / tokens, train.epochs)
-    passes = seconds(train.time) * facts.speed / (operations(config.model, facts.vocabulary) * facts.characters)
+    passes = seconds(train.time) * facts.speed / (_effort(config.model, facts.vocabulary) * facts.characters)
     return Course(passes * facts.tokens / tokens, passes)
+
+
+def _effort(model: ModelConfig, vocabulary: int) -> float:
+    """FLOP that an LSTM could do in the time in which this network learns a token."""
+    return operations(model, vocabulary) * architecture_of(model).slowness
 
 
 def operations(model: ModelConfig, vocabulary: int) -> float:
