@@ -73,9 +73,9 @@ def test_the_page_is_filled_with_what_the_last_command_of_a_block_prints(tmp_pat
     head, tail = "\n<!-- output: make lectures -->\n```text\n", "```\n<!-- end -->\n"
     before = '```sh\npython -c \'open("n", "a").write("1")\'\npython -c \'print(6 * 7)\'\n```\n'
     page = f"# Title\n\n{before}{head}old\nlines\n{tail}\n{before}\nText.\n"
-    assert filled(page, Session(tmp_path)) == page.replace("old\nlines\n", "42\n")
-    assert filled(page, Session(tmp_path)) == page.replace("old\nlines\n", "42\n")
-    assert (tmp_path / "n").read_text() == "1"  # nothing is run twice
+    assert filled(page, Session(tmp_path / "new")) == page.replace("old\nlines\n", "42\n")
+    assert filled(page, Session(tmp_path / "new")) == page.replace("old\nlines\n", "42\n")
+    assert (tmp_path / "new" / "n").read_text() == "1"  # nothing is run twice
 
 
 def test_a_picture_loses_only_digits_of_places_and_indentation() -> None:

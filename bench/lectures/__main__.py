@@ -52,6 +52,7 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._kept = folder, folder / "printed.json"
+        folder.mkdir(parents=True, exist_ok=True)
         self._printed: dict[str, str] = json.loads(self._kept.read_text()) if self._kept.exists() else {}
 
     def run(self, words: Sequence[str]) -> str:
