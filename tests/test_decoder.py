@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from oracles import random_network
+from oracles import fresh_kernel, random_network
 
 import charlm
 from charlm.config import ModelConfig
 from charlm.errors import ConfigError
+from charlm.generation.build import NoKernel, kernel
 from charlm.generation.decoder import Decoder, quantize
 from charlm.generation.engine import open_decoder
 from charlm.generation.sampling import Floats, SamplingParameters, next_token
@@ -201,6 +204,35 @@ def test_eight_bits_are_the_same_in_both_engines_and_near_the_network(cell: str,
         reference, _ = network(torch.from_numpy(ids), network.init_state(5))
     error = np.abs(read[1] - reference.numpy()).mean() / reference.std().item()
     assert 1e-4 < error < 0.05, "rounding shows, and little"
+
+
+@pytest.fixture(params=["-mno-avx512f", "-mno-avx512f -mno-avx2"])
+def fewer_instructions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
+    """The kernel that is compiled for an x86 processor without these instructions."""
+    monkeypatch.setenv("CC", f"{os.environ.get('CC', 'cc')} {request.param}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with fresh_kernel():
+        try:
+            kernel()
+        except NoKernel as problem:
+            pytest.skip(f"another compiler or processor: {problem}")
+        yield
+
+
+@pytest.mark.compiler
+@pytest.mark.usefixtures("fewer_instructions")
+@pytest.mark.parametrize("cell", CELLS)
+def test_kernels_for_other_processors_agree_with_numpy(cell: str) -> None:
+    for hidden, lanes in ((hidden, lanes) for hidden in (8, 21, 40) for lanes in (1, 7)):
+        network, ids = steady_network(cell, 2, 7, hidden), random_ids(60, lanes, V + 2)
+        for precision, most in (("fp32", 1e-5), ("int8", 0.1)):
+            decoders = [decoder_of(network, engine, precision=precision) for engine in ENGINES]
+            one, other = (each.read(ids, each.init_state(lanes))[0] for each in decoders)
+            difference = np.abs(one - other)
+            assert np.median(difference) < 1e-5
+            assert difference.max() < most
 
 
 @pytest.mark.compiler

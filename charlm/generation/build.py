@@ -34,10 +34,11 @@ class NoKernel(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The loaded kernel.c, and the SHA-256 of its machine code's file in hexadecimal."""
+    """The loaded kernel.c, the SHA-256 of its file in hexadecimal, and how many units it computes together."""
 
     code: ctypes.CDLL
     digest: str
+    width: int
 
 
 def kernel() -> Kernel:
@@ -159,9 +160,10 @@ def _load(path: Path) -> Kernel:
         raise NoKernel(f"the compiled decoder cannot be loaded: {error}") from error
     try:
         library.charlm_run.argtypes = [ctypes.c_void_p]
-    except AttributeError as error:
+        width = ctypes.c_int32.in_dll(library, "charlm_width").value
+    except (AttributeError, ValueError) as error:
         raise NoKernel("what the C compiler has made is not the decoder") from error
-    return Kernel(library, digest)
+    return Kernel(library, digest, width)
 
 
 def _digest(path: Path) -> str:

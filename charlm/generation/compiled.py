@@ -24,7 +24,7 @@ from charlm.models.cells import Recurrent, cell_of
 from charlm.runtime import processor
 from charlm.runtime.threads import ThreadTuner
 
-_WIDTH: Final = 16  # units side by side, as in kernel.c
+_MULTIPLE: Final = 16  # of units: whole blocks, and whole steps of kernel.c's loops over columns
 _READ: Final = 4096  # steps of one call; Ctrl-C takes effect between calls
 _SHARE: Final = 200_000  # bytes of weights for each additional thread
 _MOST: Final = 4  # threads at most
@@ -86,8 +86,9 @@ class CompiledDecoder(Decoder):
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, precision: str = "fp32", threads: int = 0) -> None:
-        self._run = kernel_for(config).code.charlm_run
-        self.config, self.vocabulary, self._width = config, len(weights["head.bias"]), _pad(config.hidden)
+        compiled = kernel_for(config)
+        self._run, self._width = compiled.code.charlm_run, compiled.width
+        self.config, self.vocabulary, self._units = config, len(weights["head.bias"]), _padded(config.hidden)
         self._int8 = precision == "int8"
         self._kept: list[NDArray[Any]] = []  # arrays that the C structures point to
         gates = len(cell_of(config).gates)
@@ -105,7 +106,7 @@ class CompiledDecoder(Decoder):
             cell=cell_of(config).compiled,
             gates=gates,
             layers=config.layers,
-            units=self._width,
+            units=self._units,
             vocabulary=self.vocabulary,
             bytes=self._int8,
             table=table,
@@ -123,14 +124,14 @@ class CompiledDecoder(Decoder):
         return self._kept[-1].ctypes.data
 
     def _rows(self, values: NDArray[Any], gates: int) -> NDArray[Any]:
-        """[N, gates * units] rearranged to [N, blocks, gates, 16], padded with zeros."""
+        """[N, gates * units] rearranged to [N, blocks, gates, width], padded with zeros."""
         units = values.shape[1] // gates
-        padded = np.zeros((len(values), gates, _pad(units)), dtype=values.dtype)
+        padded = np.zeros((len(values), gates, _padded(units)), dtype=values.dtype)
         padded[:, :, :units] = values.reshape(len(values), gates, units)
-        return padded.reshape(len(values), gates, -1, _WIDTH).transpose(0, 2, 1, 3)
+        return padded.reshape(len(values), gates, -1, self._width).transpose(0, 2, 1, 3)
 
     def _matrix(self, weight: NDArray[Any], gates: int) -> _Matrix:
-        """A matrix [gates * units, columns] as [blocks, gates, columns, 16]; with int8 as [.., columns / 4, 16, 4]."""
+        """A matrix [gates * units, columns] as [blocks, gates, columns, width]; int8 [.., columns / 4, width, 4]."""
         if not self._int8:
             return _Matrix(self._address(self._columns(weight.astype(np.float32), gates).transpose(1, 2, 0, 3)))
         whole, scale = quantize(weight)
@@ -144,14 +145,14 @@ class CompiledDecoder(Decoder):
         )
 
     def _columns(self, weight: NDArray[Any], gates: int) -> NDArray[Any]:
-        """A matrix [gates * units, columns] as [columns, blocks, gates, 16], padded with zeros."""
-        columns = np.zeros((self._width, len(weight)), dtype=weight.dtype)
+        """A matrix [gates * units, columns] as [columns, blocks, gates, width], padded with zeros."""
+        columns = np.zeros((self._units, len(weight)), dtype=weight.dtype)
         columns[: weight.shape[1]] = weight.T
         return self._rows(columns, gates)
 
     def init_state(self, lanes: int) -> DecoderState:
         """The zero state, padded to whole blocks of units."""
-        zero = np.zeros((lanes, self._width), dtype=np.float32)
+        zero = np.zeros((lanes, self._units), dtype=np.float32)
         return [(zero,) * len(cell_of(self.config).states) for _ in range(self.config.layers)]
 
     def after(self, ids_TB: NDArray[np.integer[Any]], state: DecoderState) -> tuple[Floats, DecoderState]:
@@ -232,5 +233,5 @@ def _data(array: NDArray[Any] | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _pad(units: int) -> int:
-    return -(-units // _WIDTH) * _WIDTH
+def _padded(units: int) -> int:
+    return -(-units // _MULTIPLE) * _MULTIPLE

@@ -1,12 +1,13 @@
 /* A recurrent network read token by token. charlm.generation.compiled compiles, loads and calls this.
 
-   Units are computed in blocks of 16, the elements of a vector, so that no sum runs across a vector. A matrix with 1, 3
-   or 4 gates is stored as [blocks][gates][columns][16] floats, or as [blocks][gates][columns / 4][16][4] signed bytes
-   with a scale for each row. Units and columns are padded to multiples of 16 with zero weights, so padded units stay 0.
+   Units are computed in blocks of WIDTH, the elements of a vector, so that no sum runs across a vector. A matrix with 1,
+   3 or 4 gates is stored as [blocks][gates][columns][WIDTH] floats, or as [blocks][gates][columns / 4][WIDTH][4] signed
+   bytes with a scale for each row. Units and columns are padded to multiples of 16 with zero weights, and stay 0.
 
-   With signed bytes, a hidden state h in (-1, 1) is stored as the unsigned byte round(127 h) + 128, because the
-   instruction multiplies unsigned with signed bytes; 128 times the sum of each row is subtracted from the result. The
-   product is a sum of integers, exact in any order. Sums of floats have the same order for any number of threads.
+   With signed bytes, a hidden state h in (-1, 1) is stored as the unsigned byte round(127 h) + 128, because AVX-512's
+   instruction multiplies unsigned with signed bytes; 128 times the sum of each row is subtracted from the result. With
+   AVX2 128 is subtracted from the bytes. The product is a sum of integers, exact in any order. Sums of floats have the
+   same order for any number of threads.
 
    Every thread computes a range of the blocks of each layer, and of the vocabulary. Threads synchronise after sampling,
    after each layer, and after the head. */
@@ -19,11 +20,22 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512VNNI__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-enum { WIDTH = 16, TOGETHER = 4, MOST_GATES = 4, MOST_THREADS = 64 };
+/* The sums of TOGETHER lanes and four gates have to fit into the registers: 32 of 16 floats with AVX-512, 16 of 8 with
+   AVX2, and elsewhere at least 16 of 4. BIASED: whether the bytes of hidden states are multiplied as they are. */
+#if defined(__AVX512VNNI__)
+enum { WIDTH = 16, TOGETHER = 4, BIASED = 1 };
+#elif defined(__AVX2__)
+enum { WIDTH = 8, TOGETHER = 2, BIASED = 0 };
+#else
+enum { WIDTH = 4, TOGETHER = 2, BIASED = 1 };
+#endif
+const int32_t charlm_width = WIDTH;
+
+enum { MOST_GATES = 4, MOST_THREADS = 64 };
 enum { COLUMNS = 64, MOST_GROUPS = 16 }; /* columns and groups of lanes that fit into the nearest cache together */
 enum { LSTM, GRU, RNN };
 
@@ -34,19 +46,19 @@ typedef int32_t Ints __attribute__((vector_size(4 * WIDTH), aligned(4)));
 
 typedef struct {
     const void *weights;
-    const float *scale;   /* [blocks][gates][16], with signed bytes: the value of 1 in a sum */
-    const int32_t *excess; /* [blocks][gates][16], with signed bytes: 128 times the sum of a row */
+    const float *scale;   /* [blocks][gates][WIDTH], with signed bytes: the value of 1 in a sum */
+    const int32_t *excess; /* [blocks][gates][WIDTH], with signed bytes: 128 times the sum of a row */
 } Matrix;
 
 typedef struct {
     Matrix input, recurrent;
-    const float *bias;  /* [blocks][gates][16]; that of the first layer is part of the table */
+    const float *bias;  /* [blocks][gates][WIDTH]; that of the first layer is part of the table */
     const float *inner; /* [units], the bias that the reset gate of a GRU multiplies */
 } Layer;
 
 typedef struct {
     int32_t cell, gates, layers, units, vocabulary, bytes; /* bytes: whether weights are signed bytes */
-    const float *table;                                    /* [vocabulary + 2][blocks][gates][16] */
+    const float *table;                                    /* [vocabulary + 2][blocks][gates][WIDTH] */
     const Layer *layer;
     Matrix head; /* one gate; the vocabulary is padded to a multiple of 16 too */
     const float *head_bias;
@@ -109,7 +121,7 @@ static void keep_off(int processor)
 }
 
 /* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln 2 / 2, and e^r by its Taylor series; without branches or library
-   calls, so that 16 are computed at once. */
+   calls, so that WIDTH are computed at once. */
 INLINE float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x > 87.0f ? 87.0f : x;
@@ -127,13 +139,20 @@ INLINE float hyperbolic(float x) { return 1 - 2 / (1 + exponential(2 * x)); } /*
 
 INLINE uint8_t as_byte(float h) { return (uint8_t)(int)(h * 127 + 128.5f); }
 
-/* sum[row] + x[0] w[row][0] + ... + x[3] w[row][3] */
+/* sum[row] + x[0] w[row][0] + ... + x[3] w[row][3], with x - 128 for x if not BIASED. AVX2 adds two products in 16 bits,
+   for which x is too large; |x - 128|, times w with the sign of x - 128, is not. */
 INLINE Ints dot4(Ints sum, const uint8_t *x, const int8_t *w)
 {
 #if defined(__AVX512VNNI__)
     int32_t four;
     memcpy(&four, x, 4);
     return (Ints)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), _mm512_loadu_si512(w));
+#elif defined(__AVX2__)
+    int32_t four;
+    memcpy(&four, x, 4);
+    __m256i signs = _mm256_set1_epi32(four ^ (int32_t)0x80808080), rows = _mm256_loadu_si256((const __m256i *)w);
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signs), _mm256_sign_epi8(rows, signs));
+    return (Ints)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #else
     for (int row = 0; row < WIDTH; row++)
         for (int k = 0; k < 4; k++)
@@ -183,9 +202,11 @@ INLINE void product_bytes(const Matrix *m, int block, const uint8_t *x, int colu
     for (int g = 0; g < gates; g++) {
         size_t row = ((size_t)block * gates + g) * WIDTH;
         for (int s = 0; s < lanes; s++) {
-            Ints total = sum[0][g][s] - *(const Ints *)(m->excess + row);
+            Ints total = sum[0][g][s];
             for (int p = 1; p < parts; p++)
                 total += sum[p][g][s];
+            if (BIASED)
+                total -= *(const Ints *)(m->excess + row);
             y[g][s] = __builtin_convertvector(total, Floats) * *(const Floats *)(m->scale + row);
         }
     }
@@ -215,7 +236,7 @@ INLINE void product(const Team *team, const Matrix *m, int block, int layer, int
     }
 }
 
-/* The cells, for 16 units: x is the input product, r the recurrent product, h the new state. docs/mathematics.md has
+/* The cells, for WIDTH units: x is the input product, r the recurrent product, h the new state. docs/mathematics.md has
    the equations. */
 typedef float Row[WIDTH];
 
