@@ -192,6 +192,24 @@ def test_of_equal_words_those_with_more_bits_come_first() -> None:
     assert [word.text for word in found.worst_words(5)] == ["c", "ab", "bb", "a"]
 
 
+def test_of_the_least_expected_words_each_ideograph_is_one() -> None:
+    text = "他说：“Ab cd”，日本のコンピュータ\U00020000."
+    found = surprisal(ScorableDecoder(memoryless_decoder([0.25] * 4)), CharTokenizer(" abc", once=0, total=10**9), text)
+    words = [word.text for word in found.worst_words(99)]
+    assert sorted(words, key=text.index) == [
+        "他",
+        "说",
+        "：“Ab",
+        "cd”，",
+        "日",
+        "本",
+        "の",
+        "コンピュータ",
+        "\U00020000",
+        ".",
+    ]
+
+
 def test_an_empty_text_has_nothing_of_anything(pair: Pair) -> None:
     found = judged(pair, "", likeliest=10)
     assert (found.total.nats, found.lines(), found.words(), found.units(), found.worst_words(3)) == (0, (), (), [], ())

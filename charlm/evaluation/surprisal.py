@@ -44,6 +44,7 @@ from charlm.text.records import end_of
 from charlm.text.tokenizer import Ids, Tokenizer, utf8_sizes
 
 SEGMENT: Final = 1024  # characters that are read from the zero state
+_IDEOGRAPHS: Final = "\u3005-\u3007\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 _Number = TypeVar("_Number", bound=np.generic)
@@ -199,7 +200,10 @@ class Surprisal:
 
     def words(self) -> tuple[Part, ...]:
         """The words, in the order of the text; white space and ends of records belong to none."""
-        spans = [match.span() for match in re.finditer(rf"[^\s{end_of(self.records)}]+", self.text)]
+        return self._matches(rf"[^\s{end_of(self.records)}]+")
+
+    def _matches(self, pattern: str) -> tuple[Part, ...]:
+        spans = [match.span() for match in re.finditer(pattern, self.text)]
         return self.parts([start for start, _ in spans], [end for _, end in spans])
 
     def record_parts(self) -> tuple[Part, ...]:
@@ -208,10 +212,13 @@ class Surprisal:
         return self.parts(edges[:-1], edges[1:])
 
     def worst_words(self, count: int) -> tuple[Word, ...]:
-        """The words with the most bits per character, averaged over all occurrences; of equals, the most bits."""
+        """The words with the most bits per character, averaged over all occurrences; of equals, the most bits.
+
+        Of Chinese and Japanese, which are written without blanks, each ideograph and each hiragana is one.
+        """
         nats: dict[str, float] = defaultdict(float)
         times: dict[str, int] = defaultdict(int)
-        for part in self.words():
+        for part in self._matches(rf"[{_IDEOGRAPHS}]|[^\s{end_of(self.records)}{_IDEOGRAPHS}]+"):
             word = self.text[part.start : part.end]
             nats[word] += part.nats
             times[word] += 1

@@ -1,10 +1,14 @@
 // A text, each unit of which is coloured: what is known of a unit where one points, and ways to move through it.
 // `surprisal.js` colours by surprisal, `activity.js` by what a cell does.
 
+import {IDEOGRAPH} from './text.js';
 import {button, labelled, make} from './views.js';
 
 const SETTLED = 300;  // milliseconds
 const AT_ONCE = 3000;  // units that are coloured before they come into view
+
+// Whether a word goes on with this character, or with undefined, where a text ends.
+const continues = character => character !== undefined && /[^\s\x03]/u.test(character) && !IDEOGRAPH.test(character);
 
 // What colours it is a subclass with `classOf(unit)` and `tell(span)`, the elements that say what is known of its unit.
 export class HeatMap {
@@ -147,13 +151,14 @@ export class HeatMap {
     this.go(spans[0]);
   }
 
-  // Where each occurrence begins, as a list of lists of units; of a whole word where white space is around it.
+  // Where each occurrence begins, as a list of lists of units; of a whole word where white space or an ideograph is around it.
   find(wanted, word = false) {
     if (!wanted) return [];
     const {text} = this, found = [], unitOf = this.unitOf ??= this.places();
     for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {
       const end = at + wanted.length;
-      if (word && (/[^\s\x03]$/u.test(text.slice(0, at).slice(-1)) || /^[^\s\x03]/u.test(text.slice(end, end + 1)))) continue;
+      const before = Array.from(text.slice(Math.max(0, at - 2), at)).at(-1), after = Array.from(text.slice(end, end + 2))[0];
+      if (word && !IDEOGRAPH.test(wanted) && (continues(before) || continues(after))) continue;
       const units = [];
       for (let unit = unitOf[at]; unit <= unitOf[end - 1]; unit++) units.push(unit);
       found.push(units);

@@ -4,7 +4,7 @@ import {judge} from './judge.js';
 import {blockOf} from './lines.js';
 import {Reader} from './reader.js';
 import {SurprisalMap} from './surprisal.js';
-import {endOf, SPACE} from './text.js';
+import {endOf, IDEOGRAPH, SPACE} from './text.js';
 import {count, make, table} from './views.js';
 
 const ALTERNATIVES = 10;
@@ -67,13 +67,13 @@ function worstWords(characters, bits, end) {
   const words = new Map();
   let word = '', sum = 0;
   for (let i = 0; i <= characters.length; i++) {
-    const character = characters[i] ?? ' ';
-    if (!SPACE.test(character) && character !== end) word += character, sum += bits[i];
-    else if (word) {
+    const character = characters[i] ?? ' ', blank = SPACE.test(character) || character === end;
+    if (word && (blank || IDEOGRAPH.test(character) || IDEOGRAPH.test(word))) {
       const [times, before] = words.get(word) ?? [0, 0];
       words.set(word, [times + 1, before + sum]);
       word = '', sum = 0;
     }
+    if (!blank) word += character, sum += bits[i];
   }
   const rows = Array.from(words, ([own, [times, total]]) => [own, times, total / times / Array.from(own).length, total]);
   rows.sort((a, b) => b[2] - a[2] || b[3] - a[3] || (a[0] < b[0] ? -1 : 1));

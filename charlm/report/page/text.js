@@ -6,6 +6,7 @@ const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Cn}\p{Zl}\p{Zp}]/u;
 const END_OF_TEXT = '\x03';
 const BLANK_LINES = /(?:\r?\n[ \t]*){2,}/;
 export const SPACE = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;  // Python's
+export const IDEOGRAPH = /[\u3005-\u3007\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{323af}]/u;
 
 // What stands for a character where each has to be seen.
 export function sign(character) {
