@@ -1,6 +1,8 @@
 # charlm's jobs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+# modules are compiled when they are first imported: compiling all of them takes as long as installing them
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-distributed lint check browser faults bench results picture lectures docs wheel portable clean
@@ -10,14 +12,18 @@ help:  ## list the commands
 
 setup: .venv/installed  ## create .venv and install charlm with the versions of constraints.txt
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip uninstall --quiet --quiet --yes charlm  # the distribution's name until it became charlm-cli
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[plot,dev]'
+.venv/installed: .venv/command
+	$(INSTALL) --editable '.[plot,dev]'
 	@touch $@
 	@echo 'charlm is in .venv; . .venv/bin/activate puts it on your PATH'
 
-demo: setup  ## train for two minutes on Python's documentation, then sample and evaluate
+.venv/command: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip uninstall --quiet --quiet --yes charlm  # the distribution's name until it became charlm-cli
+	$(INSTALL) --editable '.[plot]'
+	@touch $@
+
+demo: .venv/command  ## train for two minutes on Python's documentation, then sample and evaluate
 	$(BIN)/charlm data get python-docs
 	$(BIN)/charlm train data/python-docs.txt --name demo --time 110s --force
 	$(BIN)/charlm sample demo --length 400 --temperature 0.7 --prime 'The "for" statement'
@@ -38,12 +44,12 @@ lint: setup  ## check formatting, lint and types
 check: test lint  ## test, then lint
 
 browser: setup  ## test the pages in headless Chromium, with axe-core where there is npm
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	$(INSTALL) --editable '.[browser]'
 	-npm install --silent --no-save --prefix .venv axe-core@4
 	$(BIN)/python -m pytest tests/test_browser.py tests/test_page_model.py
 
 faults: setup  ## run the fault matrix at full size (RECORD=1 writes docs/reliability.md)
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
+	-$(INSTALL) atheris
 	$(BIN)/python -m pytest -n auto --dist worksteal --faults $(if $(RECORD),--faults-record)
 
 bench: setup  ## measure speed and quality (ONLY=quality|train|decoder|scoring|records|memory|scale|contention|distributed|cuda|start|save for one part)
