@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +224,8 @@ def fewer_instructions(
 
 @pytest.mark.compiler
 @pytest.mark.usefixtures("fewer_instructions")
-@pytest.mark.parametrize("cell", CELLS)
-def test_kernels_for_other_processors_agree_with_numpy(cell: str) -> None:
-    for hidden, lanes in ((hidden, lanes) for hidden in (8, 21, 40) for lanes in (1, 7)):
+def test_kernels_for_other_processors_agree_with_numpy() -> None:
+    for cell, hidden, lanes in product(CELLS, (8, 21, 40), (1, 7)):
         network, ids = steady_network(cell, 2, 7, hidden), random_ids(60, lanes, V + 2)
         for precision, most in (("fp32", 1e-5), ("int8", 0.1)):
             decoders = [decoder_of(network, engine, precision=precision) for engine in ENGINES]

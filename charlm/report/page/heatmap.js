@@ -154,11 +154,11 @@ export class HeatMap {
   // Where each occurrence begins, as a list of lists of units; of a whole word where white space or an ideograph is around it.
   find(wanted, word = false) {
     if (!wanted) return [];
-    const {text} = this, found = [], unitOf = this.unitOf ??= this.places();
+    const {text} = this, found = [], unitOf = this.unitOf ??= this.places(), anywhere = !word || IDEOGRAPH.test(wanted);
     for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {
       const end = at + wanted.length;
-      const before = Array.from(text.slice(Math.max(0, at - 2), at)).at(-1), after = Array.from(text.slice(end, end + 2))[0];
-      if (word && !IDEOGRAPH.test(wanted) && (continues(before) || continues(after))) continue;
+      const before = text.slice(Math.max(0, at - 2), at), after = text.slice(end, end + 2);
+      if (!anywhere && (continues(Array.from(before).at(-1)) || continues(Array.from(after)[0]))) continue;
       const units = [];
       for (let unit = unitOf[at]; unit <= unitOf[end - 1]; unit++) units.push(unit);
       found.push(units);

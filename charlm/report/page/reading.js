@@ -68,7 +68,7 @@ function worstWords(characters, bits, end) {
   let word = '', sum = 0;
   for (let i = 0; i <= characters.length; i++) {
     const character = characters[i] ?? ' ', blank = SPACE.test(character) || character === end;
-    if (word && (blank || IDEOGRAPH.test(character) || IDEOGRAPH.test(word))) {
+    if (word && (blank || IDEOGRAPH.test(character) || IDEOGRAPH.test(characters[i - 1]))) {
       const [times, before] = words.get(word) ?? [0, 0];
       words.set(word, [times + 1, before + sum]);
       word = '', sum = 0;
