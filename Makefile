@@ -1,7 +1,8 @@
 # charlm's jobs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-# modules are compiled when they are first imported: compiling all of them takes as long as installing them
+# modules are compiled when they are first imported (compiling all of them takes as long as installing them), and kept
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: two threads on one processor spin otherwise
+
 import pytest
 import torch
 from hypothesis import settings
