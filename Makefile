@@ -1,9 +1,10 @@
 # charlm's jobs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-# modules are compiled when they are first imported (compiling all of them takes as long as installing them), and kept
-unexport PYTHONDONTWRITEBYTECODE
+# pip would compile modules on one processor, which takes as long as installing them
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+
+unexport PYTHONDONTWRITEBYTECODE  # what is imported stays compiled: tests start many commands
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-distributed lint check browser faults bench results picture lectures docs wheel portable clean
@@ -15,6 +16,7 @@ setup: .venv/installed  ## create .venv and install charlm with the versions of 
 
 .venv/installed: .venv/command
 	$(INSTALL) --editable '.[plot,dev]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib charlm || true  # some packages have files that are no modules
 	@touch $@
 	@echo 'charlm is in .venv; . .venv/bin/activate puts it on your PATH'
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import itertools
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,13 +71,31 @@ def attempt(disk: Folder, kept: bool) -> str:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The system itself refuses to let a file grow beyond `size`, in the middle of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    """The system itself refuses to let a file grow beyond `size`, in the middle of a write.
+
+    No module is kept compiled meanwhile: Python 3.11 would keep what it could write of one, for every later run.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[0][1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
+        sys.dont_write_bytecode = before[1]
+
+
+def test_no_module_is_kept_half_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("before", "meanwhile"):
+        (tmp_path / f"half_compiled_{name}.py").write_text(f"text = {'x' * 9999!r}\n")
+    importlib.import_module("half_compiled_before")
+    with largest_file(100):
+        importlib.import_module("half_compiled_meanwhile")
+    compiled = [path.name.split(".")[0] for path in tmp_path.glob("**/*.pyc")]
+    assert compiled == ["half_compiled_before"]
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\r\n\0\xff", NEW])

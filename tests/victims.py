@@ -148,6 +148,7 @@ def _work(job: Mapping[str, Any], stderr: int) -> None:
         module, _, attribute = name.rpartition(".")
         setattr(sys.modules[module], attribute, careless_write if value == CARELESS else value)
     if job["largest_file"] is not None:
+        sys.dont_write_bytecode = True  # Python 3.11 would keep what it could write of a compiled module
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
     if job["kill_at"]:
         sys.setprofile(_dying(Point(*job["kill_at"])))
