@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from disk import Disk, Hand
 from matrix import Tries
+from victims import limit_files
 
 from charlm.errors import StorageError
 from charlm.storage import durable
@@ -71,18 +72,14 @@ def attempt(disk: Folder, kept: bool) -> str:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The system itself refuses to let a file grow beyond `size`, in the middle of a write.
-
-    No module is kept compiled meanwhile: Python 3.11 would keep what it could write of one, for every later run.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[0][1]))
+    """Within the block, see `limit_files`."""
+    limits, uncompiled = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    limit_files(size)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
-        sys.dont_write_bytecode = before[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = uncompiled
 
 
 def test_no_module_is_kept_half_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,15 @@ KILLED = -signal.SIGKILL
 CARELESS = "careless_write"
 
 
+def limit_files(size: int) -> None:
+    """From now on the system refuses to let a file of this process grow beyond so many bytes, in the middle of a write.
+
+    No module is kept compiled from then on: Python 3.11 would keep what it could write of one, for every later run.
+    """
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
 class Point(NamedTuple):
     """The `ordinal`-th event (a call or a return, also of C functions) in the `entry`-th run of function `scope`.
 
@@ -148,8 +157,7 @@ def _work(job: Mapping[str, Any], stderr: int) -> None:
         module, _, attribute = name.rpartition(".")
         setattr(sys.modules[module], attribute, careless_write if value == CARELESS else value)
     if job["largest_file"] is not None:
-        sys.dont_write_bytecode = True  # Python 3.11 would keep what it could write of a compiled module
-        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], resource.RLIM_INFINITY))
+        limit_files(job["largest_file"])
     if job["kill_at"]:
         sys.setprofile(_dying(Point(*job["kill_at"])))
     code = run(job["arguments"])
