@@ -14,7 +14,8 @@ True
 >>> model.score("tick, tock, tick").perplexity < model.score("tick, tick, tick").perplexity
 True
 >>> words = model.words("tick, tock, tick, tick", blank="before")
->>> words.word[words.bits.argmax()], int(words.number[words.bits.argmax()])  # the least expected
+>>> least = words.bits[1:].argmax() + 1  # the least expected after the first, for which there is no context
+>>> words.word[least], int(words.number[least])
 ('tick', 4)
 """
 

@@ -200,6 +200,16 @@ class TrainConfig:
 
     batch: int = option(16, Option(int, "batch size: lanes of text read in parallel", 1, 65536, group=OPTIMIZER))
     bptt: int = option(64, Option(int, "chunk length of truncated BPTT, in tokens", 1, 65536, group=OPTIMIZER))
+    shuffle: int = option(
+        0,
+        Option(
+            int,
+            "read the text in segments of about N tokens, in random order; 0: from its beginning to its end",
+            0,
+            10**9,
+            group=OPTIMIZER,
+        ),
+    )
     drop_state: float = option(
         0.0, Option(float, "probability of resetting a lane's state before a chunk", 0, 1, group=REGULARISATION)
     )
@@ -474,7 +484,7 @@ def _fields(section: type[Section]) -> Iterator[Field[Any]]:
 # Chosen by charlm.training.defaults and the machine: the values above are only where a bare Config starts.
 AUTOMATIC: Final = frozenset(
     ["hidden", "embedding", "heads", *DROPOUTS, "vocab_size", "optimizer", "lr", "weight_decay", "average", "warmup"]
-) | {"batch", "bptt", "drop_state", *LENGTHS, "patience", "threads"}
+) | {"batch", "bptt", "shuffle", "drop_state", *LENGTHS, "patience", "threads"}
 TRAIN_OPTIONS: Final = {**SHORTHANDS, **options_of(*TRAIN_SECTIONS, LogConfig)}
 SAMPLE_OPTIONS: Final = options_of(SampleConfig)
 FILL_OPTIONS: Final = options_of(FillConfig)

@@ -60,6 +60,7 @@ class TrainOptions(TypedDict, total=False):
     clip_mode: Literal["norm", "value"]
     batch: int
     bptt: int
+    shuffle: int
     drop_state: float
     epochs: int
     steps: int

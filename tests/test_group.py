@@ -178,7 +178,7 @@ def _trained(
     initialise(network, 4)
     network.double().train()
     how: dict[str, Any] = {"start": 9, "batch": batch, "bptt": 8, "seed": 4}
-    lanes = RecordLanes(_text(150), EDGES, **how) if records else Lanes(_text(600), **how)
+    lanes = RecordLanes(_text(150), EDGES, **how) if records else Lanes(_text(600), **how, shuffle=24)
     stepper = Stepper(config, network, HERE, lanes.batch, pytest.fail, group)
     for rule in stepper.optimizer.optimizers:
         if isinstance(rule, Muon):

@@ -1,8 +1,12 @@
-"""Lanes: an epoch predicts every token once, the carried state is true history, a saved position resumes reading."""
+"""Lanes: an epoch predicts every token once, the carried state is true history, a saved position resumes reading.
+
+So it is for a text that is read in order, and for one that is read in shuffled segments.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,12 +19,13 @@ from charlm.text.position import Position
 PROFILE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 TOKENS, BATCH, BPTT = st.integers(1, 60), st.integers(1, 12), st.integers(1, 20)
 SEED = st.integers(0, 2**63 - 1)
+SHUFFLE = st.integers(0, 12)
 START = 10**6
 
 
-def stream(tokens: int, batch: int, bptt: int, seed: int = 0) -> Lanes:
+def stream(tokens: int, batch: int, bptt: int, seed: int = 0, shuffle: int = 0) -> Lanes:
     """Lanes over the tokens 0, 1, 2, ..., so that a token tells its place."""
-    return Lanes(np.arange(tokens, dtype=np.int32), start=START, batch=batch, bptt=bptt, seed=seed)
+    return Lanes(np.arange(tokens, dtype=np.int32), start=START, batch=batch, bptt=bptt, seed=seed, shuffle=shuffle)
 
 
 def epoch(lanes: Lanes, number: int = 0) -> list[Chunk]:
@@ -43,9 +48,11 @@ def rows(chunks: list[Chunk], name: str) -> list[list[int]]:
 
 
 @PROFILE
-@given(TOKENS, BATCH, BPTT, SEED, st.integers(0, 3))
-def test_an_epoch_predicts_every_token_exactly_once(tokens: int, batch: int, bptt: int, seed: int, number: int) -> None:
-    chunks = epoch(stream(tokens, batch, bptt, seed), number)
+@given(TOKENS, BATCH, BPTT, SEED, SHUFFLE, st.integers(0, 3))
+def test_an_epoch_predicts_every_token_exactly_once(
+    tokens: int, batch: int, bptt: int, seed: int, shuffle: int, number: int
+) -> None:
+    chunks = epoch(stream(tokens, batch, bptt, seed, shuffle), number)
     predicted = [target for lane in rows(chunks, "targets") for target in lane if target != IGNORE]
     assert sorted(predicted) == list(range(tokens))
     assert sum(chunk.scored for chunk in chunks) == tokens
@@ -90,11 +97,13 @@ def test_fresh_chunks_begin_an_epoch(tokens: int, batch: int, bptt: int, seed: i
 
 
 @PROFILE
-@given(TOKENS, BATCH, BPTT)
-def test_chunks_have_the_given_length_and_a_short_rest_joins_the_last(tokens: int, batch: int, bptt: int) -> None:
+@given(TOKENS, BATCH, BPTT, SHUFFLE)
+def test_chunks_have_the_given_length_and_a_short_rest_joins_the_last(
+    tokens: int, batch: int, bptt: int, shuffle: int
+) -> None:
     lanes = min(batch, tokens)
     longest = -(-tokens // lanes)
-    lengths = [chunk.inputs.shape for chunk in epoch(stream(tokens, batch, bptt))]
+    lengths = [chunk.inputs.shape for chunk in epoch(stream(tokens, batch, bptt, 0, shuffle))]
     whole, rest = divmod(longest, bptt)
     expected = [bptt] * (whole - 1) + [bptt + rest] if whole and 2 * rest < bptt else [bptt] * whole + [rest]
     assert lengths == [(length, lanes) for length in expected]
@@ -102,13 +111,13 @@ def test_chunks_have_the_given_length_and_a_short_rest_joins_the_last(tokens: in
 
 
 @PROFILE
-@given(TOKENS, BATCH, BPTT, SEED, st.data())
+@given(TOKENS, BATCH, BPTT, SEED, SHUFFLE, st.data())
 def test_a_saved_position_gives_the_same_chunks(
-    tokens: int, batch: int, bptt: int, seed: int, data: st.DataObject
+    tokens: int, batch: int, bptt: int, seed: int, shuffle: int, data: st.DataObject
 ) -> None:
-    chunks = list(walk(stream(tokens, batch, bptt, seed), 3))
+    chunks = list(walk(stream(tokens, batch, bptt, seed, shuffle), 3))
     number = data.draw(st.integers(0, len(chunks) - 1))
-    again = stream(tokens, batch, bptt, seed)
+    again = stream(tokens, batch, bptt, seed, shuffle)
     position = Position(**chunks[number][0]._asdict())
     for expected_position, expected in chunks[number:]:
         chunk = again.read(position)
@@ -118,6 +127,46 @@ def test_a_saved_position_gives_the_same_chunks(
         assert chunk.begins.tolist() == expected.begins.tolist()
         assert chunk.next == expected.next
         position = chunk.next
+
+
+@PROFILE
+@given(TOKENS, BATCH, BPTT, SEED, st.integers(1, 12), st.integers(0, 2))
+def test_shuffled_segments_are_read_from_their_start_as_the_text_has_them(
+    tokens: int, batch: int, bptt: int, seed: int, shuffle: int, number: int
+) -> None:
+    """What a lane reads from one start token to the next is a piece of the text, and of the length asked for."""
+    chunks = epoch(stream(tokens, batch, bptt, seed, shuffle), number)
+    wanted = max(1, round(shuffle / bptt)) * bptt
+    for inputs, targets in zip(rows(chunks, "inputs"), rows(chunks, "targets"), strict=True):
+        begins = [place for place, token in enumerate(inputs) if token == START]
+        assert begins[0] == 0
+        assert all(end - begin == wanted for begin, end in pairwise(begins))
+        assert len(inputs) - begins[-1] < wanted + bptt
+        for begin, end in pairwise([*begins, len(inputs)]):
+            segment = [target for target in targets[begin:end] if target != IGNORE]
+            assert segment == [(segment[0] + i) % tokens for i in range(len(segment))]
+            assert inputs[begin + 1 : begin + len(segment)] == segment[:-1]
+
+
+def test_a_segment_begins_from_the_zero_state_in_every_lane() -> None:
+    for position, chunk in walk(stream(1000, 4, 10, seed=3, shuffle=50), 2):
+        begins = position.offset % 50 == 0
+        assert chunk.begins.tolist() == [begins] * 4
+        assert (chunk.inputs[0] == START).tolist() == [begins] * 4
+
+
+def test_segments_are_in_an_order_of_their_own_in_each_epoch_and_for_each_seed() -> None:
+    def firsts(seed: int, number: int) -> list[int]:
+        chunks = [chunk for chunk in epoch(stream(10_000, 5, 10, seed, shuffle=100), number) if chunk.begins.all()]
+        shift = 0 if number == 0 else epoch(stream(10_000, 5, 10, seed), number)[0].targets[0, 0].item()
+        return [(token - int(shift)) % 10_000 for chunk in chunks for token in chunk.targets[0].tolist()]
+
+    one, other, later = firsts(1, 0), firsts(2, 0), firsts(1, 1)
+    assert sorted(one) == sorted(other) == sorted(later) == list(range(0, 10_000, 100))
+    assert one != other != later != one
+    assert firsts(1, 0) == one
+    # Nowhere near the order of the text: neighbours in a lane are neighbours in the text once in a hundred.
+    assert sum(b - a == 100 for lane in range(5) for a, b in pairwise(one[lane::5])) < 10
 
 
 def test_epochs_after_the_first_are_shifted_by_seed_and_epoch_alone() -> None:

@@ -28,7 +28,7 @@ from charlm.evaluation.comparison import compare
 from charlm.evaluation.score import score, score_stored
 from charlm.models.network import Network, initialise
 from charlm.runtime.random import Purpose, uniforms, uniforms_of
-from charlm.text import large, record_lanes, record_store
+from charlm.text import large, record_store, shuffle
 from charlm.text.corpus import Corpus, Source, load_corpus
 from charlm.text.large import StoredCorpus, open_corpus
 from charlm.text.position import Position
@@ -223,7 +223,7 @@ def test_records_are_dealt_out_in_blocks_as_all_at_once(
     (folder / "edges").write_bytes(edges.tobytes())
     kept = StoredIds(Numbers(folder / "ids", "i4", len(ids)), [(0, len(ids))])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record_lanes, "_BLOCK", 7)
+        patch.setattr(shuffle, "_BLOCK", 7)
         how: dict[str, Any] = {"start": 10**6, "batch": batch, "bptt": bptt, "seed": seed}
         both = [RecordLanes(ids, edges, **how), RecordLanes(kept, Numbers(folder / "edges", "i8", len(edges)), **how)]
         for number in range(2):
@@ -252,7 +252,7 @@ def test_numbers_of_chosen_streams_are_those_of_all() -> None:
 
 def test_an_epoch_holds_a_few_bytes_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine at the most while it is dealt out, in addition to blocks of a fixed size, and eight afterwards."""
-    monkeypatch.setattr(record_lanes, "_BLOCK", 2**11)
+    monkeypatch.setattr(shuffle, "_BLOCK", 2**11)
     R = 400_000
     lengths = np.random.default_rng(1).integers(1, 300, R)
     edges = np.concatenate([[0], np.cumsum(lengths)])

@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "batch": 3,
     "bptt": 24,
     "dropout": 0.2,
+    "shuffle": 96,
     "drop_state": 0.2,
     "steps": 60,
     "threads": 1,

@@ -22,7 +22,7 @@ from charlm.storage.records import TrainState
 from charlm.training.clock import Clock
 from charlm.training.defaults import FOLLOWING, Course, Facts, choose, settle, unsettled
 from charlm.training.divergence import Divergence
-from charlm.training.events import Event, Saved, Settled, Stepped
+from charlm.training.events import Event, Saved, Settled
 from charlm.training.plan import FEWEST, Planner
 from charlm.training.samples import Samples
 from charlm.training.step import Stepper, StepResult
@@ -134,10 +134,10 @@ def test_what_was_given_stays(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_settled_options_are_saved_before_a_step_uses_them(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a constant rate each step has that of the newest checkpoint, and dropout as well."""
+    """Each step has the weight decay of the newest checkpoint, and its dropout."""
     Machine(monkeypatch, step=0.1, character=1e-5, speed=1e9)
     saved: list[Checkpoint] = []
-    rates: dict[float, None] = {}
+    decays: dict[float, None] = {}
     dropped: list[bool] = []
     taken = Stepper.step
 
@@ -146,19 +146,17 @@ def test_settled_options_are_saved_before_a_step_uses_them(corpus: Path, monkeyp
         places = [model.dropout_input, model.dropout_between, model.dropout_output]
         dropped.append([dropout.p for dropout in stepper.network.dropout] == places)
         assert asdict(stepper.config.optim) == saved[-1].state.optimizer == asdict(saved[-1].config.optim)
+        decays[stepper.config.optim.weight_decay] = None
         return taken(stepper, *arguments)
 
     def follow(event: Event) -> None:
         if isinstance(event, Saved):
             saved.append(load_checkpoint(event.path))
-        if isinstance(event, Stepped):
-            assert event.lr == saved[-1].config.optim.lr
-            rates[event.lr] = None
 
     monkeypatch.setattr(Stepper, "step", step)
-    train(corpus, decay="none", warmup=0, patience=0, on_event=follow)
+    train(corpus, patience=0, on_event=follow)
     assert all(dropped)
-    assert len(rates) == 2
+    assert len(decays) == 2
     assert [bool(one.state.unsettled) for one in saved[:2]] == [True, False]
     assert not any(one.state.unsettled for one in saved[1:])
 
@@ -229,10 +227,10 @@ def test_an_option_that_is_given_when_the_run_goes_on_is_settled_by_that(
 ) -> None:
     Machine(monkeypatch, step=0.1, character=1e-5)
     stopped = train(corpus, stop=after(2))
-    rate = stopped.config.optim.lr
-    assert "lr" in last(stopped).state.unsettled
-    going_on = train(corpus, resume=True, lr=rate, stop=after(20))
-    assert going_on.config.optim.lr == rate
+    decay = stopped.config.optim.weight_decay
+    assert "weight_decay" in last(stopped).state.unsettled
+    going_on = train(corpus, resume=True, weight_decay=decay, stop=after(20))
+    assert going_on.config.optim.weight_decay == decay
     assert going_on.config.optim.warmup != stopped.config.optim.warmup
 
 

@@ -173,7 +173,8 @@ def _training(checkpoint: Checkpoint) -> list[Fact]:
         checkpoint.training,
         checkpoint.result,
     )
-    batch = f"{train.batch} lanes x {train.bptt} tokens, seed {train.seed}"
+    shuffled = f", shuffled in segments of {train.shuffle:,}" if train.shuffle else ""
+    batch = f"{train.batch} lanes x {train.bptt} tokens{shuffled}, seed {train.seed}"
     done = f"{state.step:,} steps, {duration(checkpoint.bookkeeping.seconds)}"
     rows = [
         ("training", f"{optim.optimizer}, learning rate {optim.lr:g}, {batch}"),

@@ -40,7 +40,6 @@ class OptimizerSpec:
     scalars             names of the state kept for each weight as one number
     takes               whether it updates a weight (name, shape, whether inputs are one-hot); AdamW updates the others
     default_lr          default peak learning rate
-    lr_follows_updates  whether the default is larger for runs of few updates
     """
 
     update: str | Callable[..., Any]
@@ -48,7 +47,6 @@ class OptimizerSpec:
     scalars: tuple[str, ...] = ()
     takes: Callable[[str, tuple[int, ...], bool], bool] = every_weight
     default_lr: float
-    lr_follows_updates: bool = False
 
     def load_update(self) -> Callable[..., Any]:
         """The class that updates weights; imports torch."""
@@ -76,8 +74,7 @@ MUON: Final = OptimizerSpec(
     update="charlm.training.optim:Muon",
     quantities=("momentum",),
     takes=layer_matrices,
-    default_lr=0.02,
-    lr_follows_updates=True,
+    default_lr=0.05,
 )
 ADAMW: Final = OptimizerSpec(
     update="charlm.training.optim:AdamW", quantities=("exp_avg", "exp_avg_sq"), scalars=("step",), default_lr=0.005

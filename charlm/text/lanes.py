@@ -5,6 +5,10 @@ lengths differ by at most one, so that an epoch predicts every token exactly onc
 the chunk before, so the state carried between them has seen the true history. Each lane's first input of an epoch is
 the start token.
 
+With `shuffle`, lanes are cut into segments of so many tokens, which an epoch deals out in random order: a lane that has
+read a segment goes on with another one, anywhere in the text, from the start token and the zero state. In a text that
+is read in order, the last weights know best what was read last, one part of the text in each lane.
+
     tokens "abcdefgh", 2 lanes, chunks of 2 (^ is the start token)
 
         chunk 1                       chunk 2
@@ -29,6 +33,7 @@ from torch import Tensor
 
 from charlm.runtime.random import Purpose, uniform
 from charlm.text.position import Position
+from charlm.text.shuffle import Small, shuffled
 from charlm.text.stored import StoredIds
 from charlm.text.tokenizer import Ids
 
@@ -92,6 +97,9 @@ class Held:
 class Lanes:
     """The lanes of a text of ids [N]; `batch` is at most N.
 
+    With `shuffle` > 0 they are read in segments of about as many tokens, a whole number of chunks. What remains of each
+    lane behind its segments comes last.
+
     >>> lanes = Lanes(torch.arange(8).numpy(), start=8, batch=2, bptt=2, seed=0)
     >>> chunk = lanes.read(Position())
     >>> chunk.inputs.T.tolist(), chunk.targets.T.tolist()
@@ -108,6 +116,7 @@ class Lanes:
         batch: int,
         bptt: int,
         seed: int,
+        shuffle: int = 0,
         device: torch.device | None = None,
     ) -> None:
         self._ids, self._start, self._seed, self._bptt = Held(ids, device), start, seed, bptt
@@ -116,6 +125,10 @@ class Lanes:
         self._begin, self._length = edges[:-1], edges.diff()
         self.longest = -(-len(ids) // batch)
         self._shorter = -len(ids) % batch  # lanes that are one token shorter than the longest
+        self._segment = max(1, round(shuffle / bptt)) * bptt if shuffle else self.longest
+        # Segments of each lane: no chunk, the last and longer one included, crosses the end of one.
+        self._segments = max(0, int((self.longest - bptt / 2) // self._segment)) if shuffle else 0
+        self._order: tuple[int, Small] | None = None  # of which epoch, and its segments in that order [segments, B]
 
     def read(self, position: Position) -> Chunk:
         """The chunk at `position`, of `bptt` tokens a lane.
@@ -127,15 +140,26 @@ class Lanes:
         last = self.longest - offset - bptt < bptt / 2
         stop = self.longest if last else offset + bptt
         place = torch.arange(offset - 1, stop, device=self._ids.places)[:, None]
-        tokens = self._ids.at((self._begin + place + shift) % len(self._ids))
+        tokens = self._ids.at((self._lane_begins(epoch, offset) + place + shift) % len(self._ids))
         inputs, targets = tokens[:-1], tokens[1:].clone()
-        if offset == 0:
+        number, within = divmod(offset, self._segment)
+        if fresh := within == 0 and number <= self._segments:
             inputs[0] = self._start
         if last:
             targets[(place[1:] >= self._length).to(targets.device)] = IGNORE
         following = self._epoch(epoch + 1) if last else Position(epoch, shift, stop)
-        begins = np.full(self.batch, offset == 0)
+        begins = np.full(self.batch, fresh)
         return Chunk(inputs, targets, targets.numel() - last * self._shorter, begins, following)
+
+    def _lane_begins(self, epoch: int, offset: int) -> Tensor:
+        """Where each lane would begin [B], for its token at `offset` to be that of the segment that it reads there."""
+        number = offset // self._segment
+        if number >= self._segments:
+            return self._begin
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, shuffled(self._seed, epoch, self._segments * self.batch).reshape(-1, self.batch)
+        segment = torch.from_numpy(self._order[1][number].astype(np.int64)).to(self._ids.places)
+        return self._begin[segment % self.batch] + (segment // self.batch - number) * self._segment
 
     def has(self, position: Position) -> bool:
         """Whether this is a position in the text."""

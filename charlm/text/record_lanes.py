@@ -24,23 +24,19 @@ Legend: R records, P pieces, T tokens of a chunk, B lanes. This module knows not
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charlm.runtime.random import Purpose, uniforms, uniforms_of
 from charlm.text.lanes import IGNORE, Chunk, Held
 from charlm.text.position import Position
+from charlm.text.shuffle import Small, blocks, in_turn, shuffled
 from charlm.text.stored import Loaded, Numbers, Places, StoredIds
 from charlm.text.tokenizer import Ids
 
 Edges = Places | Numbers  # where records begin among N ids, and behind them N [R + 1]
-Small = NDArray[Any]  # integers of the smallest type that they fit
-
-_BLOCK: Final = 2**16  # records that are dealt out at once
 
 
 class _Epoch(NamedTuple):
@@ -133,7 +129,7 @@ class RecordLanes:
 
     def _pieces(self) -> Iterator[tuple[slice, Places]]:
         """The number of pieces of each record, in blocks."""
-        for block in _blocks(self._records):
+        for block in blocks(self._records):
             yield block, -(-np.diff(self._edges.between(block.start, block.stop + 1)) // self._bptt)
 
     def _dealt(self, number: int) -> _Epoch:
@@ -141,9 +137,9 @@ class RecordLanes:
         pieces = np.empty(self._records, dtype=np.min_scalar_type(self._most))
         for block, some in self._pieces():
             pieces[block] = some
-        order, begins = self._in_lanes(_shuffled(self._seed, number, self._records), pieces)
+        order, begins = self._in_lanes(shuffled(self._seed, number, self._records), pieces)
         first, total = np.empty(self._records, dtype=np.min_scalar_type(self._total)), 0
-        for block in _blocks(self._records):
+        for block in blocks(self._records):
             ends = total + np.cumsum(pieces[order[block]], dtype=np.int64)
             first[block], total = ends - pieces[order[block]], int(ends[-1])
         return _Epoch(number, order, first, np.append(first[begins].astype(np.int64), total))
@@ -155,15 +151,11 @@ class RecordLanes:
         begins = np.cumsum(sizes) - sizes
         lengths, counts = _counted(pieces)  # the most pieces first
         rank, seat, order = np.cumsum(counts) - counts, begins.copy(), np.empty_like(shuffled)
-        for block in _blocks(R):
+        for block in blocks(R):
             some = shuffled[block]
-            turn, place = np.divmod(_next(rank, len(lengths) - 1 - np.searchsorted(lengths, pieces[some])), B)
-            order[_next(seat, np.where(turn % 2, B - 1 - place, place))] = some
+            turn, place = np.divmod(in_turn(rank, len(lengths) - 1 - np.searchsorted(lengths, pieces[some])), B)
+            order[in_turn(seat, np.where(turn % 2, B - 1 - place, place))] = some
         return order, begins
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    return (slice(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK))
 
 
 def _sizes(records: int, lanes: int) -> Places:
@@ -181,53 +173,8 @@ def _sizes(records: int, lanes: int) -> Places:
 def _counted(pieces: Small) -> tuple[Small, Places]:
     """The different numbers of pieces, ascending, and how many records have each of them, the largest first."""
     found: dict[int, int] = {}
-    for block in _blocks(len(pieces)):
+    for block in blocks(len(pieces)):
         for length, count in zip(*np.unique(pieces[block], return_counts=True), strict=True):
             found[int(length)] = found.get(int(length), 0) + int(count)
     lengths = sorted(found)
     return np.array(lengths, pieces.dtype), np.array([found[length] for length in reversed(lengths)], dtype=np.int64)
-
-
-def _next(free: Places, group: Places) -> Places:
-    """A place for each member of a group, in turn, from the group's next free one on; `free` moves on.
-
-    >>> free = np.array([0, 10])
-    >>> _next(free, np.array([1, 0, 1])).tolist(), free.tolist()
-    ([10, 0, 11], [1, 12])
-    """
-    by, sizes = np.argsort(group, kind="stable"), np.bincount(group, minlength=len(free))
-    found = np.empty(len(group), dtype=np.int64)
-    found[by] = np.arange(len(group)) + np.repeat(free - (np.cumsum(sizes) - sizes), sizes)
-    free += sizes
-    return found
-
-
-def _shuffled(seed: int, number: int, records: int) -> Small:
-    """The numbers of the records, in the order of a uniform number that each has in this epoch.
-
-    Many are sorted into ranges of these numbers first, and then range by range, so that the numbers of all are never in
-    memory.
-    """
-    order = np.empty(records, dtype=np.min_scalar_type(records))
-    if records <= _BLOCK:
-        order[:] = np.argsort(uniforms(seed, Purpose.SHUFFLE, number, 1, records)[0], kind="stable")
-        return order
-    ranges = 1 << (records // _BLOCK).bit_length()  # a power of two: the product below is exact
-    sizes = np.zeros(ranges, dtype=np.int64)
-    for _, found in _ranges_of(seed, number, records, ranges):
-        sizes += np.bincount(found, minlength=ranges)
-    edges = np.concatenate([[0], np.cumsum(sizes)])
-    free = edges[:-1].copy()
-    for block, found in _ranges_of(seed, number, records, ranges):
-        order[_next(free, found)] = np.arange(block.start, block.stop)
-    for begin, end in pairwise(edges.tolist()):
-        some = order[begin:end]
-        some[:] = some[np.argsort(uniforms_of(seed, Purpose.SHUFFLE, number, some), kind="stable")]
-    return order
-
-
-def _ranges_of(seed: int, number: int, records: int, ranges: int) -> Iterator[tuple[slice, Places]]:
-    """The range that the uniform number of each record is in, in blocks."""
-    for block in _blocks(records):
-        found = uniforms(seed, Purpose.SHUFFLE, number, 1, block.stop - block.start, block.start)[0]
-        yield block, (found * ranges).astype(np.int64)

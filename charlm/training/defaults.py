@@ -20,11 +20,10 @@ from charlm.options import Value, seconds
 from charlm.text.stored import Text, characters_of
 
 DEFAULT_TIME: Final = "10m"
-FOLLOWING: Final = frozenset(["lr", "warmup", "average", *DROPOUTS, "weight_decay"])  # from how much a run does
+FOLLOWING: Final = frozenset(["warmup", "average", *DROPOUTS, "weight_decay"])  # from how much a run does
 _TINY: Final = 2000  # characters
 _FULL_PASSES: Final = 500
 _BPTT: Final = 64
-_UPDATES: Final = 4000  # for which Muon's default learning rate is meant; it falls with the root of their number
 _BATCH: Final = {"cpu": 16, "cuda": 64}
 _REGULARISATION: Final = (
     (1.5, 0.0, 0.01),
@@ -34,6 +33,7 @@ _REGULARISATION: Final = (
     (60.0, 0.5, 0.1),
 )  # passes, dropout, weight decay; between two rows, linear in the logarithm of the passes
 _DROP_STATE: Final = 0.02
+_SEGMENT: Final = 1024  # tokens
 _AVERAGED: Final = (1000, 0.1)  # updates from which averaging has been better than the raw weights, its horizon
 _FEW: Final = 256  # tokens: a vocabulary for which a narrow embedding is enough
 _HIDDEN: Final = (
@@ -111,6 +111,7 @@ PRESETS: Final = {
             "average": 0.0,
             "batch": 64,
             "bptt": 100,
+            "shuffle": 0,
             "drop_state": 0.0,
         },
         _CARRIED,
@@ -209,6 +210,8 @@ def _choose_length(draft: _Draft, facts: Facts) -> None:
 
 def _choose_batch(draft: _Draft, facts: Facts) -> None:
     draft.choose("optimizer", "muon", "lower loss per update than AdamW")
+    spec: OptimizerSpec = OPTIMIZERS[draft.config.optim.optimizer]
+    draft.choose("lr", spec.default_lr, f"what suits {draft.config.optim.optimizer}")
     short = facts.tokens > _BPTT
     draft.choose("bptt", min(_BPTT, facts.tokens), "short chunks: more updates" if short else "the whole text")
     bptt, wanted = draft.config.train.bptt, _BATCH.get(facts.device, 16)
@@ -216,10 +219,12 @@ def _choose_batch(draft: _Draft, facts: Facts) -> None:
         length = _lane_tokens(draft.config.train, facts)
         batch = max(1, min(round(wanted * bptt / length), facts.records // 4))
         draft.choose("batch", batch, f"so many records, of about {length:.0f} tokens each")
+        draft.choose("shuffle", 0, "records are shuffled anyway")
         draft.choose("drop_state", 0.0, "each record starts from the zero state")
         return
     batch = max(1, min(wanted, facts.tokens // (4 * bptt)))
     draft.choose("batch", batch, "small batch: more updates" if batch > 1 else "text too short for a larger batch")
+    draft.choose("shuffle", _SEGMENT, "no part of the text is read last for long")
     draft.choose("drop_state", _DROP_STATE, "scoring and sampling start from the zero state too")
 
 
@@ -269,8 +274,7 @@ def _no_slower(model: ModelConfig, units: int, vocabulary: int) -> int:
 def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
     """All options of `FOLLOWING`."""
     updates, passes = course
-    optimizer, later = draft.config.optim.optimizer, ", until steps are timed" if draft.config.train.time else ""
-    draft.choose("lr", _rate(optimizer, updates), f"for {optimizer} and {updates:,.0f} updates{later}")
+    later = ", until steps are timed" if draft.config.train.time else ""
     draft.choose("warmup", min(50, int(updates / 10)), "lets the optimizer's moments settle")
     least, horizon = _AVERAGED
     many = updates >= least
@@ -282,15 +286,6 @@ def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
     dropout, decay = _regularisation(0.0 if tiny else passes)  # a tiny text is meant to be memorised
     for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
         draft.choose(name, value, f"for about {passes:.2g} passes through the text{later}")
-
-
-def _rate(optimizer: str, updates: float) -> float:
-    """A run of few updates wants a larger learning rate; within a factor of two."""
-    spec: OptimizerSpec = OPTIMIZERS[optimizer]
-    rate = spec.default_lr
-    if not spec.lr_follows_updates:
-        return rate
-    return float(f"{rate * min(2.0, max(0.5, math.sqrt(_UPDATES / max(updates, 1.0)))):.2g}")
 
 
 def _estimate(config: Config, facts: Facts) -> Course:

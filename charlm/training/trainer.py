@@ -80,7 +80,15 @@ def in_lanes(task: Task, device: torch.device) -> Lanes | RecordLanes:
     ids, start, train = task.train.ids, task.tokenizer.start, task.config.train
     if len(edges := edges_of(task.train, task.tokenizer, task.config.data.records)) > 1:
         return RecordLanes(ids, edges, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
-    return Lanes(ids, start=start, batch=train.batch, bptt=train.bptt, seed=train.seed, device=device)
+    return Lanes(
+        ids,
+        start=start,
+        batch=train.batch,
+        bptt=train.bptt,
+        seed=train.seed,
+        shuffle=train.shuffle,
+        device=device,
+    )
 
 
 def check_lanes(lanes: int, group: Group) -> None:
