@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from processes import CHARLM, PATIENCE, SMALL, TEXT, charlm, one_line, started, terminal
 
+from charlm import api as charlm_api
+from charlm.cli.main import run
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -94,6 +97,19 @@ def test_a_traceback_on_request_keeps_the_exit_code(place: Path) -> None:
     done = charlm("data", "get", "moby-dick", "--traceback", cwd=place)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [EOFError, RuntimeError, KeyError])
+def test_an_unforeseen_error_is_reported_as_what_it_is(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise kind("half a module")
+
+    monkeypatch.setattr(charlm_api, "doctor", broken)
+    assert run(["doctor"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert re.fullmatch(rf"charlm: internal error \(please report\): {kind.__name__}: '?half a module'?; .+", said)
 
 
 def test_info_verify_and_doctor_report(place: Path) -> None:

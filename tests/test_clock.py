@@ -34,6 +34,30 @@ def test_a_slow_first_step_says_nothing_of_the_steps_to_come() -> None:
     assert clock.timing == Timing(seconds=11, elapsed=2, stepping=2, steps=2)
 
 
+@pytest.mark.parametrize("steps", range(2, 40))
+def test_slow_first_steps_are_forgotten_by_and_by(steps: int) -> None:
+    """A step that took long, and a validation beside it, count no more once there are three times as many behind it."""
+    for slow in range(steps):
+        took = [100.0 if number == slow else 1.0 for number in range(steps)]
+        now = 0.0
+        clock = Clock(now=lambda: now)  # noqa: B023 - it is asked within this turn alone
+        for number in range(steps):
+            with clock.validation(characters=1):
+                now += 50.0 * (number == slow)
+            with clock.step(tokens=1):
+                now += took[number]
+            now += 0.5
+        timing = clock.timing
+        assert timing.seconds == now
+        assert steps / 2 <= timing.steps <= max(1, 3 * steps / 4)
+        counted = took[-timing.steps :]
+        assert timing.stepping == sum(counted)
+        assert timing.elapsed == sum(counted) + 0.5 * (
+            timing.steps + 1
+        )  # the half second behind each, also at the mark
+        assert timing.step_time == 1 or slow >= steps / 4
+
+
 def test_a_step_that_fails_does_not_count() -> None:
     clock = Clock(now=ticking(0, 1, 5))
     with pytest.raises(ValueError, match="diverged"), clock.step(tokens=30):

@@ -222,6 +222,23 @@ def test_regularisation_grows_smoothly_with_the_passes(passes: float, more: floa
     assert 0 <= further[1] - fewer[1] <= 0.005
 
 
+@PROFILE
+@given(st.integers(10**5, 10**8), st.integers(1, 10**6), st.sampled_from([4, 16, 64]), st.floats(0.001, 0.2))
+def test_weights_keep_for_nearly_half_a_pass_what_they_learned(
+    tokens: int, steps: int, batch: int, rate: float
+) -> None:
+    """Decay alone takes 1 / e of them in 0.45 passes at the most; where that is no matter, passes alone decide."""
+
+    def decay(length: int) -> float:
+        options: dict[str, Value] = {"steps": max(1, steps * length // tokens), "batch": batch, "bptt": 64, "lr": rate}
+        return choose(options, Facts(length, length, 80, "cpu", 2e11))[0].optim.weight_decay
+
+    chosen, a_pass = decay(tokens), tokens / (batch * 64)
+    assert chosen <= 1.06 / (0.45 * rate * a_pass)  # of two digits
+    if chosen < 0.94 / (0.45 * rate * a_pass) and steps * 10**5 // tokens > 100:
+        assert chosen == pytest.approx(decay(10**5), rel=0.05)
+
+
 @pytest.mark.parametrize("name", ["", "josef", "Josef-K"])
 def test_an_unknown_preset_is_refused_with_those_that_exist(name: str) -> None:
     assert (dict(preset(None).options), preset(None).departures) == ({}, ())

@@ -114,6 +114,8 @@ def _output_failed(error: OSError, traced: bool) -> int:
 
 def _unforeseen(error: Exception) -> str:
     """An exception that no code expected: out of memory, on the processor or a GPU, or a bug."""
+    if isinstance(error, typer.Abort) and isinstance(error.__cause__, EOFError):
+        error = error.__cause__  # which typer takes for the end of a user's input
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
         return "there is not enough memory; for training, try a smaller --batch, --bptt or --hidden"
     return f"internal error (please report): {type(error).__name__}: {error}; --traceback shows where"

@@ -9,20 +9,31 @@ from typing import NamedTuple
 
 
 class Timing(NamedTuple):
-    """What a clock shows at one moment, in seconds; but for `seconds`, from the end of a process's first step on.
+    """What a clock shows at one moment, in seconds; but for `seconds`, of the later steps of a process.
 
-    The first step also loads libraries and fills caches, and before it the run is saved, so that says little of the
-    steps to come. It counts while there is no other.
+    The first step also loads libraries and fills caches, and before it the run is saved; in the first seconds memory is
+    asked for, numbers of threads are tried, and processors speed up. That says little of the steps to come. So what
+    counts is from the end of a step on, 1, 2, 4, 8 ..., the last of these behind which there are as many steps as
+    before: half of all, or up to three quarters. The first step counts while there is no other.
     """
 
     seconds: float  # of the whole run
-    elapsed: float  # of this process, without validations
+    elapsed: float  # since that step, without validations
     stepping: float  # of that, in steps
-    steps: int  # of this process
+    steps: int
 
     @property
     def step_time(self) -> float:
         return self.stepping / self.steps
+
+
+class _Mark(NamedTuple):
+    """What had been counted at the end of a step."""
+
+    elapsed: float = 0.0
+    validating: float = 0.0
+    stepping: float = 0.0
+    steps: int = 0
 
 
 class Clock:
@@ -41,7 +52,7 @@ class Clock:
         self._began = now()
         self._stepping = self._validating = 0.0
         self._steps = self._tokens = 0
-        self._first = self._start = 0.0  # seconds of the first step, and up to its end
+        self._mark, self._newest = _Mark(), _Mark()  # at the last two of the steps 1, 2, 4, 8 ...
         self._validation = 0.0  # seconds that the last validation of this process took for a character
 
     @contextmanager
@@ -50,11 +61,12 @@ class Clock:
         began = self._now()
         yield
         took = (ended := self._now()) - began
-        if not self._steps:
-            self._first, self._start = took, ended - self._began
         self._stepping += took
         self._steps += 1
         self._tokens += tokens
+        if self._steps.bit_count() == 1:
+            self._mark = self._newest
+            self._newest = _Mark(ended - self._began, self._validating, self._stepping, self._steps)
 
     @contextmanager
     def validation(self, characters: int) -> Iterator[None]:
@@ -71,13 +83,12 @@ class Clock:
 
     @property
     def timing(self) -> Timing:
-        elapsed = self._now() - self._began
-        seconds, first = self._earlier + elapsed, int(self._steps > 1)
+        elapsed, mark = self._now() - self._began, self._mark
         return Timing(
-            seconds,
-            elapsed - self._validating - first * self._start,
-            self._stepping - first * self._first,
-            self._steps - first,
+            self._earlier + elapsed,
+            (elapsed - self._validating) - (mark.elapsed - mark.validating),
+            self._stepping - mark.stepping,
+            self._steps - mark.steps,
         )
 
     @property

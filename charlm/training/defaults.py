@@ -32,6 +32,7 @@ _REGULARISATION: Final = (
     (27.0, 0.3, 0.1),
     (60.0, 0.5, 0.1),
 )  # passes, dropout, weight decay; between two rows, linear in the logarithm of the passes
+_DECAYED: Final = 0.45  # passes: the least time in which decay alone, at the peak learning rate, takes weights to 1/e
 _DROP_STATE: Final = 0.02
 _SEGMENT: Final = 1024  # tokens
 _AVERAGED: Final = (1000, 0.1)  # updates from which averaging has been better than the raw weights, its horizon
@@ -284,6 +285,7 @@ def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
         "averages the weights of the last steps" if many else "run too short to average",
     )
     dropout, decay = _regularisation(0.0 if tiny else passes)  # a tiny text is meant to be memorised
+    decay = _lasting(decay, draft.config.optim.lr * updates / passes)
     for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
         draft.choose(name, value, f"for about {passes:.2g} passes through the text{later}")
 
@@ -308,6 +310,15 @@ def operations(model: ModelConfig, vocabulary: int) -> float:
     """FLOP that learning takes for a token: six for each weight that its input is multiplied by."""
     shapes = weight_shapes(model, vocabulary)
     return 6.0 * sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding.weight")
+
+
+def _lasting(decay: float, rates: float) -> float:
+    """This weight decay, or the largest with which weights last; `rates`: a pass adds up to so much learning rate.
+
+    What a part of the text has taught has to last until the others have been read. Wang and Aitchison (2024), "How to
+    set AdamW's weight decay as you scale model and dataset size", measure it in passes, too.
+    """
+    return decay if decay * rates * _DECAYED <= 1 else float(f"{1 / (rates * _DECAYED):.2g}")
 
 
 def _regularisation(passes: float) -> tuple[float, float]:

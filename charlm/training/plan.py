@@ -47,7 +47,7 @@ def due(before: float, after: float, times: int) -> bool:
 def can_measure(budget: float, timing: Timing) -> bool:
     """Whether steps have been timed for long enough to plan a run of so many seconds by them.
 
-    In the first seconds memory is asked for, numbers of threads are tried, and processors speed up: steps take longer.
+    The first seconds are slower (`charlm.training.clock.Timing`).
     """
     least, most, enough = FIRST_PLAN
     return timing.seconds >= max(least * budget, min(most * budget, enough)) and timing.steps >= 3
