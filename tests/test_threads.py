@@ -27,6 +27,17 @@ def _threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("every", [2, 4, 16])
+def test_tries_that_coincide_with_longer_calls_are_compared_with_longer_calls(every: int) -> None:
+    """Two threads are faster; every so many calls do something else besides, that threads do not help."""
+    tuner, taken = ThreadTuner([2, 1], seldom=64), list[int]()
+    for call in range(400):
+        longer = call % every == 0
+        taken.append(tuner.threads(64, 1, longer=longer))
+        tuner.record(64, 1, taken[-1], 1 / taken[-1] + longer, longer=longer)
+    assert taken.count(1) <= 2 * 8  # tries: after 16, 32 and then 64 calls
+
+
 def numbers(tuner: ThreadTuner, calls: int, seconds: Callable[[int, int], float]) -> list[int]:
     """The numbers of threads of so many calls, each of which takes `seconds` by its number and threads."""
     taken = []

@@ -78,11 +78,14 @@ class ThreadTuner:
 
     def __init__(self, choices: Sequence[int], *, seldom: int = 1024) -> None:
         self._choices, self._seldom = list(choices), seldom
-        self._kinds: dict[tuple[int, int], _Timings] = defaultdict(_Timings)
+        self._kinds: dict[tuple[int, int, bool], _Timings] = defaultdict(_Timings)
 
-    def threads(self, steps: int, lanes: int) -> int:
-        """The number of threads for the next call, which has this many steps and lanes."""
-        kind = self._kinds[steps, lanes]
+    def threads(self, steps: int, lanes: int, *, longer: bool = False) -> int:
+        """The number of threads for the next call, which has this many steps and lanes.
+
+        Calls of one size that take `longer` for what else they do are compared with each other alone.
+        """
+        kind = self._kinds[steps, lanes, longer]
         if kind.calls == kind.until:
             kind.calls = 0
         kind.calls += 1
@@ -96,9 +99,9 @@ class ThreadTuner:
             kind.until = max(min(2 * kind.until, self._seldom), kind.worth(fastest))
         return fastest
 
-    def record(self, steps: int, lanes: int, threads: int, seconds: float) -> None:
+    def record(self, steps: int, lanes: int, threads: int, seconds: float, *, longer: bool = False) -> None:
         """Record the time of that call."""
-        self._kinds[steps, lanes].seconds[threads].append(seconds)
+        self._kinds[steps, lanes, longer].seconds[threads].append(seconds)
 
 
 class Threads:
@@ -109,16 +112,16 @@ class Threads:
         self._tuner = ThreadTuner(choices(most) if self.follow else [most], seldom=_SELDOM)
 
     @contextmanager
-    def at_work(self, steps: int, lanes: int) -> Iterator[None]:
-        """Within, one step's work on so many tokens of so many lanes is done."""
+    def at_work(self, steps: int, lanes: int, *, longer: bool = False) -> Iterator[None]:
+        """Within, one step's work on so many tokens of so many lanes is done, and perhaps more that takes `longer`."""
         if not self.follow:
             yield
             return
-        threads = self._tuner.threads(steps, lanes)
+        threads = self._tuner.threads(steps, lanes, longer=longer)
         self.use(threads)
         began = time.perf_counter()
         yield
-        self._tuner.record(steps, lanes, threads, time.perf_counter() - began)
+        self._tuner.record(steps, lanes, threads, time.perf_counter() - began, longer=longer)
 
     def use(self, threads: int) -> None:
         """Compute with so many threads from here on."""

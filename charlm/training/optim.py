@@ -233,6 +233,10 @@ class WeightUpdate:
                 torch._foreach_mul_(matrices, 1 - optimizer.lr * rate * self.config.weight_decay)
             optimizer.step(rate, number)
 
+    def takes_longer(self, number: int) -> bool:
+        """Whether the update of this step takes longer than most: Muon's, which orthogonalises at every fourth."""
+        return number % MUON_EVERY == 0 and any(isinstance(optimizer, Muon) for optimizer in self.optimizers)
+
     @property
     def has_begun(self) -> bool:
         """Whether there has been an update since the first weights, or since a restart without momentum."""

@@ -65,7 +65,7 @@ class Stepper:
 
         `chunk` is the whole one, on all processes; `carried` is the state of this process's lanes.
         """
-        with self.threads.at_work(*chunk.inputs.shape):
+        with self.threads.at_work(*chunk.inputs.shape, longer=self.optimizer.takes_longer(state.step)):
             before = self._before(chunk, carried, state.step)
             while True:  # more than once only after an overflow of fp16, whose loss is then scaled less
                 loss, after = self._backward(chunk, before, state.step)
