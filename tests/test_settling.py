@@ -22,7 +22,7 @@ from charlm.storage.records import TrainState
 from charlm.training.clock import Clock
 from charlm.training.defaults import FOLLOWING, Course, Facts, choose, settle, unsettled
 from charlm.training.divergence import Divergence
-from charlm.training.events import Event, Saved, Settled
+from charlm.training.events import Event, Saved, Settled, Stepped
 from charlm.training.plan import FEWEST, Planner
 from charlm.training.samples import Samples
 from charlm.training.step import Stepper, StepResult
@@ -134,7 +134,7 @@ def test_what_was_given_stays(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_settled_options_are_saved_before_a_step_uses_them(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step has the weight decay of the newest checkpoint, and its dropout."""
+    """Each step has the weight decay of the newest checkpoint, its dropout, and with a constant rate its rate."""
     Machine(monkeypatch, step=0.1, character=1e-5, speed=1e9)
     saved: list[Checkpoint] = []
     decays: dict[float, None] = {}
@@ -152,9 +152,11 @@ def test_settled_options_are_saved_before_a_step_uses_them(corpus: Path, monkeyp
     def follow(event: Event) -> None:
         if isinstance(event, Saved):
             saved.append(load_checkpoint(event.path))
+        if isinstance(event, Stepped):
+            assert event.lr == saved[-1].config.optim.lr
 
     monkeypatch.setattr(Stepper, "step", step)
-    train(corpus, patience=0, on_event=follow)
+    train(corpus, decay="none", warmup=0, patience=0, on_event=follow)
     assert all(dropped)
     assert len(decays) == 2
     assert [bool(one.state.unsettled) for one in saved[:2]] == [True, False]

@@ -127,7 +127,7 @@ class Lanes:
         self._shorter = -len(ids) % batch  # lanes that are one token shorter than the longest
         self._segment = max(1, round(shuffle / bptt)) * bptt if shuffle else self.longest
         # Segments of each lane: no chunk, the last and longer one included, crosses the end of one.
-        self._segments = max(0, int((self.longest - bptt / 2) // self._segment)) if shuffle else 0
+        self._segments = max(0, int((self.longest - bptt / 2) // self._segment))
         self._order: tuple[int, Small] | None = None  # of which epoch, and its segments in that order [segments, B]
 
     def read(self, position: Position) -> Chunk:
