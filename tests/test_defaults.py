@@ -227,7 +227,7 @@ def test_regularisation_grows_smoothly_with_the_passes(passes: float, more: floa
 def test_weights_keep_for_nearly_half_a_pass_what_they_learned(
     tokens: int, steps: int, batch: int, rate: float
 ) -> None:
-    """Decay alone takes 1 / e of them in 0.45 passes at the most; where that is no matter, passes alone decide."""
+    """Decay alone takes them to 1/e in 0.45 passes at the soonest; where that is no matter, passes alone decide."""
 
     def decay(length: int) -> float:
         options: dict[str, Value] = {"steps": max(1, steps * length // tokens), "batch": batch, "bptt": 64, "lr": rate}
