@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import LENGTHS, TRAIN_SECTIONS, Config, ModelConfig, check_train, options_of
+from charlm.config import CELLS, DROPOUTS, LENGTHS, MODELS, TRAIN_SECTIONS, Config, ModelConfig, check_train, options_of
 from charlm.errors import ConfigError
 from charlm.models.architecture import architecture_of
 from charlm.options import Option, Value, seconds
@@ -220,6 +220,18 @@ def test_regularisation_grows_smoothly_with_the_passes(passes: float, more: floa
     fewer, further = chosen(1 + passes), chosen((1 + passes) * more)
     assert 0 <= further[0] - fewer[0] <= 0.02
     assert 0 <= further[1] - fewer[1] <= 0.005
+
+
+KINDS = [*(("cell", name) for name in CELLS), *(("model", name) for name in MODELS if name != "recurrent")]
+
+
+@pytest.mark.parametrize(("option", "name"), KINDS)
+def test_dropout_is_chosen_for_networks_that_it_helps_and_weight_decay_for_all(option: str, name: str) -> None:
+    config, reasons = choose({option: name, "epochs": 30}, Facts(140_000, 140_000, 80, "cpu", 2e11))
+    helped = name in ("lstm", "gru")
+    assert {bool(config.flat()[place]) for place in DROPOUTS} == {helped}
+    assert all(("does not help" in reasons[place]) != helped for place in DROPOUTS)
+    assert config.optim.weight_decay > 0
 
 
 @PROFILE

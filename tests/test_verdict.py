@@ -120,17 +120,19 @@ def test_more_training_is_in_the_runs_own_measure(length: TrainConfig, changes: 
 
 
 @pytest.mark.parametrize(
-    ("dropout", "hidden", "changes"),
+    ("model", "changes"),
     [
-        (0.0, 200, {"dropout": 0.15}),
-        (0.2, 200, {"dropout": 0.35}),
-        (0.45, 200, {"dropout": 0.5}),
-        (0.5, 200, {"hidden": 100}),
-        (0.5, 16, {}),
+        (ModelConfig(hidden=200, dropout_between=0.0), {"dropout": 0.15}),
+        (ModelConfig(hidden=200, dropout_between=0.2), {"dropout": 0.35}),
+        (ModelConfig(hidden=200, dropout_between=0.45), {"dropout": 0.5}),
+        (ModelConfig(hidden=200, dropout_between=0.5), {"hidden": 100}),
+        (ModelConfig(hidden=16, dropout_between=0.5), {}),
+        (ModelConfig(hidden=200, cell="rnn"), {"hidden": 100}),  # dropout does not help it
+        (ModelConfig(hidden=16, model="window"), {}),
     ],
 )
-def test_regularisation_goes_on_from_what_there_is(dropout: float, hidden: int, changes: dict[str, Any]) -> None:
-    config = Config(model=ModelConfig(hidden=hidden, dropout_between=dropout), train=TIMED)
+def test_regularisation_goes_on_from_what_there_is(model: ModelConfig, changes: dict[str, Any]) -> None:
+    config = Config(model=model, train=TIMED)
     history = [
         Validation(step=100 * n, seconds=1.0, train_loss=1.5, val_loss=x) for n, x in enumerate((2, 1.7, 1.9), 1)
     ]

@@ -66,6 +66,10 @@ class Architecture(ABC):
         """Values of options that are left out, where they follow from the size of the network."""
         return {}
 
+    def dropout_helps(self, config: ModelConfig) -> bool:  # noqa: ARG002
+        """Whether the validation loss is lower with dropout where a text is read often (docs/log.md)."""
+        return False
+
     def check(self, config: ModelConfig) -> None:  # noqa: B027
         """Raise ConfigError where options do not go together."""
 

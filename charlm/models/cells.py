@@ -51,6 +51,7 @@ class Cell:
     inner     the number of gates, counted from the last, whose b_h cannot be added to b_i beforehand, because it is
               multiplied by another gate
     compiled  the number of the cell in kernel.c, or None
+    dropout   whether the validation loss is lower with dropout where a text is read often (docs/log.md)
     sure      precisions in which `layer` is faster than in fp32 at every size, on a processor with the instructions
     """
 
@@ -65,6 +66,7 @@ class Cell:
     torch: str | Callable[..., Any] | None = None
     inner: int = 0
     compiled: int | None = None
+    dropout: bool = False
     sure: tuple[str, ...] = ()
 
     def step(self, x: Floats, product: Floats, states: Parts, others: Floats) -> Parts:
@@ -133,6 +135,9 @@ class Recurrent(Architecture):
 
     def sure(self, config: ModelConfig) -> Sequence[str]:
         return cell_of(config).sure
+
+    def dropout_helps(self, config: ModelConfig) -> bool:
+        return cell_of(config).dropout
 
     def shapes(self, place: Place) -> Shapes:
         return cell_of(place.config).shapes(place.width, place.config.hidden)
@@ -220,6 +225,7 @@ LSTM: Final = Cell(
     layer="charlm.models.recurrence:LSTM",
     torch="torch:lstm_cell",
     compiled=0,
+    dropout=True,
     sure=("bf16",),  # 1.2 to 2 times as fast, from 32 to 512 units (docs/log.md)
 )
 GRU: Final = Cell(
@@ -231,6 +237,7 @@ GRU: Final = Cell(
     torch="torch:gru_cell",
     inner=1,
     compiled=1,
+    dropout=True,
 )
 RNN: Final = Cell(
     gates=("h",),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from charlm.config import Config
+from charlm.models.architecture import architecture_of
 from charlm.options import Value, flag, seconds
 from charlm.report.words import duration
 from charlm.storage.records import Result, Validation
@@ -165,11 +166,12 @@ _REGULARISES: Final = "regularises more"
 
 
 def _regularised(config: Config) -> Changes:
-    """More dropout than now, up to 0.5; then a smaller network."""
-    dropout = max(config.model.dropout_input, config.model.dropout_between, config.model.dropout_output)
-    if dropout < 0.5:
+    """More dropout than now, up to 0.5; then, or where dropout does not help, a smaller network."""
+    model = config.model
+    dropout = max(model.dropout_input, model.dropout_between, model.dropout_output)
+    if dropout < 0.5 and architecture_of(model).dropout_helps(model):
         return {"dropout": round(min(0.5, dropout + 0.15), 2)}
-    return {"hidden": config.model.hidden // 2} if config.model.hidden >= 32 else {}
+    return {"hidden": model.hidden // 2} if model.hidden >= 32 else {}
 
 
 def _lower_rate(config: Config) -> Changes:

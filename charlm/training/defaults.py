@@ -28,9 +28,9 @@ _BATCH: Final = {"cpu": 16, "cuda": 64}
 _REGULARISATION: Final = (
     (1.5, 0.0, 0.01),
     (4.0, 0.0, 0.03),
-    (10.0, 0.05, 0.07),
-    (27.0, 0.3, 0.1),
-    (60.0, 0.5, 0.1),
+    (10.0, 0.02, 0.07),
+    (27.0, 0.12, 0.1),
+    (60.0, 0.25, 0.1),
 )  # passes, dropout, weight decay; between two rows, linear in the logarithm of the passes
 _DECAYED: Final = 0.45  # passes: the least time in which decay alone, at the peak learning rate, takes weights to 1/e
 _DROP_STATE: Final = 0.02
@@ -286,8 +286,11 @@ def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
     )
     dropout, decay = _regularisation(0.0 if tiny else passes)  # a tiny text is meant to be memorised
     decay = _lasting(decay, draft.config.optim.lr * updates / passes)
-    for name, value in (*((name, dropout) for name in DROPOUTS), ("weight_decay", decay)):
-        draft.choose(name, value, f"for about {passes:.2g} passes through the text{later}")
+    why = f"for about {passes:.2g} passes through the text{later}"
+    draft.choose("weight_decay", decay, why)
+    helps = architecture_of(draft.config.model).dropout_helps(draft.config.model)
+    for name in DROPOUTS:
+        draft.choose(name, *((dropout, why) if helps else (0.0, "it does not help networks of this kind")))
 
 
 def _estimate(config: Config, facts: Facts) -> Course:
