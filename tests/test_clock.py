@@ -52,9 +52,8 @@ def test_slow_first_steps_are_forgotten_by_and_by(steps: int) -> None:
         assert steps / 2 <= timing.steps <= max(1, 3 * steps / 4)
         counted = took[-timing.steps :]
         assert timing.stepping == sum(counted)
-        assert timing.elapsed == sum(counted) + 0.5 * (
-            timing.steps + 1
-        )  # the half second behind each, also at the mark
+        halves = 0.5 * (timing.steps + 1)  # behind each of them, and behind the step at whose end counting begins
+        assert timing.elapsed == sum(counted) + halves
         assert timing.step_time == 1 or slow >= steps / 4
 
 

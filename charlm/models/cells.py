@@ -51,7 +51,7 @@ class Cell:
     inner     the number of gates, counted from the last, whose b_h cannot be added to b_i beforehand, because it is
               multiplied by another gate
     compiled  the number of the cell in kernel.c, or None
-    dropout   whether the validation loss is lower with dropout where a text is read often (docs/log.md)
+    dropout_helps  as `charlm.models.architecture.Architecture.dropout_helps`
     sure      precisions in which `layer` is faster than in fp32 at every size, on a processor with the instructions
     """
 
@@ -66,7 +66,7 @@ class Cell:
     torch: str | Callable[..., Any] | None = None
     inner: int = 0
     compiled: int | None = None
-    dropout: bool = False
+    dropout_helps: bool = False
     sure: tuple[str, ...] = ()
 
     def step(self, x: Floats, product: Floats, states: Parts, others: Floats) -> Parts:
@@ -137,7 +137,7 @@ class Recurrent(Architecture):
         return cell_of(config).sure
 
     def dropout_helps(self, config: ModelConfig) -> bool:
-        return cell_of(config).dropout
+        return cell_of(config).dropout_helps
 
     def shapes(self, place: Place) -> Shapes:
         return cell_of(place.config).shapes(place.width, place.config.hidden)
@@ -225,7 +225,7 @@ LSTM: Final = Cell(
     layer="charlm.models.recurrence:LSTM",
     torch="torch:lstm_cell",
     compiled=0,
-    dropout=True,
+    dropout_helps=True,
     sure=("bf16",),  # 1.2 to 2 times as fast, from 32 to 512 units (docs/log.md)
 )
 GRU: Final = Cell(
@@ -237,7 +237,7 @@ GRU: Final = Cell(
     torch="torch:gru_cell",
     inner=1,
     compiled=1,
-    dropout=True,
+    dropout_helps=True,
 )
 RNN: Final = Cell(
     gates=("h",),

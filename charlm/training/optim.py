@@ -48,6 +48,10 @@ class Optimizer(ABC):
     @abstractmethod
     def _update(self, lr: float, number: int) -> None: ...
 
+    def takes_longer(self, number: int) -> bool:  # noqa: ARG002
+        """Whether the update of this step takes longer than most."""
+        return False
+
     def remembered(self, quantity: str, *, scalar: bool = False) -> list[Tensor]:
         """This quantity of every weight, zero before the first step; a `scalar` is one number."""
         for weight in self.weights:
@@ -129,12 +133,16 @@ class Muon(Optimizer):
         momenta, gradients = self.remembered("momentum"), self.gradients
         torch._foreach_mul_(momenta, _MOMENTUM)
         torch._foreach_add_(momenta, gradients)
-        if number % MUON_EVERY:
+        if not self.takes_longer(number):
             return
         blocks = [block for weight in self.weights for block in torch.split(weight, self.hidden)]
         nesterov = torch._foreach_add(gradients, momenta, alpha=_MOMENTUM)
         updates = self._orthogonalised([part for update in nesterov for part in torch.split(update, self.hidden)])
         torch._foreach_add_(blocks, updates, alpha=-lr * MUON_EVERY)
+
+    def takes_longer(self, number: int) -> bool:
+        """Whether this step orthogonalises."""
+        return number % MUON_EVERY == 0
 
     def _orthogonalised(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """`orthogonal` of each block, on the process that it is dealt to; all processes get all of them."""
@@ -234,8 +242,8 @@ class WeightUpdate:
             optimizer.step(rate, number)
 
     def takes_longer(self, number: int) -> bool:
-        """Whether the update of this step takes longer than most: Muon's, which orthogonalises at every fourth."""
-        return number % MUON_EVERY == 0 and any(isinstance(optimizer, Muon) for optimizer in self.optimizers)
+        """Whether the update of this step takes longer than most, for any of the optimizers."""
+        return any(optimizer.takes_longer(number) for optimizer in self.optimizers)
 
     @property
     def has_begun(self) -> bool:
