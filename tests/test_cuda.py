@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from oracles import random_network
+from test_architectures import SMALL
+from test_architectures import V as SMALL_V
 from test_decoder import CELLS, SETTINGS, V, decoder_of, log_softmax, random_ids, steady_network
+from torch import Tensor
 
 import charlm
 from charlm.config import ModelConfig
@@ -51,26 +56,36 @@ def test_a_program_keeps_its_random_state_and_its_switches(text: Path) -> None:
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == (False, True)
 
 
+def four_chunks(network: Network, precision: str, chunk: int, lanes: int, *, capture: bool) -> list[Tensor]:
+    """The loss of each of four chunks, the third of another length, and the gradients."""
+    initialise(network, 1)
+    network.to_device(GPU).train()
+    compute = Gradient(network, Runtime(GPU, precision, 1, ""), (chunk, lanes), 2, pytest.fail)
+    compute.capture = capture
+    state, values = network.init_state(lanes), []
+    for step, length in enumerate((chunk, chunk, 3, chunk)):
+        ids = torch.tensor(random_ids(length, lanes, network.vocabulary, seed=step), device=GPU)
+        loss, state = compute(Chunk.of(ids, ids), state, step, 1.0)
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        values += [loss, *(gradient.clone() for gradient in gradients)]
+    return [value.cpu() for value in values]
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize(("hidden", "chunk", "lanes"), [(64, 9, 4), (256, 64, 64)])
 def test_a_graph_computes_what_its_kernels_do(cell: str, precision: str, hidden: int, chunk: int, lanes: int) -> None:
     """The larger sizes take other kernels, of cuDNN's layers and of the embedding's gradient."""
     config = ModelConfig(cell=cell, hidden=hidden, embedding=32, dropout_input=0.2, dropout_output=0.2)
-    found = []
-    for capture in (False, True):
-        network = Network(config, V)
-        initialise(network, 1)
-        network.to_device(GPU).train()
-        compute = Gradient(network, Runtime(GPU, precision, 1, ""), (chunk, lanes), 2, pytest.fail)
-        compute.capture = capture
-        state, values = network.init_state(lanes), []
-        for step, length in enumerate((chunk, chunk, 3, chunk)):
-            ids = torch.tensor(random_ids(length, lanes, seed=step), device=GPU)
-            loss, state = compute(Chunk.of(ids, ids), state, step, 1.0)
-            gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-            values += [loss, *(gradient.clone() for gradient in gradients)]
-        found.append([value.cpu() for value in values])
+    found = [four_chunks(Network(config, V), precision, chunk, lanes, capture=capture) for capture in (False, True)]
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_graph_of_every_architecture_computes_what_its_kernels_do(name: str, precision: str) -> None:
+    config = replace(SMALL[name], dropout_input=0.2)
+    found = [four_chunks(Network(config, SMALL_V), precision, 9, 4, capture=capture) for capture in (False, True)]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
@@ -89,18 +104,27 @@ def test_a_run_that_is_interrupted_ends_like_one_that_is_not(
     assert load_checkpoint(whole.run.last).state_sha256 == load_checkpoint(halves.run.last).state_sha256
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_it_computes_what_a_processor_does(cell: str) -> None:
+def assert_computes_what_a_processor_does(here: Network) -> None:
     """Within 1e-4 of the largest logit: cuDNN's recurrent kernels approximate by 2e-5 of it, TF32 would by 1e-3."""
-    here = steady_network(cell, 2, 7, hidden=64).eval()
-    there = Network(here.config, V)
+    here.eval()
+    there = Network(here.config, here.vocabulary)
     import_weights(there, export_weights(here))
     there.to_device(GPU).eval()
-    ids = torch.tensor(random_ids(40, 4))
+    ids = torch.tensor(random_ids(40, 4, here.vocabulary))
     with torch.inference_mode():
         expected = here(ids, here.init_state(4))[0]
         found = there(ids.cuda(), there.init_state(4))[0].cpu()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_computes_what_a_processor_does(cell: str) -> None:
+    assert_computes_what_a_processor_does(steady_network(cell, 2, 7, hidden=64))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_architecture_computes_what_a_processor_does(name: str) -> None:
+    assert_computes_what_a_processor_does(random_network(SMALL[name], SMALL_V, seed=1))
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
