@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charlm
-from charlm.config import Config
+from charlm.config import DROPOUTS, Config
 from charlm.evaluation.score import Score
 from charlm.storage.checkpoint import Checkpoint, load_checkpoint
 from charlm.storage.records import TrainState
@@ -266,6 +266,11 @@ def test_settling_changes_no_other_option(names: set[str], updates: float, passe
     assert settle(settled, names, Course(updates, passes), step=step, characters=10**5) == settled
     if step >= config.optim.warmup:
         assert settled.optim.warmup == config.optim.warmup
+
+
+def test_dropout_is_not_settled_for_networks_that_have_none_whatever_their_length() -> None:
+    config, reasons = choose({"time": "20s", "cell": "rnn"}, Facts(10**5, 10**5, 80, "cpu", 1e10))
+    assert set(unsettled(config, reasons)) == FOLLOWING.difference(DROPOUTS)
 
 
 def test_names_that_no_charlm_writes_settle_nothing() -> None:

@@ -178,7 +178,10 @@ def choose(given: Mapping[str, Value], facts: Facts) -> tuple[Config, dict[str, 
 
 def unsettled(config: Config, reasons: Collection[str]) -> tuple[str, ...]:
     """Of the options that were chosen, those that are an estimate: under a time budget, until steps are timed."""
-    return tuple(sorted(FOLLOWING.intersection(reasons))) if config.train.time else ()
+    if not config.train.time:
+        return ()
+    estimated = FOLLOWING if _dropout_helps(config.model) else FOLLOWING.difference(DROPOUTS)
+    return tuple(sorted(estimated.intersection(reasons)))
 
 
 def settle(config: Config, names: Collection[str], course: Course, *, step: int, characters: int) -> Config:
@@ -288,9 +291,13 @@ def _choose_by_course(draft: _Draft, course: Course, *, tiny: bool) -> None:
     decay = _lasting(decay, draft.config.optim.lr * updates / passes)
     why = f"for about {passes:.2g} passes through the text{later}"
     draft.choose("weight_decay", decay, why)
-    helps = architecture_of(draft.config.model).dropout_helps(draft.config.model)
+    chosen = (dropout, why) if _dropout_helps(draft.config.model) else (0.0, "it does not help networks of this kind")
     for name in DROPOUTS:
-        draft.choose(name, *((dropout, why) if helps else (0.0, "it does not help networks of this kind")))
+        draft.choose(name, *chosen)
+
+
+def _dropout_helps(model: ModelConfig) -> bool:
+    return architecture_of(model).dropout_helps(model)
 
 
 def _estimate(config: Config, facts: Facts) -> Course:
