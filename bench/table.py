@@ -43,13 +43,14 @@ figures were produced by scripts.
 
 `charlm train TEXT --time 30s`, `3m` and `10m`, no other options, in bits per character. The second table has the
 same in nats, beside cold windows: the mean loss over windows of 256 characters that each begin from zero state, which
-is how models of fixed context are scored. `python -m bench.defaults --text NAME --time 30s` measures one row; a dash
-means that the row has not been measured yet. Use a quiet machine.
+is how models of fixed context are scored. `python -m bench.defaults --text NAME --time 30s` measures one row: use a
+quiet machine. Mind the machine and the commit of each row: older ones were measured with older defaults, those of one
+thread had half of a machine, beside another run, and cores without bf16 take half as many steps or fewer.
 """
 _EQUAL: Final = f"""
 ## Networks, n-gram models and compressors on the same texts
 
-`make results` trains all the models below on the texts in `data/`, scores it and writes this page. Networks read
+`make results` trains all the models below on the texts in `data/`, scores them and writes this page. Networks read
 {STEPS:,} chunks of 16 x 64 characters; n-gram models and compressors read the whole training text. Each network was
 trained once; another seed may move its figure by 0.02."""
 _COMPARISON: Final = """
@@ -59,8 +60,8 @@ Two LSTM layers of 512 units on one-hot characters, as in the lecture's demo, tr
 a GRU and a tanh RNN with as many parameters; n-gram models, each method with its best order; compressors, measured by
 what the validation text adds to the compressed training text. Figures are bits per character, with half of the 95 %
 interval (circular block bootstrap over the text) after \u00b1. Most of the names are in alphabetical order, which a
-network that carries its state from one to the next can use. On the longer texts 1,000 chunks are one pass or less,
-often too few to beat the n-gram models.
+network that carries its state from one to the next can use. On the longer texts 1,000 chunks are hardly more than one
+pass, often too few to beat the n-gram models.
 """
 _SOURCES: Final = """
 ## The texts
